@@ -1,0 +1,1 @@
+//! The catalogue of built-in resources and their strategies. No IO.

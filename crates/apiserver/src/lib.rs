@@ -1,0 +1,1 @@
+//! The HTTP front of the cluster: the one crate that touches storage.

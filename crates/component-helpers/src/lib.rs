@@ -1,0 +1,1 @@
+//! Facts that several components need about pods and nodes.

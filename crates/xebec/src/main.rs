@@ -1,0 +1,3 @@
+//! The `xebec` binary: arguments and wiring, nothing else.
+
+fn main() {}
