@@ -1,0 +1,465 @@
+//! The one thread that writes: it takes all that has queued, decides it in order inside one transaction, and
+//! answers when that is on disk.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::compaction::Sweep;
+use super::schema::{self, State, to_sql};
+use super::{Shared, read};
+use crate::{DeleteOutcome, Error, Event, Expect, KeyValue, PutOutcome, Revision};
+
+/// One transaction's bounds: they keep the wait of the first in it short.
+const MAX_BATCH: usize = 512;
+const MAX_BATCH_BYTES: usize = 4 << 20;
+
+/// Keys that one transaction deletes because their time is over.
+const MAX_EXPIRED: i64 = 512;
+
+/// How long the thread sleeps at most when a key's life will end: wall clocks get set.
+const MAX_EXPIRY_WAIT: Duration = Duration::from_secs(10);
+
+type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+pub enum Op {
+    Put { key: Arc<str>, expected: Expect, value: Bytes, ttl: Option<Duration>, reply: Reply<PutOutcome> },
+    Delete { key: Arc<str>, expected: Revision, reply: Reply<DeleteOutcome> },
+    Compact { revision: Revision, reply: Reply<()> },
+    Close { reply: Reply<()> },
+}
+
+pub struct Request {
+    pub op: Op,
+    /// The place in the queue, given back when the request is done with.
+    pub _place: OwnedSemaphorePermit,
+}
+
+pub fn spawn(
+    connection: Connection,
+    lock: File,
+    state: State,
+    shared: Arc<Shared>,
+    requests: Receiver<Request>,
+) -> Result<JoinHandle<()>, Error> {
+    let path = shared.path.clone();
+    let mut sweep = Sweep::default();
+    if state.swept_revision < state.compact_revision {
+        // A process ended in the middle of a compaction.
+        sweep.resume(state.swept_revision, state.compact_revision);
+    }
+    let writer = Writer {
+        connection,
+        shared,
+        revision: state.revision,
+        next_expiry: state.next_expiry,
+        sweep,
+        poisoned: None,
+    };
+    std::thread::Builder::new()
+        .name("storage-writer".into())
+        .spawn(move || {
+            let closing = writer.run(&requests);
+            // Only now may another process have the file.
+            drop(lock);
+            if let Some((reply, result)) = closing {
+                // A caller that no longer waits needs no answer.
+                let _ = reply.send(result);
+            }
+        })
+        .map_err(|source| Error::Open { path, source })
+}
+
+struct Writer {
+    connection: Connection,
+    shared: Arc<Shared>,
+    revision: Revision,
+    next_expiry: Option<i64>,
+    sweep: Sweep,
+    /// Why nothing is written any more.
+    poisoned: Option<String>,
+}
+
+/// Answers that wait for the commit.
+enum Answer {
+    Put(Reply<PutOutcome>, PutOutcome),
+    Delete(Reply<DeleteOutcome>, DeleteOutcome),
+}
+
+impl Answer {
+    fn send(self, result: Result<(), Error>) {
+        // A caller that no longer waits needs no answer.
+        match self {
+            Self::Put(reply, outcome) => drop(reply.send(result.map(|()| outcome))),
+            Self::Delete(reply, outcome) => drop(reply.send(result.map(|()| outcome))),
+        }
+    }
+}
+
+impl Writer {
+    /// Works until the store is closed or dropped; answers with whom to tell.
+    fn run(mut self, requests: &Receiver<Request>) -> Option<(Reply<()>, Result<(), Error>)> {
+        loop {
+            let first = match self.wait(requests) {
+                Ok(first) => first,
+                Err(Disconnected) => {
+                    if let Err(error) = self.close() {
+                        tracing::warn!(%error, "cannot close the store in order");
+                    }
+                    return None;
+                }
+            };
+            let mut batch: Vec<Request> = first.into_iter().collect();
+            let mut bytes = 0;
+            while batch.len() < MAX_BATCH
+                && bytes < MAX_BATCH_BYTES
+                && let Ok(request) = requests.try_recv()
+            {
+                if let Op::Put { value, .. } = &request.op {
+                    bytes += value.len();
+                }
+                batch.push(request);
+            }
+            // Places stay taken until the answers are out.
+            let mut places = Vec::with_capacity(batch.len());
+            let mut writes = Vec::with_capacity(batch.len());
+            let mut closing = None;
+            for request in batch {
+                places.push(request._place);
+                match request.op {
+                    Op::Compact { revision, reply } => self.begin_compaction(revision, reply),
+                    Op::Close { reply } => closing = Some(reply),
+                    write => writes.push(write),
+                }
+            }
+            self.commit(writes);
+            drop(places);
+            self.sweep_some();
+            if let Some(reply) = closing {
+                return Some((reply, self.close()));
+            }
+        }
+    }
+
+    /// The next request, or none when something else is due.
+    fn wait(&self, requests: &Receiver<Request>) -> Result<Option<Request>, Disconnected> {
+        if self.sweep.is_pending() && self.poisoned.is_none() {
+            return match requests.try_recv() {
+                Ok(request) => Ok(Some(request)),
+                Err(TryRecvError::Empty) => Ok(None),
+                Err(TryRecvError::Disconnected) => Err(Disconnected),
+            };
+        }
+        let Some(at) = self.next_expiry.filter(|_| self.poisoned.is_none()) else {
+            return requests.recv().map(Some).map_err(|_| Disconnected);
+        };
+        let seconds = u64::try_from(at.saturating_sub(now())).unwrap_or_default();
+        let wait = Duration::from_secs(seconds).min(MAX_EXPIRY_WAIT);
+        match requests.recv_timeout(wait) {
+            Ok(request) => Ok(Some(request)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(Disconnected),
+        }
+    }
+
+    fn commit(&mut self, writes: Vec<Op>) {
+        let expiring = self.next_expiry.is_some_and(|at| at <= now());
+        if writes.is_empty() && !expiring {
+            return;
+        }
+        let mut answers = Vec::with_capacity(writes.len());
+        if let Some(why) = &self.poisoned {
+            for write in writes {
+                refuse(write, || Error::Poisoned(why.clone()));
+            }
+            return;
+        }
+        let before = (self.revision, self.next_expiry);
+        match self.transact(writes, expiring, &mut answers) {
+            Ok(events) => {
+                if !events.is_empty() {
+                    self.shared.feed.publish(&events, self.revision);
+                }
+                for answer in answers {
+                    answer.send(Ok(()));
+                }
+            }
+            Err(error) => {
+                (self.revision, self.next_expiry) = before;
+                let error = self.failed(error);
+                for answer in answers {
+                    answer.send(Err(Error::Backend(error.to_string())));
+                }
+            }
+        }
+    }
+
+    /// Decides all writes in order and commits. On an error every write of the batch still gets an answer.
+    fn transact(
+        &mut self,
+        writes: Vec<Op>,
+        expiring: bool,
+        answers: &mut Vec<Answer>,
+    ) -> rusqlite::Result<Vec<Event>> {
+        let mut events = Vec::with_capacity(writes.len());
+        let mut writes = writes.into_iter();
+        let mut decide = || {
+            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let mut step = Step {
+                connection: &transaction,
+                revision: &mut self.revision,
+                next_expiry: &mut self.next_expiry,
+                events: &mut events,
+            };
+            if expiring {
+                step.expire()?;
+            }
+            for write in writes.by_ref() {
+                step.decide(write, answers)?;
+            }
+            transaction.commit()
+        };
+        let result = decide();
+        for write in writes {
+            refuse(write, || Error::Backend("another write of the same transaction failed".into()));
+        }
+        result.map(|()| events)
+    }
+
+    fn begin_compaction(&mut self, requested: Revision, reply: Reply<()>) {
+        let refusal = match &self.poisoned {
+            Some(why) => Some(Error::Poisoned(why.clone())),
+            None if requested > self.revision => {
+                Some(Error::FutureRevision { requested, current: self.revision })
+            }
+            None if requested <= self.shared.feed.compacted() => {
+                let compact_revision = self.shared.feed.compacted();
+                Some(Error::Compacted { requested, compact_revision })
+            }
+            None => {
+                let marked = schema::set_meta(&self.connection, "compact_revision", requested);
+                marked.err().map(|error| self.failed(error))
+            }
+        };
+        match refusal {
+            // A caller that no longer waits needs no answer.
+            Some(error) => drop(reply.send(Err(error))),
+            None => {
+                self.shared.feed.set_compacted(requested);
+                self.sweep.begin(requested, reply);
+            }
+        }
+    }
+
+    /// What a failed transaction means for those to come.
+    fn failed(&mut self, error: rusqlite::Error) -> Error {
+        // Once the disk has failed to take a commit, nobody knows what it holds; a reopened file does.
+        if error.sqlite_error_code() == Some(rusqlite::ErrorCode::SystemIoFailure) {
+            self.poisoned = Some(error.to_string());
+        }
+        let error = schema::explain(&self.shared.path, error);
+        tracing::error!(%error, "cannot commit");
+        error
+    }
+
+    fn sweep_some(&mut self) {
+        if self.poisoned.is_some() {
+            self.sweep.fail(|| Error::Poisoned("a commit failed before".into()));
+        } else if let Err(error) = self.sweep.step(&mut self.connection) {
+            let error = self.failed(error);
+            self.sweep.fail(|| Error::Backend(error.to_string()));
+        }
+    }
+
+    /// Ends the watches and folds the write-ahead log into the file, so that the next start has nothing to do.
+    fn close(mut self) -> Result<(), Error> {
+        self.shared.feed.close();
+        self.shared.readers.close();
+        self.sweep.fail(|| Error::Closed);
+        let path = self.shared.path.clone();
+        let explain = |error| schema::explain(&path, error);
+        if self.poisoned.is_none() {
+            // A reader still at work may keep it from finishing; the log is then replayed at the next start.
+            self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(explain)?;
+        }
+        self.connection.close().map_err(|(_, error)| explain(error))
+    }
+}
+
+struct Disconnected;
+
+/// A transaction in the making.
+struct Step<'t> {
+    connection: &'t Connection,
+    revision: &'t mut Revision,
+    next_expiry: &'t mut Option<i64>,
+    events: &'t mut Vec<Event>,
+}
+
+impl Step<'_> {
+    fn decide(&mut self, write: Op, answers: &mut Vec<Answer>) -> rusqlite::Result<()> {
+        match write {
+            Op::Put { key, expected, value, ttl, reply } => match self.put(key, expected, value, ttl) {
+                Ok(outcome) => answers.push(Answer::Put(reply, outcome)),
+                Err(error) => {
+                    // A caller that no longer waits needs no answer.
+                    let _ = reply.send(Err(Error::Backend(error.to_string())));
+                    return Err(error);
+                }
+            },
+            Op::Delete { key, expected, reply } => match self.delete(&key, expected) {
+                Ok(outcome) => answers.push(Answer::Delete(reply, outcome)),
+                Err(error) => {
+                    // As above.
+                    let _ = reply.send(Err(Error::Backend(error.to_string())));
+                    return Err(error);
+                }
+            },
+            Op::Compact { .. } | Op::Close { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn put(
+        &mut self,
+        key: Arc<str>,
+        expected: Expect,
+        value: Bytes,
+        ttl: Option<Duration>,
+    ) -> rusqlite::Result<PutOutcome> {
+        let prev = read::get(self.connection, &key)?;
+        let holds = match expected {
+            Expect::Absent => prev.is_none(),
+            Expect::ModRevision(revision) => prev.as_ref().is_some_and(|kv| kv.mod_revision == revision),
+        };
+        if !holds {
+            return Ok(PutOutcome::Conflict(prev));
+        }
+        let revision = *self.revision + 1;
+        let lease = ttl.map_or(0, expires_at);
+        let kv = KeyValue {
+            key,
+            value,
+            create_revision: prev.as_ref().map_or(revision, |prev| prev.create_revision),
+            mod_revision: revision,
+            version: prev.as_ref().map_or(1, |prev| prev.version + 1),
+            lease,
+        };
+        self.append(&kv, prev.as_ref())?;
+        self.connection
+            .prepare_cached("INSERT OR REPLACE INTO current VALUES (?1, ?2)")?
+            .execute((&*kv.key, to_sql(revision)))?;
+        if lease != 0 {
+            self.connection
+                .prepare_cached("INSERT OR REPLACE INTO expiry VALUES (?1, ?2)")?
+                .execute((lease, &*kv.key))?;
+            *self.next_expiry = Some(self.next_expiry.map_or(lease, |next| next.min(lease)));
+        }
+        self.events.push(Event::Put { kv, prev });
+        Ok(PutOutcome::Stored(revision))
+    }
+
+    fn delete(&mut self, key: &Arc<str>, expected: Revision) -> rusqlite::Result<DeleteOutcome> {
+        match read::get(self.connection, key)? {
+            Some(prev) if prev.mod_revision == expected => {
+                let revision = self.bury(&prev)?;
+                self.events.push(Event::Delete { prev: prev.clone(), revision });
+                Ok(DeleteOutcome::Deleted { prev, revision })
+            }
+            other => Ok(DeleteOutcome::Conflict(other)),
+        }
+    }
+
+    /// Writes the deletion of a key.
+    fn bury(&mut self, prev: &KeyValue) -> rusqlite::Result<Revision> {
+        let revision = *self.revision + 1;
+        let tombstone = KeyValue {
+            key: prev.key.clone(),
+            value: Bytes::new(),
+            create_revision: 0,
+            mod_revision: revision,
+            version: 0,
+            lease: 0,
+        };
+        self.append(&tombstone, Some(prev))?;
+        self.connection.prepare_cached("DELETE FROM current WHERE key = ?1")?.execute([&*prev.key])?;
+        Ok(revision)
+    }
+
+    /// Adds a row to the log, and what it replaces to the history.
+    fn append(&mut self, kv: &KeyValue, prev: Option<&KeyValue>) -> rusqlite::Result<()> {
+        let revision = to_sql(kv.mod_revision);
+        let prev_revision = prev.map_or(0, |prev| to_sql(prev.mod_revision));
+        let (create, version) = (to_sql(kv.create_revision), to_sql(kv.version));
+        self.connection.prepare_cached("INSERT INTO log VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute((
+            revision,
+            &*kv.key,
+            create,
+            prev_revision,
+            version,
+            kv.lease,
+            &*kv.value,
+        ))?;
+        if let Some(prev) = prev {
+            self.connection.prepare_cached("INSERT INTO history VALUES (?1, ?2, ?3)")?.execute((
+                &*kv.key,
+                prev_revision,
+                revision,
+            ))?;
+            if prev.lease != 0 {
+                self.connection
+                    .prepare_cached("DELETE FROM expiry WHERE at = ?1 AND key = ?2")?
+                    .execute((prev.lease, &*kv.key))?;
+            }
+        }
+        *self.revision = kv.mod_revision;
+        Ok(())
+    }
+
+    /// Deletes keys whose time is over.
+    fn expire(&mut self) -> rusqlite::Result<()> {
+        let due: Vec<(i64, Arc<str>)> = self
+            .connection
+            .prepare_cached("SELECT at, key FROM expiry WHERE at <= ?1 ORDER BY at, key LIMIT ?2")?
+            .query_map((now(), MAX_EXPIRED), |row| Ok((row.get(0)?, row.get_ref(1)?.as_str()?.into())))?
+            .collect::<Result<_, _>>()?;
+        for (at, key) in due {
+            self.connection
+                .prepare_cached("DELETE FROM expiry WHERE at = ?1 AND key = ?2")?
+                .execute((at, &*key))?;
+            if let Some(prev) = read::get(self.connection, &key)?.filter(|prev| prev.lease == at) {
+                let revision = self.bury(&prev)?;
+                self.events.push(Event::Delete { prev, revision });
+            }
+        }
+        *self.next_expiry =
+            self.connection.prepare_cached("SELECT min(at) FROM expiry")?.query_row([], |row| row.get(0))?;
+        Ok(())
+    }
+}
+
+fn refuse(write: Op, error: impl FnOnce() -> Error) {
+    // A caller that no longer waits needs no answer.
+    match write {
+        Op::Put { reply, .. } => drop(reply.send(Err(error()))),
+        Op::Delete { reply, .. } => drop(reply.send(Err(error()))),
+        Op::Compact { reply, .. } | Op::Close { reply } => drop(reply.send(Err(error()))),
+    }
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// The second in which a life of this length is over, never too early.
+fn expires_at(ttl: Duration) -> i64 {
+    let whole = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
+    now().saturating_add(whole).saturating_add(1)
+}
