@@ -100,11 +100,39 @@ pub struct Error {
 
 pub type ErrorList = Vec<Error>;
 
+/// Quotes text as Go's `%q`.
+pub fn quote(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\x07' => out.push_str("\\a"),
+            '\x08' => out.push_str("\\b"),
+            '\x0b' => out.push_str("\\v"),
+            '\x0c' => out.push_str("\\f"),
+            c if c.is_ascii_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            // Rust and Go agree on what is printable but for a few code points.
+            c if c != '\'' && c.escape_debug().len() > 1 => match u32::from(c) {
+                code @ ..=0xffff => out.push_str(&format!("\\u{code:04x}")),
+                code => out.push_str(&format!("\\U{code:08x}")),
+            },
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
 /// How Go's `%v`/`%q` in `field.Error.ErrorBody` shows a value.
 pub fn show(value: &Value) -> String {
     match value {
         Value::Null => "null".into(),
-        Value::String(s) => format!("{s:?}"),
+        Value::String(s) => quote(s),
         Value::Bool(b) => b.to_string(),
         Value::Number(n) => n.to_string(),
         other => other.to_string(),
@@ -144,7 +172,7 @@ impl Error {
         let detail = if valid.is_empty() {
             String::new()
         } else {
-            let quoted: Vec<String> = valid.iter().map(|v| format!("{:?}", v.as_ref())).collect();
+            let quoted: Vec<String> = valid.iter().map(|v| quote(v.as_ref())).collect();
             format!("supported values: {}", quoted.join(", "))
         };
         Self::with(ErrorType::NotSupported, path, show(&value.into()), detail)
@@ -204,6 +232,15 @@ pub fn aggregate(errors: &[Error]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quotes_as_go() {
+        for (text, expected) in
+            [("it's \"é\"", r#""it's \"é\"""#), ("a\0\n\u{200b}\\", r#""a\x00\n\u200b\\""#)]
+        {
+            assert_eq!(quote(text), expected);
+        }
+    }
 
     #[test]
     fn errors_read_as_upstream() {

@@ -3,10 +3,16 @@
 //! No IO, no tokio, no HTTP here, and no knowledge of any single resource: everything is driven by the
 //! descriptor table ([`schema`]) and works on one tree ([`object::Object`]).
 
+pub mod codec;
 pub mod field;
 pub mod group;
 pub mod object;
+pub mod quantity;
+pub mod schema;
+pub mod selectors;
 pub mod status;
+pub mod time;
+pub mod validation;
 
 pub use group::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, GroupVersionResource};
 pub use object::Object;

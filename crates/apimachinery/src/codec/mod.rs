@@ -1,0 +1,121 @@
+//! Objects from bytes and to bytes: JSON, YAML and protobuf, all driven by a [`Schema`].
+//!
+//! Whatever comes in leaves here normalised: fields that Go would leave out are gone, structs that Go always
+//! writes are there (`status: {loadBalancer: {}}`), quantities, times and base64 are canonical. Two objects that
+//! Go would hold as equal values are equal trees.
+
+mod decode;
+mod json;
+mod number;
+mod path;
+mod scalar;
+mod yaml;
+
+use serde::Deserialize;
+use serde::de::DeserializeSeed;
+use serde_json::Value;
+
+pub use json::{encode_json, write_any};
+
+use crate::object::Object;
+use crate::schema::Schema;
+use decode::Decoder;
+
+/// How deep maps and lists may nest in each other.
+pub const MAX_DEPTH: usize = 128;
+
+/// Bytes that are no object of the type; the texts are those of Go's decoders.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Not JSON, YAML or protobuf at all.
+    #[error("{0}")]
+    Syntax(String),
+    /// A value of the wrong type (`json: cannot unmarshal …`) or text that its type refuses.
+    #[error("{0}")]
+    Value(String),
+    #[error("exceeded max depth")]
+    TooDeep,
+}
+
+/// An object, and what strict field validation has to say about how it was written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decoded {
+    pub object: Object,
+    /// `unknown field "spec.foo"`, `duplicate field "spec.replicas"`, in the order of the document.
+    pub strict_errors: Vec<String>,
+}
+
+pub fn decode_json(body: &[u8], schema: &Schema) -> Result<Decoded, DecodeError> {
+    let mut decoder = Decoder::strict();
+    let mut source = serde_json::Deserializer::from_slice(body);
+    let value = decoder.root(schema).deserialize(&mut source).map_err(|e| number::syntax_error(body, &e))?;
+    source.end().map_err(|e| number::syntax_error(body, &e))?;
+    decoder.finish(value, schema)
+}
+
+pub fn decode_yaml(body: &[u8], schema: &Schema) -> Result<Decoded, DecodeError> {
+    let document = yaml::parse(body)?;
+    let mut decoder = Decoder::strict();
+    let value = decoder.root(schema).deserialize(document.value).map_err(decode::error_of)?;
+    let mut decoded = decoder.finish(value, schema)?;
+    decoded.strict_errors.splice(0..0, document.duplicates);
+    Ok(decoded)
+}
+
+/// Brings an object that was changed by hand (a patch, a webhook, a typed view) back to normal form. Unknown
+/// fields go without a word.
+pub fn normalize(object: &mut Object, schema: &Schema) -> Result<(), DecodeError> {
+    let value = std::mem::take(object).into_value();
+    let mut decoder = Decoder::lenient();
+    let value = decoder.root(schema).deserialize(value).map_err(decode::error_of)?;
+    *object = decoder.finish(value, schema)?.object;
+    Ok(())
+}
+
+/// Like [`normalize`], reporting unknown fields: for patches under strict field validation.
+pub fn normalize_strict(object: Object, schema: &Schema) -> Result<Decoded, DecodeError> {
+    let mut decoder = Decoder::strict();
+    let value = decoder.root(schema).deserialize(object.into_value()).map_err(decode::error_of)?;
+    decoder.finish(value, schema)
+}
+
+/// Any JSON as a tree; numbers in normal form.
+pub fn parse_json(body: &[u8]) -> Result<Value, DecodeError> {
+    serde_json::from_slice(body).map_err(|e| number::syntax_error(body, &e))
+}
+
+/// Any YAML (its first document) as a tree, with YAML 1.1 scalars as upstream's parser reads them.
+pub fn parse_yaml(body: &[u8]) -> Result<Value, DecodeError> {
+    yaml::parse(body).map(|document| document.value)
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct TypeMeta {
+    #[serde(rename = "apiVersion")]
+    api_version: Option<String>,
+    kind: Option<String>,
+}
+
+impl TypeMeta {
+    fn pair(self) -> (String, String) {
+        (self.api_version.unwrap_or_default(), self.kind.unwrap_or_default())
+    }
+}
+
+fn no_type(error: impl std::fmt::Display) -> DecodeError {
+    DecodeError::Syntax(format!("couldn't get version/kind; json parse error: {error}"))
+}
+
+/// The `apiVersion` and `kind` of a body, empty where it has none.
+pub fn peek_type_json(body: &[u8]) -> Result<(String, String), DecodeError> {
+    let parsed = serde_json::from_slice::<TypeMeta>(body);
+    parsed.map(TypeMeta::pair).map_err(|error| no_type(number::syntax_error(body, &error)))
+}
+
+pub fn peek_type_yaml(body: &[u8]) -> Result<(String, String), DecodeError> {
+    match yaml::parse(body)?.value {
+        Value::Null => Ok(Default::default()),
+        value => serde_json::from_value::<TypeMeta>(value).map(TypeMeta::pair).map_err(no_type),
+    }
+}
