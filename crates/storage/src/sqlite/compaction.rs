@@ -1,13 +1,16 @@
 //! Removing what compaction gave up, a little after each commit, so that writes go on meanwhile.
 
+use std::sync::Arc;
+
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
+use super::index::Index;
 use super::schema::{self, from_sql, to_sql};
 use crate::{Error, Revision};
 
 /// Revisions that one transaction looks at.
-const STEP: Revision = 512;
+const STEP: Revision = 2048;
 
 /// Rows still to remove: those superseded in `(swept, target]`.
 #[derive(Default)]
@@ -41,13 +44,14 @@ impl Sweep {
         }
     }
 
-    pub fn step(&mut self, connection: &mut Connection) -> rusqlite::Result<()> {
+    pub fn step(&mut self, connection: &mut Connection, index: &Index) -> rusqlite::Result<()> {
         if self.is_pending() {
             let until = self.target.min(self.swept + STEP);
             let transaction = connection.transaction()?;
-            remove(&transaction, self.swept, until)?;
+            let removed = remove(&transaction, self.swept, until)?;
             schema::set_meta(&transaction, "swept_revision", until)?;
             transaction.commit()?;
+            index.forget(removed.into_iter());
             self.swept = until;
         }
         if !self.is_pending() {
@@ -60,26 +64,32 @@ impl Sweep {
     }
 }
 
-/// Removes what was superseded in `(after, until]`: the rows before each change there, and deletions.
-fn remove(connection: &Connection, after: Revision, until: Revision) -> rusqlite::Result<()> {
+/// Removes what was superseded in `(after, until]`: the rows before each change there, and deletions. Answers
+/// with the values that are gone.
+fn remove(
+    connection: &Connection,
+    after: Revision,
+    until: Revision,
+) -> rusqlite::Result<Vec<(Arc<str>, Revision)>> {
     const SUPERSEDING: &str = "
         SELECT revision, key, prev_revision, version FROM log
         WHERE revision > ?1 AND revision <= ?2 AND prev_revision != 0";
     let mut changes = connection.prepare_cached(SUPERSEDING)?;
     let mut forget_row = connection.prepare_cached("DELETE FROM log WHERE revision = ?1")?;
-    let mut forget_past =
-        connection.prepare_cached("DELETE FROM history WHERE key = ?1 AND revision = ?2")?;
-    let found: Vec<(i64, String, i64, i64)> = changes
+    let mut forget_value = connection.prepare_cached("DELETE FROM value WHERE revision = ?1")?;
+    let found: Vec<(i64, Arc<str>, i64, i64)> = changes
         .query_map((to_sql(after), to_sql(until)), |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            Ok((row.get(0)?, row.get_ref(1)?.as_str()?.into(), row.get(2)?, row.get(3)?))
         })?
         .collect::<Result<_, _>>()?;
+    let mut removed = Vec::with_capacity(found.len());
     for (revision, key, prev, version) in found {
         forget_row.execute([prev])?;
-        forget_past.execute((&key, prev))?;
-        if from_sql(version) == 0 {
+        forget_value.execute([prev])?;
+        if version == 0 {
             forget_row.execute([revision])?;
         }
+        removed.push((key, from_sql(prev)));
     }
-    Ok(())
+    Ok(removed)
 }

@@ -11,7 +11,8 @@ use futures::stream;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use super::Shared;
+use super::index::{Head, Index};
+use super::{Shared, read};
 use crate::{Batch, Error, Event, KeyValue, ProgressRequester, Revision, WatchStream};
 
 /// A watcher's queue: commits, and bytes of keys and values in them.
@@ -21,9 +22,8 @@ const MAX_QUEUED_BYTES: usize = 16 << 20;
 /// Revisions of the log that one step of catching up reads.
 const LOG_STEP: Revision = 1024;
 
+#[derive(Default)]
 pub struct Feed {
-    published: AtomicU64,
-    compacted: AtomicU64,
     next_watcher: AtomicU64,
     /// Written by the writer thread at each commit and by watchers when they join: joining and publishing must
     /// not overlap, or a commit would be lost between a watcher's log and its queue.
@@ -58,31 +58,12 @@ impl Watcher {
 }
 
 impl Feed {
-    pub fn new(revision: Revision, compact_revision: Revision) -> Self {
-        Self {
-            published: AtomicU64::new(revision),
-            compacted: AtomicU64::new(compact_revision),
-            next_watcher: AtomicU64::new(0),
-            live: Mutex::default(),
-        }
-    }
-
-    /// The last revision that was committed and given to watchers.
-    pub fn published(&self) -> Revision {
-        self.published.load(Ordering::Acquire)
-    }
-
-    pub fn compacted(&self) -> Revision {
-        self.compacted.load(Ordering::Acquire)
-    }
-
-    pub fn set_compacted(&self, revision: Revision) {
-        self.compacted.store(revision, Ordering::Release);
-    }
-
-    /// Gives one commit to whom it concerns. Only the writer calls this, in revision order.
-    pub fn publish(&self, events: &[Event], revision: Revision) {
+    /// Puts one commit into the index and gives it to whom it concerns. Only the writer calls this, in revision
+    /// order. Both happen under the lock, so that who has seen a revision and then asks a watch for its
+    /// progress is told of no less.
+    pub fn publish(&self, index: &Index, events: &[Event], revision: Revision) {
         let mut live = self.live.lock();
+        index.apply(events.iter().map(|event| (event.key().clone(), head(event))));
         live.watchers.retain(|watcher| {
             let concerns = |event: &&Event| event.key().starts_with(&*watcher.prefix);
             let events: Vec<Event> = events.iter().filter(concerns).cloned().collect();
@@ -91,7 +72,6 @@ impl Feed {
             }
             watcher.offer(Batch { events, revision })
         });
-        self.published.store(revision, Ordering::Release);
     }
 
     /// Ends all watches.
@@ -106,7 +86,7 @@ impl Feed {
     }
 
     /// Joins the watchers that are told of commits; those up to the revision in the answer went before.
-    fn join(&self, id: u64, prefix: &Arc<str>) -> Option<(Queue, Revision)> {
+    fn join(&self, index: &Index, id: u64, prefix: &Arc<str>) -> Option<(Queue, Revision)> {
         let (sender, receiver) = mpsc::channel(MAX_QUEUED_BATCHES);
         let queued_bytes = Arc::new(AtomicUsize::new(0));
         let watcher =
@@ -117,15 +97,25 @@ impl Feed {
         }
         live.watchers.retain(|other| other.id != id);
         live.watchers.push(watcher);
-        Some((Queue { receiver, queued_bytes }, self.published()))
+        Some((Queue { receiver, queued_bytes }, index.revision()))
     }
 
     /// Sends the watcher how far the feed has come. One that is catching up tells so by itself when it joins.
-    fn report(&self, id: u64) {
+    fn report(&self, index: &Index, id: u64) {
         let mut live = self.live.lock();
-        let revision = self.published();
+        let revision = index.revision();
         live.watchers
             .retain(|watcher| watcher.id != id || watcher.offer(Batch { events: Vec::new(), revision }));
+    }
+}
+
+/// What an event leaves in the index.
+fn head(event: &Event) -> Head {
+    match event {
+        Event::Put { kv, .. } => kv.into(),
+        Event::Delete { revision, .. } => {
+            Head { mod_revision: *revision, create_revision: 0, version: 0, lease: 0 }
+        }
     }
 }
 
@@ -164,7 +154,7 @@ struct Cursor {
 }
 
 pub fn watch(shared: Arc<Shared>, prefix: &str, after: Revision) -> Result<WatchStream, Error> {
-    let compact_revision = shared.feed.compacted();
+    let compact_revision = shared.index.compact_revision();
     if after < compact_revision {
         return Err(Error::Compacted { requested: after, compact_revision });
     }
@@ -172,7 +162,7 @@ pub fn watch(shared: Arc<Shared>, prefix: &str, after: Revision) -> Result<Watch
     let reporter = Arc::downgrade(&shared);
     let progress = ProgressRequester::new(move || {
         if let Some(shared) = reporter.upgrade() {
-            shared.feed.report(id);
+            shared.feed.report(&shared.index, id);
         }
     });
     let cursor = Cursor { shared, id, prefix: prefix.into(), at: after, queue: None, failed: false };
@@ -227,14 +217,18 @@ impl Cursor {
     async fn catch_up(&mut self) -> Result<Option<Batch>, Error> {
         let mut until = self.at.saturating_add(LOG_STEP);
         let mut queue = None;
-        if self.shared.feed.published() <= until {
-            let (joined, published) = self.shared.feed.join(self.id, &self.prefix).ok_or(Error::Closed)?;
+        if self.shared.index.revision() <= until {
+            let (joined, published) =
+                self.shared.feed.join(&self.shared.index, self.id, &self.prefix).ok_or(Error::Closed)?;
             queue = Some(joined);
             until = published;
         }
         let events = if until > self.at {
             let (prefix, after) = (self.prefix.clone(), self.at);
-            self.shared.readers.with(move |snapshot| snapshot.changes(&prefix, after, until)).await?
+            self.shared
+                .readers
+                .with(move |connection| read::changes(connection, &prefix, after, until))
+                .await?
         } else {
             Vec::new()
         };

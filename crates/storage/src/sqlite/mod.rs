@@ -1,11 +1,13 @@
 //! The embedded backend: one SQLite file, one thread that writes it, a few connections that read it.
 //!
-//! [`schema`] opens the file and says what is in it, [`writer`] decides and commits (many callers' writes in one
-//! transaction), [`read`] answers queries from snapshots, [`feed`] carries commits to watchers, which fall back
-//! to the log when they cannot keep up. No state but the watchers' queues lives in memory only.
+//! [`schema`] opens the file and says what is in it, [`index`] knows every key and its revisions, [`writer`]
+//! decides and commits (many callers' writes in one transaction), [`read`] fetches values, [`feed`] carries
+//! commits to watchers, which fall back to the log when they cannot keep up. What is in memory is made from the
+//! file at start; nothing is acknowledged before the file has it.
 
 mod compaction;
 mod feed;
+mod index;
 mod read;
 mod schema;
 #[cfg(test)]
@@ -26,6 +28,7 @@ use crate::{
 };
 
 use feed::Feed;
+use index::Index;
 use read::Readers;
 use writer::{Op, Request};
 
@@ -44,6 +47,7 @@ pub struct Sqlite {
 /// What the writer thread, the readers and the watches have in common.
 struct Shared {
     path: PathBuf,
+    index: Index,
     readers: Readers,
     feed: Feed,
 }
@@ -54,14 +58,13 @@ impl Sqlite {
         let path = path.as_ref().to_owned();
         let lock = schema::lock(&path)?;
         let connection = schema::open(&path)?;
-        let state = schema::state(&connection).map_err(|error| schema::explain(&path, error))?;
-        let shared = Arc::new(Shared {
-            readers: Readers::new(path.clone()),
-            feed: Feed::new(state.revision, state.compact_revision),
-            path,
-        });
+        let explain = |error| schema::explain(&path, error);
+        let index = schema::load(&connection).map_err(explain)?;
+        let swept = schema::meta(&connection, "swept_revision").map_err(explain)?;
+        let shared =
+            Arc::new(Shared { readers: Readers::new(path.clone()), feed: Feed::default(), index, path });
         let (queue, requests) = std::sync::mpsc::channel();
-        let writer = writer::spawn(connection, lock, state, shared.clone(), requests)?;
+        let writer = writer::spawn(connection, lock, swept, shared.clone(), requests)?;
         let places = Arc::new(Semaphore::new(MAX_QUEUED_WRITES));
         Ok(Self { shared, queue: Some(queue), writer: Some(writer), places })
     }
@@ -98,18 +101,19 @@ impl Storage for Sqlite {
     async fn get(&self, key: &str) -> Result<(Option<KeyValue>, Revision), Error> {
         self.check_open()?;
         let key: Arc<str> = key.into();
-        self.shared.readers.with(move |snapshot| Ok((snapshot.get(&key)?, snapshot.revision()))).await
+        let shared = self.shared.clone();
+        self.shared.readers.with(move |connection| read::get(connection, &shared.index, &key)).await
     }
 
     async fn range(&self, range: Range) -> Result<Page, Error> {
         self.check_open()?;
-        self.shared.readers.with(move |snapshot| snapshot.range(&range)).await
+        let shared = self.shared.clone();
+        self.shared.readers.with(move |connection| read::range(connection, &shared.index, &range)).await
     }
 
     async fn count(&self, prefix: &str) -> Result<u64, Error> {
         self.check_open()?;
-        let range = Range::prefix(prefix);
-        self.shared.readers.with(move |snapshot| snapshot.count(&range, snapshot.revision())).await
+        Ok(self.shared.index.count(prefix))
     }
 
     async fn put_if(
@@ -139,7 +143,7 @@ impl Storage for Sqlite {
 
     async fn current_revision(&self) -> Result<Revision, Error> {
         self.check_open()?;
-        Ok(self.shared.feed.published())
+        Ok(self.shared.index.revision())
     }
 
     async fn close(&self) -> Result<(), Error> {

@@ -1,14 +1,14 @@
-//! Reading: a small pool of connections, each answer from one snapshot of the file.
+//! Reading: the index says where, a small pool of connections fetches it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, Row};
 use tokio::sync::Semaphore;
 
+use super::index::{Found, Head, Index, Listing};
 use super::schema::{self, from_sql, to_sql};
 use crate::{Error, Event, KeyValue, Page, Range, Revision};
 
@@ -27,10 +27,10 @@ impl Readers {
         Self { path, places: Arc::new(Semaphore::new(MAX_READERS)), idle: Arc::default() }
     }
 
-    /// Runs a query on a snapshot that holds everything acknowledged before the call.
+    /// Runs a query. Off the async threads, for it may wait for the disk.
     pub async fn with<T: Send + 'static>(
         &self,
-        query: impl FnOnce(&Snapshot<'_>) -> Result<T, QueryError> + Send + 'static,
+        query: impl FnOnce(&Connection) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, Error> {
         let place = self.places.clone().acquire_owned().await.map_err(|_| Error::Closed)?;
         let (path, idle, places) = (self.path.clone(), self.idle.clone(), self.places.clone());
@@ -46,8 +46,7 @@ impl Readers {
                 Some(connection) => connection,
                 None => schema::open_reader(&path)?,
             };
-            let answer = Snapshot::take(&connection).and_then(|snapshot| query(&snapshot));
-            match answer {
+            match query(&connection) {
                 Ok(answer) => {
                     keep(connection);
                     Ok(answer)
@@ -90,179 +89,120 @@ impl From<Error> for QueryError {
     }
 }
 
-/// A read transaction.
-pub struct Snapshot<'c> {
-    connection: &'c Connection,
-    revision: Revision,
-    /// Ends the transaction when dropped.
-    _transaction: rusqlite::Transaction<'c>,
+/// How often a read starts again because compaction removed what it was about to read: once is the rule.
+const MAX_ATTEMPTS: usize = 8;
+
+/// The key's present value, with the store's revision.
+pub fn get(
+    connection: &Connection,
+    index: &Index,
+    key: &Arc<str>,
+) -> Result<(Option<KeyValue>, Revision), QueryError> {
+    for _ in 0..MAX_ATTEMPTS {
+        let (head, revision) = index.get(key);
+        let Some(head) = head else { return Ok((None, revision)) };
+        if let Some(value) = value(connection, head.mod_revision)? {
+            return Ok((Some(head.with(key.clone(), value)), revision));
+        }
+    }
+    Err(missing())
 }
 
-impl<'c> Snapshot<'c> {
-    fn take(connection: &'c Connection) -> Result<Self, QueryError> {
-        let transaction = connection.unchecked_transaction()?;
-        Ok(Self { connection, revision: schema::revision(connection)?, _transaction: transaction })
-    }
-
-    pub fn revision(&self) -> Revision {
-        self.revision
-    }
-
-    pub fn get(&self, key: &Arc<str>) -> Result<Option<KeyValue>, QueryError> {
-        Ok(get(self.connection, key)?)
-    }
-
-    pub fn range(&self, range: &Range) -> Result<Page, QueryError> {
-        let revision = match range.revision {
-            Some(requested) => self.check(requested)?,
-            None => self.revision,
-        };
-        // One more than asked for tells whether there is more.
-        let limit = if range.limit == 0 { usize::MAX } else { range.limit.saturating_add(1) };
-        let mut found = self.find(range, revision, limit)?;
-        let more = range.limit != 0 && found.len() > range.limit;
-        let count = if more { self.count(range, revision)? } else { found.len() as u64 };
-        if more {
-            found.pop();
+pub fn range(connection: &Connection, index: &Index, range: &Range) -> Result<Page, QueryError> {
+    for _ in 0..MAX_ATTEMPTS {
+        let Listing { found, more, count, revision } = index.range(range)?;
+        let kvs: Option<Vec<KeyValue>> = found
+            .into_iter()
+            .map(|found| load(connection, found, range.keys_only))
+            .collect::<Result<_, _>>()?;
+        if let Some(kvs) = kvs {
+            return Ok(Page { kvs, more, count, revision });
         }
-        let mut kvs = Vec::with_capacity(found.len());
-        for (key, at) in found {
-            let kv = if range.keys_only {
-                head(self.connection, &key, at)?
-            } else {
-                row(self.connection, &key, at)?
-            };
-            kvs.push(kv);
-        }
-        Ok(Page { kvs, more, count, revision })
     }
-
-    /// The keys of a range with the revisions of their values.
-    fn find(
-        &self,
-        range: &Range,
-        revision: Revision,
-        limit: usize,
-    ) -> Result<Vec<(Arc<str>, Revision)>, QueryError> {
-        const PRESENT: &str =
-            "SELECT key, revision FROM current WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3";
-        const PAST: &str = "
-            SELECT key, revision FROM current WHERE key >= ?1 AND key < ?2 AND revision <= ?4
-            UNION ALL
-            SELECT key, revision FROM history
-                WHERE key >= ?1 AND key < ?2 AND revision <= ?4 AND until > ?4
-            ORDER BY key LIMIT ?3";
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let key = |row: &Row<'_>| Ok((text(row, 0)?, from_sql(row.get(1)?)));
-        let (start, end) = bounds(range);
-        let found = if revision == self.revision {
-            let mut statement = self.connection.prepare_cached(PRESENT)?;
-            statement.query_map((start, end, limit), key)?.collect::<Result<_, _>>()?
-        } else {
-            let mut statement = self.connection.prepare_cached(PAST)?;
-            statement.query_map((start, end, limit, to_sql(revision)), key)?.collect::<Result<_, _>>()?
-        };
-        Ok(found)
-    }
-
-    pub fn count(&self, range: &Range, revision: Revision) -> Result<u64, QueryError> {
-        const PRESENT: &str = "SELECT count(*) FROM current WHERE key >= ?1 AND key < ?2";
-        const PAST: &str = "
-            SELECT (SELECT count(*) FROM current WHERE key >= ?1 AND key < ?2 AND revision <= ?3)
-                 + (SELECT count(*) FROM history
-                    WHERE key >= ?1 AND key < ?2 AND revision <= ?3 AND until > ?3)";
-        let (start, end) = bounds(range);
-        let count = if revision == self.revision {
-            self.connection.prepare_cached(PRESENT)?.query_row((start, end), |row| row.get(0))?
-        } else {
-            let mut statement = self.connection.prepare_cached(PAST)?;
-            statement.query_row((start, end, to_sql(revision)), |row| row.get(0))?
-        };
-        Ok(from_sql(count))
-    }
-
-    /// Whether the state at a revision can be read.
-    fn check(&self, requested: Revision) -> Result<Revision, QueryError> {
-        let compact_revision = schema::meta(self.connection, "compact_revision")?;
-        if requested > self.revision {
-            return Err(Error::FutureRevision { requested, current: self.revision }.into());
-        }
-        if requested < compact_revision {
-            return Err(Error::Compacted { requested, compact_revision }.into());
-        }
-        Ok(requested)
-    }
-
-    /// The changes of a prefix in `(after, until]`.
-    pub fn changes(&self, prefix: &str, after: Revision, until: Revision) -> Result<Vec<Event>, QueryError> {
-        const CHANGES: &str = "
-            SELECT revision, create_revision, version, lease, value, key, prev_revision FROM log
-            WHERE revision > ?1 AND revision <= ?2 AND key >= ?3 AND key < ?4 ORDER BY revision";
-        let compact_revision = schema::meta(self.connection, "compact_revision")?;
-        if after < compact_revision {
-            return Err(Error::Compacted { requested: after, compact_revision }.into());
-        }
-        let range = Range::prefix(prefix);
-        let (start, end) = bounds(&range);
-        let mut statement = self.connection.prepare_cached(CHANGES)?;
-        let mut rows = statement.query((to_sql(after), to_sql(until), start, end))?;
-        let mut events = Vec::new();
-        while let Some(found) = rows.next()? {
-            let kv = key_value(found, &text(found, 5)?)?;
-            let prev = match found.get::<_, i64>(6)? {
-                0 => None,
-                prev => Some(row(self.connection, &kv.key, from_sql(prev))?),
-            };
-            events.push(match (kv.version, prev) {
-                (0, Some(prev)) => Event::Delete { prev, revision: kv.mod_revision },
-                // A deletion of nothing is never written.
-                (0, None) => return Err(rusqlite::Error::QueryReturnedNoRows.into()),
-                (_, prev) => Event::Put { kv, prev },
-            });
-        }
-        Ok(events)
-    }
+    Err(missing())
 }
 
-/// The key's present value.
-pub fn get(connection: &Connection, key: &Arc<str>) -> rusqlite::Result<Option<KeyValue>> {
-    const GET: &str = "
-        SELECT l.revision, l.create_revision, l.version, l.lease, l.value
-        FROM current c CROSS JOIN log l ON l.revision = c.revision WHERE c.key = ?1";
-    connection.prepare_cached(GET)?.query_row([&**key], |row| key_value(row, key)).optional()
+/// The log lacks what the index knows: not a race, for that would have ended.
+fn missing() -> QueryError {
+    QueryError::Sql(rusqlite::Error::QueryReturnedNoRows)
 }
 
-fn row(connection: &Connection, key: &Arc<str>, revision: Revision) -> rusqlite::Result<KeyValue> {
-    const ROW: &str = "SELECT revision, create_revision, version, lease, value FROM log WHERE revision = ?1";
-    connection.prepare_cached(ROW)?.query_row([to_sql(revision)], |row| key_value(row, key))
+/// `None` when compaction was faster.
+fn load(connection: &Connection, found: Found, keys_only: bool) -> rusqlite::Result<Option<KeyValue>> {
+    let head = match found.head {
+        Some(head) => head,
+        None => match head(connection, found.revision)? {
+            Some(head) => head,
+            None => return Ok(None),
+        },
+    };
+    let value = if keys_only { Some(Bytes::new()) } else { value(connection, found.revision)? };
+    Ok(value.map(|value| head.with(found.key, value)))
 }
 
-/// A row without its value.
-fn head(connection: &Connection, key: &Arc<str>, revision: Revision) -> rusqlite::Result<KeyValue> {
-    const HEAD: &str = "SELECT revision, create_revision, version, lease, x'' FROM log WHERE revision = ?1";
-    connection.prepare_cached(HEAD)?.query_row([to_sql(revision)], |row| key_value(row, key))
+fn head(connection: &Connection, revision: Revision) -> rusqlite::Result<Option<Head>> {
+    connection
+        .prepare_cached("SELECT revision, create_revision, version, lease FROM log WHERE revision = ?1")?
+        .query_row([to_sql(revision)], head_of)
+        .optional()
 }
 
-fn key_value(row: &Row<'_>, key: &Arc<str>) -> rusqlite::Result<KeyValue> {
-    Ok(KeyValue {
-        key: key.clone(),
-        value: Bytes::copy_from_slice(row.get_ref(4)?.as_blob()?),
-        create_revision: from_sql(row.get(1)?),
+fn head_of(row: &Row<'_>) -> rusqlite::Result<Head> {
+    Ok(Head {
         mod_revision: from_sql(row.get(0)?),
+        create_revision: from_sql(row.get(1)?),
         version: from_sql(row.get(2)?),
         lease: row.get(3)?,
     })
 }
 
-fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<Arc<str>> {
-    Ok(row.get_ref(column)?.as_str()?.into())
+pub fn value(connection: &Connection, revision: Revision) -> rusqlite::Result<Option<Bytes>> {
+    connection
+        .prepare_cached("SELECT value FROM value WHERE revision = ?1")?
+        .query_row([to_sql(revision)], |row| Ok(Bytes::copy_from_slice(row.get_ref(0)?.as_blob()?)))
+        .optional()
 }
 
-/// A range's ends as SQLite compares them: a blob sorts after every text, so an empty one is an open end.
-fn bounds(range: &Range) -> (&str, Value) {
-    let end = match &range.end {
-        Some(end) => Value::Text(end.clone()),
-        None => Value::Blob(Vec::new()),
-    };
-    (&range.start, end)
+/// The changes of a prefix in `(after, until]`, from the log.
+pub fn changes(
+    connection: &Connection,
+    prefix: &str,
+    after: Revision,
+    until: Revision,
+) -> Result<Vec<Event>, QueryError> {
+    const CHANGES: &str = "
+        SELECT revision, create_revision, version, lease, key, prev_revision FROM log
+        WHERE revision > ?1 AND revision <= ?2 ORDER BY revision";
+    // One snapshot: what compaction has not given up in it cannot be removed from it.
+    let _snapshot = connection.unchecked_transaction()?;
+    let compact_revision = schema::meta(connection, "compact_revision")?;
+    if after < compact_revision {
+        return Err(Error::Compacted { requested: after, compact_revision }.into());
+    }
+    let kept = |revision| value(connection, revision)?.ok_or(rusqlite::Error::QueryReturnedNoRows);
+    let mut statement = connection.prepare_cached(CHANGES)?;
+    let mut rows = statement.query((to_sql(after), to_sql(until)))?;
+    let mut events = Vec::new();
+    while let Some(row) = rows.next()? {
+        let key = row.get_ref(4)?.as_str().map_err(rusqlite::Error::from)?;
+        if !key.starts_with(prefix) {
+            continue;
+        }
+        let key: Arc<str> = key.into();
+        let change = head_of(row)?;
+        let prev = match from_sql(row.get(5)?) {
+            0 => None,
+            prev => {
+                let head = head(connection, prev)?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+                Some(head.with(key.clone(), kept(prev)?))
+            }
+        };
+        events.push(match (change.version, prev) {
+            (0, Some(prev)) => Event::Delete { prev, revision: change.mod_revision },
+            // A deletion of nothing is never written.
+            (0, None) => return Err(missing()),
+            (_, prev) => Event::Put { kv: change.with(key, kept(change.mod_revision)?), prev },
+        });
+    }
+    Ok(events)
 }

@@ -1,24 +1,25 @@
 //! The file: who may open it, what is in it, and what its damage looks like.
 //!
-//! `log` holds every kept change by revision; a deletion is a row of version 0. `current` maps each living key
-//! to its latest row. `history` has a row only for what was overwritten or deleted and is kept for reads of the
-//! past, so that creating a key costs two insertions. `expiry` orders keys with a time to live by its end.
+//! `log` holds every kept change by revision, a deletion as a row of version 0; `value` holds their values,
+//! apart, so that the log can be read alone at start. Both only grow at their ends until compaction.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::index::{Head, Index};
 use crate::{Error, Revision};
 
 /// "Xebc", to tell a store from any other SQLite file.
 const APPLICATION_ID: i64 = 0x5865_6263;
 const SCHEMA_VERSION: i64 = 1;
 
-/// The revision of a store that nothing was ever written to.
-pub const FIRST_REVISION: Revision = 1;
+/// Rows that go into the index at a time when it is made.
+const LOAD_STEP: usize = 4096;
 
 const TABLES: &str = "
     CREATE TABLE log (
@@ -27,31 +28,12 @@ const TABLES: &str = "
         create_revision INTEGER NOT NULL,
         prev_revision INTEGER NOT NULL,
         version INTEGER NOT NULL,
-        lease INTEGER NOT NULL,
-        value BLOB NOT NULL
+        lease INTEGER NOT NULL
     );
-    CREATE TABLE current (key TEXT PRIMARY KEY, revision INTEGER NOT NULL) WITHOUT ROWID;
-    CREATE TABLE history (
-        key TEXT NOT NULL,
-        revision INTEGER NOT NULL,
-        until INTEGER NOT NULL,
-        PRIMARY KEY (key, revision)
-    ) WITHOUT ROWID;
-    CREATE TABLE expiry (at INTEGER NOT NULL, key TEXT NOT NULL, PRIMARY KEY (at, key)) WITHOUT ROWID;
+    CREATE TABLE value (revision INTEGER PRIMARY KEY, value BLOB NOT NULL);
     CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     INSERT INTO meta VALUES ('compact_revision', 0), ('swept_revision', 0);
 ";
-
-/// What the writer has to know of a store when it starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct State {
-    pub revision: Revision,
-    pub compact_revision: Revision,
-    /// Up to where the rows that compaction gave up have been removed.
-    pub swept_revision: Revision,
-    /// When the next key's life ends, in seconds since 1970.
-    pub next_expiry: Option<i64>,
-}
 
 /// Takes the lock that keeps a second process from the same file; it falls with the process.
 pub fn lock(path: &Path) -> Result<File, Error> {
@@ -158,23 +140,27 @@ fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, name, |row| row.get(0))
 }
 
-pub fn state(connection: &Connection) -> rusqlite::Result<State> {
-    let compact_revision = meta(connection, "compact_revision")?;
-    Ok(State {
-        revision: revision(connection)?,
-        compact_revision,
-        swept_revision: meta(connection, "swept_revision")?,
-        next_expiry: connection.query_row("SELECT min(at) FROM expiry", [], |row| row.get(0))?,
-    })
-}
-
-/// The current revision as this connection sees it. The compact revision counts because compaction may have
-/// removed the log's last row, a deletion.
-pub fn revision(connection: &Connection) -> rusqlite::Result<Revision> {
-    let last: Option<i64> =
-        connection.prepare_cached("SELECT max(revision) FROM log")?.query_row([], |row| row.get(0))?;
-    let compacted = meta(connection, "compact_revision")?;
-    Ok(compacted.max(from_sql(last.unwrap_or_default())).max(FIRST_REVISION))
+/// Reads the log into a new index.
+pub fn load(connection: &Connection) -> rusqlite::Result<Index> {
+    let index = Index::new(meta(connection, "compact_revision")?);
+    let mut statement = connection
+        .prepare("SELECT key, revision, create_revision, version, lease FROM log ORDER BY revision")?;
+    let mut rows = statement.query([])?;
+    let mut stretch = Vec::with_capacity(LOAD_STEP);
+    while let Some(row) = rows.next()? {
+        let head = Head {
+            mod_revision: from_sql(row.get(1)?),
+            create_revision: from_sql(row.get(2)?),
+            version: from_sql(row.get(3)?),
+            lease: row.get(4)?,
+        };
+        stretch.push((Arc::from(row.get_ref(0)?.as_str()?), head));
+        if stretch.len() == LOAD_STEP {
+            index.apply(stretch.drain(..));
+        }
+    }
+    index.apply(stretch.into_iter());
+    Ok(index)
 }
 
 pub fn meta(connection: &Connection, name: &str) -> rusqlite::Result<Revision> {

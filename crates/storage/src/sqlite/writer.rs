@@ -1,18 +1,20 @@
 //! The one thread that writes: it takes all that has queued, decides it in order inside one transaction, and
 //! answers when that is on disk.
 
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::compaction::Sweep;
-use super::schema::{self, State, to_sql};
+use super::index::{Head, Index};
+use super::schema::{self, to_sql};
 use super::{Shared, read};
 use crate::{DeleteOutcome, Error, Event, Expect, KeyValue, PutOutcome, Revision};
 
@@ -21,10 +23,13 @@ const MAX_BATCH: usize = 512;
 const MAX_BATCH_BYTES: usize = 4 << 20;
 
 /// Keys that one transaction deletes because their time is over.
-const MAX_EXPIRED: i64 = 512;
+const MAX_EXPIRED: usize = 512;
 
 /// How long the thread sleeps at most when a key's life will end: wall clocks get set.
 const MAX_EXPIRY_WAIT: Duration = Duration::from_secs(10);
+
+/// How long ended keys wait after a failed commit.
+const EXPIRY_RETRY: Duration = Duration::from_secs(5);
 
 type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
@@ -44,24 +49,16 @@ pub struct Request {
 pub fn spawn(
     connection: Connection,
     lock: File,
-    state: State,
+    swept_revision: Revision,
     shared: Arc<Shared>,
     requests: Receiver<Request>,
 ) -> Result<JoinHandle<()>, Error> {
     let path = shared.path.clone();
     let mut sweep = Sweep::default();
-    if state.swept_revision < state.compact_revision {
-        // A process ended in the middle of a compaction.
-        sweep.resume(state.swept_revision, state.compact_revision);
-    }
-    let writer = Writer {
-        connection,
-        shared,
-        revision: state.revision,
-        next_expiry: state.next_expiry,
-        sweep,
-        poisoned: None,
-    };
+    // A process may have ended in the middle of a compaction.
+    sweep.resume(swept_revision, shared.index.compact_revision());
+    let expiry = shared.index.expiring().into_iter().collect();
+    let writer = Writer { connection, shared, expiry, expire_after: None, sweep, poisoned: None };
     std::thread::Builder::new()
         .name("storage-writer".into())
         .spawn(move || {
@@ -79,8 +76,10 @@ pub fn spawn(
 struct Writer {
     connection: Connection,
     shared: Arc<Shared>,
-    revision: Revision,
-    next_expiry: Option<i64>,
+    /// Keys with a time to live by its end, in seconds since 1970.
+    expiry: BTreeSet<(i64, Arc<str>)>,
+    /// Not before this: after a failed commit, so as not to try without end.
+    expire_after: Option<Instant>,
     sweep: Sweep,
     /// Why nothing is written any more.
     poisoned: Option<String>,
@@ -156,11 +155,12 @@ impl Writer {
                 Err(TryRecvError::Disconnected) => Err(Disconnected),
             };
         }
-        let Some(at) = self.next_expiry.filter(|_| self.poisoned.is_none()) else {
+        let Some(at) = self.next_expiry().filter(|_| self.poisoned.is_none()) else {
             return requests.recv().map(Some).map_err(|_| Disconnected);
         };
         let seconds = u64::try_from(at.saturating_sub(now())).unwrap_or_default();
-        let wait = Duration::from_secs(seconds).min(MAX_EXPIRY_WAIT);
+        let held = self.expire_after.map_or(Duration::ZERO, |after| after.duration_since(Instant::now()));
+        let wait = Duration::from_secs(seconds).min(MAX_EXPIRY_WAIT).max(held);
         match requests.recv_timeout(wait) {
             Ok(request) => Ok(Some(request)),
             Err(RecvTimeoutError::Timeout) => Ok(None),
@@ -168,8 +168,13 @@ impl Writer {
         }
     }
 
+    fn next_expiry(&self) -> Option<i64> {
+        self.expiry.first().map(|(at, _)| *at)
+    }
+
     fn commit(&mut self, writes: Vec<Op>) {
-        let expiring = self.next_expiry.is_some_and(|at| at <= now());
+        let held = self.expire_after.is_some_and(|after| Instant::now() < after);
+        let expiring = !held && self.next_expiry().is_some_and(|at| at <= now());
         if writes.is_empty() && !expiring {
             return;
         }
@@ -180,18 +185,19 @@ impl Writer {
             }
             return;
         }
-        let before = (self.revision, self.next_expiry);
         match self.transact(writes, expiring, &mut answers) {
             Ok(events) => {
-                if !events.is_empty() {
-                    self.shared.feed.publish(&events, self.revision);
+                self.expire_after = None;
+                if let Some(last) = events.last() {
+                    self.note_expiry(&events);
+                    self.shared.feed.publish(&self.shared.index, &events, last.revision());
                 }
                 for answer in answers {
                     answer.send(Ok(()));
                 }
             }
             Err(error) => {
-                (self.revision, self.next_expiry) = before;
+                self.expire_after = Some(Instant::now() + EXPIRY_RETRY);
                 let error = self.failed(error);
                 for answer in answers {
                     answer.send(Err(Error::Backend(error.to_string())));
@@ -207,39 +213,50 @@ impl Writer {
         expiring: bool,
         answers: &mut Vec<Answer>,
     ) -> rusqlite::Result<Vec<Event>> {
-        let mut events = Vec::with_capacity(writes.len());
         let mut writes = writes.into_iter();
         let mut decide = || {
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let mut step = Step {
-                connection: &transaction,
-                revision: &mut self.revision,
-                next_expiry: &mut self.next_expiry,
-                events: &mut events,
-            };
+            let mut step = Step::new(&transaction, &self.shared.index);
             if expiring {
-                step.expire()?;
+                step.expire(self.expiry.iter().take_while(|(at, _)| *at <= now()).take(MAX_EXPIRED))?;
             }
             for write in writes.by_ref() {
                 step.decide(write, answers)?;
             }
-            transaction.commit()
+            let events = step.events;
+            transaction.commit()?;
+            Ok(events)
         };
         let result = decide();
         for write in writes {
             refuse(write, || Error::Backend("another write of the same transaction failed".into()));
         }
-        result.map(|()| events)
+        result
+    }
+
+    /// Keeps the order of ends in step with what was committed.
+    fn note_expiry(&mut self, events: &[Event]) {
+        for event in events {
+            if let Some(prev) = event.prev().filter(|prev| prev.lease != 0) {
+                self.expiry.remove(&(prev.lease, prev.key.clone()));
+            }
+            if let Event::Put { kv, .. } = event
+                && kv.lease != 0
+            {
+                self.expiry.insert((kv.lease, kv.key.clone()));
+            }
+        }
     }
 
     fn begin_compaction(&mut self, requested: Revision, reply: Reply<()>) {
+        let index = &self.shared.index;
         let refusal = match &self.poisoned {
             Some(why) => Some(Error::Poisoned(why.clone())),
-            None if requested > self.revision => {
-                Some(Error::FutureRevision { requested, current: self.revision })
+            None if requested > index.revision() => {
+                Some(Error::FutureRevision { requested, current: index.revision() })
             }
-            None if requested <= self.shared.feed.compacted() => {
-                let compact_revision = self.shared.feed.compacted();
+            None if requested <= index.compact_revision() => {
+                let compact_revision = index.compact_revision();
                 Some(Error::Compacted { requested, compact_revision })
             }
             None => {
@@ -251,7 +268,7 @@ impl Writer {
             // A caller that no longer waits needs no answer.
             Some(error) => drop(reply.send(Err(error))),
             None => {
-                self.shared.feed.set_compacted(requested);
+                self.shared.index.set_compact_revision(requested);
                 self.sweep.begin(requested, reply);
             }
         }
@@ -271,7 +288,7 @@ impl Writer {
     fn sweep_some(&mut self) {
         if self.poisoned.is_some() {
             self.sweep.fail(|| Error::Poisoned("a commit failed before".into()));
-        } else if let Err(error) = self.sweep.step(&mut self.connection) {
+        } else if let Err(error) = self.sweep.step(&mut self.connection, &self.shared.index) {
             let error = self.failed(error);
             self.sweep.fail(|| Error::Backend(error.to_string()));
         }
@@ -297,12 +314,34 @@ struct Disconnected;
 /// A transaction in the making.
 struct Step<'t> {
     connection: &'t Connection,
-    revision: &'t mut Revision,
-    next_expiry: &'t mut Option<i64>,
-    events: &'t mut Vec<Event>,
+    index: &'t Index,
+    revision: Revision,
+    /// Where the keys written in this transaction stand; the index learns of them when it is committed.
+    written: HashMap<Arc<str>, Option<Head>>,
+    events: Vec<Event>,
 }
 
-impl Step<'_> {
+impl<'t> Step<'t> {
+    fn new(connection: &'t Connection, index: &'t Index) -> Self {
+        let revision = index.revision();
+        Self { connection, index, revision, written: HashMap::new(), events: Vec::new() }
+    }
+
+    fn head(&self, key: &str) -> Option<Head> {
+        match self.written.get(key) {
+            Some(head) => *head,
+            None => self.index.get(key).0,
+        }
+    }
+
+    /// What is there, with its value.
+    fn present(&self, key: &Arc<str>, head: Option<Head>) -> rusqlite::Result<Option<KeyValue>> {
+        let Some(head) = head else { return Ok(None) };
+        let value = read::value(self.connection, head.mod_revision)?;
+        let value = value.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        Ok(Some(head.with(key.clone(), value)))
+    }
+
     fn decide(&mut self, write: Op, answers: &mut Vec<Answer>) -> rusqlite::Result<()> {
         match write {
             Op::Put { key, expected, value, ttl, reply } => match self.put(key, expected, value, ttl) {
@@ -333,7 +372,8 @@ impl Step<'_> {
         value: Bytes,
         ttl: Option<Duration>,
     ) -> rusqlite::Result<PutOutcome> {
-        let prev = read::get(self.connection, &key)?;
+        let head = self.head(&key);
+        let prev = self.present(&key, head)?;
         let holds = match expected {
             Expect::Absent => prev.is_none(),
             Expect::ModRevision(revision) => prev.as_ref().is_some_and(|kv| kv.mod_revision == revision),
@@ -341,35 +381,26 @@ impl Step<'_> {
         if !holds {
             return Ok(PutOutcome::Conflict(prev));
         }
-        let revision = *self.revision + 1;
-        let lease = ttl.map_or(0, expires_at);
-        let kv = KeyValue {
-            key,
-            value,
-            create_revision: prev.as_ref().map_or(revision, |prev| prev.create_revision),
+        let revision = self.revision + 1;
+        let head = Head {
             mod_revision: revision,
+            create_revision: prev.as_ref().map_or(revision, |prev| prev.create_revision),
             version: prev.as_ref().map_or(1, |prev| prev.version + 1),
-            lease,
+            lease: ttl.map_or(0, expires_at),
         };
-        self.append(&kv, prev.as_ref())?;
+        self.append(&key, head, prev.as_ref())?;
         self.connection
-            .prepare_cached("INSERT OR REPLACE INTO current VALUES (?1, ?2)")?
-            .execute((&*kv.key, to_sql(revision)))?;
-        if lease != 0 {
-            self.connection
-                .prepare_cached("INSERT OR REPLACE INTO expiry VALUES (?1, ?2)")?
-                .execute((lease, &*kv.key))?;
-            *self.next_expiry = Some(self.next_expiry.map_or(lease, |next| next.min(lease)));
-        }
-        self.events.push(Event::Put { kv, prev });
+            .prepare_cached("INSERT INTO value VALUES (?1, ?2)")?
+            .execute((to_sql(revision), &*value))?;
+        self.written.insert(key.clone(), Some(head));
+        self.events.push(Event::Put { kv: head.with(key, value), prev });
         Ok(PutOutcome::Stored(revision))
     }
 
     fn delete(&mut self, key: &Arc<str>, expected: Revision) -> rusqlite::Result<DeleteOutcome> {
-        match read::get(self.connection, key)? {
+        match self.present(key, self.head(key))? {
             Some(prev) if prev.mod_revision == expected => {
                 let revision = self.bury(&prev)?;
-                self.events.push(Event::Delete { prev: prev.clone(), revision });
                 Ok(DeleteOutcome::Deleted { prev, revision })
             }
             other => Ok(DeleteOutcome::Conflict(other)),
@@ -378,68 +409,36 @@ impl Step<'_> {
 
     /// Writes the deletion of a key.
     fn bury(&mut self, prev: &KeyValue) -> rusqlite::Result<Revision> {
-        let revision = *self.revision + 1;
-        let tombstone = KeyValue {
-            key: prev.key.clone(),
-            value: Bytes::new(),
-            create_revision: 0,
-            mod_revision: revision,
-            version: 0,
-            lease: 0,
-        };
-        self.append(&tombstone, Some(prev))?;
-        self.connection.prepare_cached("DELETE FROM current WHERE key = ?1")?.execute([&*prev.key])?;
+        let revision = self.revision + 1;
+        let tombstone = Head { mod_revision: revision, create_revision: 0, version: 0, lease: 0 };
+        self.append(&prev.key, tombstone, Some(prev))?;
+        self.written.insert(prev.key.clone(), None);
+        self.events.push(Event::Delete { prev: prev.clone(), revision });
         Ok(revision)
     }
 
-    /// Adds a row to the log, and what it replaces to the history.
-    fn append(&mut self, kv: &KeyValue, prev: Option<&KeyValue>) -> rusqlite::Result<()> {
-        let revision = to_sql(kv.mod_revision);
-        let prev_revision = prev.map_or(0, |prev| to_sql(prev.mod_revision));
-        let (create, version) = (to_sql(kv.create_revision), to_sql(kv.version));
-        self.connection.prepare_cached("INSERT INTO log VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?.execute((
-            revision,
-            &*kv.key,
-            create,
-            prev_revision,
-            version,
-            kv.lease,
-            &*kv.value,
+    /// Adds a row to the log.
+    fn append(&mut self, key: &str, head: Head, prev: Option<&KeyValue>) -> rusqlite::Result<()> {
+        self.connection.prepare_cached("INSERT INTO log VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute((
+            to_sql(head.mod_revision),
+            key,
+            to_sql(head.create_revision),
+            prev.map_or(0, |prev| to_sql(prev.mod_revision)),
+            to_sql(head.version),
+            head.lease,
         ))?;
-        if let Some(prev) = prev {
-            self.connection.prepare_cached("INSERT INTO history VALUES (?1, ?2, ?3)")?.execute((
-                &*kv.key,
-                prev_revision,
-                revision,
-            ))?;
-            if prev.lease != 0 {
-                self.connection
-                    .prepare_cached("DELETE FROM expiry WHERE at = ?1 AND key = ?2")?
-                    .execute((prev.lease, &*kv.key))?;
-            }
-        }
-        *self.revision = kv.mod_revision;
+        self.revision = head.mod_revision;
         Ok(())
     }
 
     /// Deletes keys whose time is over.
-    fn expire(&mut self) -> rusqlite::Result<()> {
-        let due: Vec<(i64, Arc<str>)> = self
-            .connection
-            .prepare_cached("SELECT at, key FROM expiry WHERE at <= ?1 ORDER BY at, key LIMIT ?2")?
-            .query_map((now(), MAX_EXPIRED), |row| Ok((row.get(0)?, row.get_ref(1)?.as_str()?.into())))?
-            .collect::<Result<_, _>>()?;
+    fn expire<'k>(&mut self, due: impl Iterator<Item = &'k (i64, Arc<str>)>) -> rusqlite::Result<()> {
         for (at, key) in due {
-            self.connection
-                .prepare_cached("DELETE FROM expiry WHERE at = ?1 AND key = ?2")?
-                .execute((at, &*key))?;
-            if let Some(prev) = read::get(self.connection, &key)?.filter(|prev| prev.lease == at) {
-                let revision = self.bury(&prev)?;
-                self.events.push(Event::Delete { prev, revision });
+            let head = self.head(key).filter(|head| head.lease == *at);
+            if let Some(prev) = self.present(key, head)? {
+                self.bury(&prev)?;
             }
         }
-        *self.next_expiry =
-            self.connection.prepare_cached("SELECT min(at) FROM expiry")?.query_row([], |row| row.get(0))?;
         Ok(())
     }
 }
