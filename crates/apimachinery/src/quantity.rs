@@ -84,7 +84,6 @@ impl Quantity {
         self.mantissa as f64 * 10f64.powi(self.exponent)
     }
 
-
     /// Multiplies by a whole number; saturates.
     #[must_use]
     pub fn times(self, factor: i64) -> Self {

@@ -73,3 +73,27 @@ fn json_and_yaml() {
     }
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
+
+#[test]
+fn protobuf() {
+    let mut wrong = Vec::new();
+    for (gvk, path) in vectors() {
+        let schema = schema(&gvk);
+        let protobuf = std::fs::read(path.with_extension("pb")).unwrap();
+        let from_json = decode_json(&std::fs::read(&path).unwrap(), &schema).unwrap().object;
+        let from_protobuf = codec::decode_protobuf(&protobuf, &schema).unwrap();
+        if from_protobuf != from_json {
+            wrong.push(format!(
+                "{gvk} decoded\n  {:?}\n  {:?}",
+                from_protobuf.as_value(),
+                from_json.as_value()
+            ));
+        }
+        let mut written = Vec::new();
+        codec::encode_protobuf(&from_json, &schema, &mut written);
+        if written != protobuf {
+            wrong.push(format!("{gvk} encoded\n  {}\n  {}", written.escape_ascii(), protobuf.escape_ascii()));
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+}

@@ -24,7 +24,8 @@ pub fn write_any(value: &Value, out: &mut Vec<u8>) {
     }
 }
 
-fn write_value(value: &Value, kind: &Kind, view: View<'_>, out: &mut Vec<u8>) {
+/// Appends one value of a kind, as in [`encode_json`].
+pub(super) fn write_value(value: &Value, kind: &Kind, view: View<'_>, out: &mut Vec<u8>) {
     match (value, kind) {
         (Value::Object(map), _) if let Some(view) = view.of(kind) => write_map(map, view, out),
         (Value::Object(map), Kind::Map(of)) => {

@@ -5,17 +5,27 @@
 //! Go would hold as equal values are equal trees.
 
 mod decode;
+mod encoded;
 mod json;
 mod number;
 mod path;
+mod proto_decode;
+mod proto_encode;
 mod scalar;
+mod wire;
 mod yaml;
 
 use serde::Deserialize;
 use serde::de::DeserializeSeed;
 use serde_json::Value;
 
+pub use encoded::{
+    EncodedJson, EncodedProtobuf, ListHeader, encode_json_list, encode_protobuf_list,
+    encode_protobuf_watch_event,
+};
 pub use json::{encode_json, write_any};
+pub use proto_decode::{decode_protobuf, decode_protobuf_raw, peek_type_protobuf};
+pub use proto_encode::{encode_protobuf, encode_protobuf_raw};
 
 use crate::object::Object;
 use crate::schema::Schema;
