@@ -1,1 +1,21 @@
-//! The catalogue of built-in resources and their strategies. No IO.
+//! The catalogue: every built-in resource as data plus the strategy that holds its rules. No IO.
+//!
+//! A resource is a row of a group's table ([`catalogue`]); where it has rules of its own, a [`Strategy`] holds them.
+
+pub mod apps;
+pub mod authentication;
+pub mod authorization;
+pub mod catalogue;
+pub mod coordination;
+pub mod core;
+pub mod discovery;
+pub mod events;
+pub mod networking;
+pub mod printers;
+pub mod rbac;
+pub mod scheduling;
+pub mod strategy;
+pub mod validation;
+
+pub use catalogue::{Access, Column, Resource, Subresource, catalogue};
+pub use strategy::{Grace, Strategy};

@@ -1,0 +1,56 @@
+//! The apps group, `apps/v1`.
+
+mod deployment;
+mod replica_set;
+
+use crate::catalogue::{Access, Resource, Selectable, Subresource};
+use crate::printers;
+use crate::strategy::Plain;
+
+const GROUP: Resource = Resource {
+    group: "apps",
+    version: "v1",
+    kind: "",
+    plural: "",
+    singular: "",
+    namespaced: true,
+    short_names: &[],
+    categories: &["all"],
+    access: Access::Stored,
+    package: "k8s.io.api.apps.v1",
+    prefix: "",
+    subresources: &[],
+    returns_deleted: false,
+    selectable: &[],
+    columns: printers::DEFAULT,
+    strategy: &Plain,
+};
+
+pub const RESOURCES: &[Resource] = &[
+    Resource {
+        kind: "Deployment",
+        plural: "deployments",
+        singular: "deployment",
+        short_names: &["deploy"],
+        prefix: "deployments",
+        subresources: &[Subresource::scale(), Subresource::status("Deployment")],
+        columns: deployment::COLUMNS,
+        strategy: &deployment::Deployments,
+        ..GROUP
+    },
+    Resource {
+        kind: "ReplicaSet",
+        plural: "replicasets",
+        singular: "replicaset",
+        short_names: &["rs"],
+        prefix: "replicasets",
+        subresources: &[Subresource::scale(), Subresource::status("ReplicaSet")],
+        selectable: &[Selectable {
+            name: "status.replicas",
+            read: |set| set.get_i64(&["status", "replicas"]).unwrap_or_default().to_string(),
+        }],
+        columns: replica_set::COLUMNS,
+        strategy: &replica_set::ReplicaSets,
+        ..GROUP
+    },
+];

@@ -1,0 +1,198 @@
+//! What a catalogue row holds, and the catalogue itself.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use apimachinery::{GroupKind, GroupResource, GroupVersion, GroupVersionKind, Object, Value};
+
+use crate::strategy::Strategy;
+
+/// One built-in resource.
+#[derive(Clone, Copy)]
+pub struct Resource {
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    pub plural: &'static str,
+    pub singular: &'static str,
+    pub namespaced: bool,
+    pub short_names: &'static [&'static str],
+    pub categories: &'static [&'static str],
+    pub access: Access,
+    /// The protobuf package of the kind's message.
+    pub package: &'static str,
+    /// Where objects live below `/registry/`: upstream's key prefix.
+    pub prefix: &'static str,
+    pub subresources: &'static [Subresource],
+    /// Whether a delete answers with the object that went instead of a `Status`.
+    pub returns_deleted: bool,
+    /// Fields a field selector may name besides `metadata.name` and `metadata.namespace`.
+    pub selectable: &'static [Selectable],
+    pub columns: &'static [Column],
+    pub strategy: &'static dyn Strategy,
+}
+
+/// What may be done with a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// All eight verbs over stored objects.
+    Stored,
+    /// Only `create`, nothing is stored: reviews, `bindings`.
+    CreateOnly,
+}
+
+impl Access {
+    /// The verbs that discovery shows, sorted as upstream sorts them.
+    pub fn verbs(self) -> &'static [&'static str] {
+        match self {
+            Self::Stored => {
+                &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
+            }
+            Self::CreateOnly => &["create"],
+        }
+    }
+}
+
+/// A subresource as discovery shows it; behaviour belongs to the API server.
+#[derive(Clone, Copy, Debug)]
+pub struct Subresource {
+    pub name: &'static str,
+    pub kind: &'static str,
+    /// Group and version of `kind` where they differ from the parent's.
+    pub group_version: Option<(&'static str, &'static str)>,
+    pub verbs: &'static [&'static str],
+}
+
+impl Subresource {
+    /// `status` of a kind: read, replaced and patched like the object itself.
+    pub const fn status(kind: &'static str) -> Self {
+        Self { name: "status", kind, group_version: None, verbs: &["get", "patch", "update"] }
+    }
+
+    pub const fn scale() -> Self {
+        Self {
+            name: "scale",
+            kind: "Scale",
+            group_version: Some(("autoscaling", "v1")),
+            verbs: &["get", "patch", "update"],
+        }
+    }
+}
+
+/// A field that field selectors may name, and how to read it.
+#[derive(Clone, Copy)]
+pub struct Selectable {
+    pub name: &'static str,
+    pub read: fn(&Object) -> String,
+}
+
+/// One column of `kubectl get`.
+#[derive(Clone, Copy)]
+pub struct Column {
+    pub name: &'static str,
+    pub r#type: &'static str,
+    pub format: &'static str,
+    pub description: &'static str,
+    /// 0 is always shown, 1 only with `-o wide`.
+    pub priority: i32,
+    pub cell: fn(&Object, &Now) -> Value,
+}
+
+/// The moment at which ages are computed, in seconds since the epoch.
+#[derive(Clone, Copy, Debug)]
+pub struct Now(pub i64);
+
+impl Resource {
+    pub fn gvk(&self) -> GroupVersionKind {
+        GroupVersionKind::new(self.group, self.version, self.kind)
+    }
+
+    pub fn group_version(&self) -> GroupVersion {
+        GroupVersion::new(self.group, self.version)
+    }
+
+    pub fn group_resource(&self) -> GroupResource {
+        GroupResource::new(self.group, self.plural)
+    }
+
+    pub fn group_kind(&self) -> GroupKind {
+        GroupKind::new(self.group, self.kind)
+    }
+
+    pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
+        self.subresources.iter().find(|sub| sub.name == name)
+    }
+
+    /// The values of all selectable fields of an object, `metadata.name` and `metadata.namespace` first.
+    pub fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)> {
+        let mut out = vec![("metadata.name", object.name().to_owned())];
+        if self.namespaced {
+            out.push(("metadata.namespace", object.namespace().to_owned()));
+        }
+        out.extend(self.selectable.iter().map(|field| (field.name, (field.read)(object))));
+        out
+    }
+
+    pub fn may_select(&self, field: &str) -> bool {
+        field == "metadata.name"
+            || (self.namespaced && field == "metadata.namespace")
+            || self.selectable.iter().any(|one| one.name == field)
+    }
+}
+
+/// All resources, in discovery order, with look-ups by name.
+pub struct Catalogue {
+    resources: Vec<&'static Resource>,
+    by_path: HashMap<(&'static str, &'static str, &'static str), &'static Resource>,
+}
+
+impl Catalogue {
+    fn new(groups: &[&'static [Resource]]) -> Self {
+        let resources: Vec<&'static Resource> = groups.iter().flat_map(|group| group.iter()).collect();
+        let by_path = resources.iter().map(|r| ((r.group, r.version, r.plural), *r)).collect();
+        Self { resources, by_path }
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &'static Resource> + '_ {
+        self.resources.iter().copied()
+    }
+
+    pub fn get(&self, group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
+        self.by_path.get(&(group, version, plural)).copied()
+    }
+
+    pub fn by_kind(&self, gvk: &GroupVersionKind) -> Option<&'static Resource> {
+        self.all().find(|r| r.group == gvk.group && r.version == gvk.version && r.kind == gvk.kind)
+    }
+
+    /// Group and versions in the order in which discovery lists them: the preferred version first.
+    pub fn group_versions(&self) -> Vec<GroupVersion> {
+        let mut out: Vec<GroupVersion> = Vec::new();
+        for resource in self.all() {
+            let gv = resource.group_version();
+            if !out.contains(&gv) {
+                out.push(gv);
+            }
+        }
+        out
+    }
+}
+
+/// The built-in resources.
+pub fn catalogue() -> &'static Catalogue {
+    static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
+        Catalogue::new(&[
+            crate::core::RESOURCES,
+            crate::apps::RESOURCES,
+            crate::authentication::RESOURCES,
+            crate::authorization::RESOURCES,
+            crate::coordination::RESOURCES,
+            crate::discovery::RESOURCES,
+            crate::events::RESOURCES,
+            crate::networking::RESOURCES,
+            crate::rbac::RESOURCES,
+            crate::scheduling::RESOURCES,
+        ])
+    });
+    &CATALOGUE
+}

@@ -1,0 +1,47 @@
+//! Namespaces.
+
+use apimachinery::Object;
+use serde_json::json;
+
+use crate::catalogue::Column;
+use crate::printers::{AGE, NAME, column};
+use crate::strategy::{Strategy, restore};
+
+pub const COLUMNS: &[Column] = &[
+    NAME,
+    column("Status", "string", "Whether the namespace is in use or on its way out.", |namespace, _| {
+        json!(namespace.get_str(&["status", "phase"]))
+    }),
+    AGE,
+];
+
+pub struct Namespaces;
+
+impl Strategy for Namespaces {
+    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
+        apimachinery::validation::name_is_dns_label(name, prefix)
+    }
+
+    /// Every namespace carries its name as a label.
+    fn default(&self, namespace: &mut Object) {
+        let name = namespace.name().to_owned();
+        if !name.is_empty() {
+            namespace.set(&["metadata", "labels", "kubernetes.io/metadata.name"], name);
+        }
+    }
+
+    fn prepare_for_create(&self, namespace: &mut Object) {
+        namespace.set(&["status"], json!({"phase": "Active"}));
+        let mut finalizers = namespace.get_array(&["spec", "finalizers"]).to_vec();
+        if !finalizers.contains(&json!("kubernetes")) {
+            finalizers.push(json!("kubernetes"));
+        }
+        namespace.set(&["spec", "finalizers"], finalizers);
+    }
+
+    /// Neither status nor the spec's finalizers move through the main resource.
+    fn prepare_for_update(&self, namespace: &mut Object, old: &Object) {
+        restore(namespace, old, "status");
+        restore(namespace, old, "spec");
+    }
+}

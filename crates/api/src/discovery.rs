@@ -1,0 +1,112 @@
+//! `discovery.k8s.io/v1`: endpoint slices.
+
+use apimachinery::field::ErrorList;
+use apimachinery::{Object, Value};
+use serde_json::json;
+
+use crate::catalogue::{Access, Resource};
+use crate::core::defaults::{each, set};
+use crate::printers::{self, AGE, NAME, column};
+use crate::strategy::{Plain, Strategy};
+use crate::validation;
+
+const GROUP: Resource = Resource {
+    group: "discovery.k8s.io",
+    version: "v1",
+    kind: "",
+    plural: "",
+    singular: "",
+    namespaced: true,
+    short_names: &[],
+    categories: &[],
+    access: Access::Stored,
+    package: "k8s.io.api.discovery.v1",
+    prefix: "",
+    subresources: &[],
+    returns_deleted: false,
+    selectable: &[],
+    columns: printers::DEFAULT,
+    strategy: &Plain,
+};
+
+pub const RESOURCES: &[Resource] = &[Resource {
+    kind: "EndpointSlice",
+    plural: "endpointslices",
+    singular: "endpointslice",
+    prefix: "endpointslices",
+    columns: &[
+        NAME,
+        column("AddressType", "string", "Kind of the addresses.", |slice, _| {
+            json!(slice.get_str(&["addressType"]))
+        }),
+        column("Ports", "string", "Ports, the first three.", |slice, _| json!(ports(slice))),
+        column("Endpoints", "string", "Addresses, the first three.", |slice, _| json!(endpoints(slice))),
+        AGE,
+    ],
+    strategy: &EndpointSlices,
+    ..GROUP
+}];
+
+const SHOWN: usize = 3;
+
+fn shorten(all: Vec<String>, none: &str) -> String {
+    match all.len() {
+        0 => none.to_owned(),
+        n if n > SHOWN => format!("{} + {} more...", all[..SHOWN].join(","), n - SHOWN),
+        _ => all.join(","),
+    }
+}
+
+fn ports(slice: &Object) -> String {
+    let all = slice
+        .get_array(&["ports"])
+        .iter()
+        .map(|port| match port.get("port").and_then(Value::as_i64) {
+            Some(number) => number.to_string(),
+            None => "*".to_owned(),
+        })
+        .collect();
+    shorten(all, "<unset>")
+}
+
+fn endpoints(slice: &Object) -> String {
+    let all = slice
+        .get_array(&["endpoints"])
+        .iter()
+        .flat_map(|endpoint| endpoint.get("addresses").and_then(Value::as_array).into_iter().flatten())
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect();
+    shorten(all, "<unset>")
+}
+
+struct EndpointSlices;
+
+impl Strategy for EndpointSlices {
+    fn default(&self, slice: &mut Object) {
+        for port in each(slice.as_map_mut(), "ports") {
+            set(port, "name", "");
+            set(port, "protocol", "TCP");
+        }
+    }
+
+    fn prepare_for_create(&self, slice: &mut Object) {
+        slice.set_generation(1);
+    }
+
+    /// Everything but the metadata counts as a change, and so do labels and annotations.
+    fn prepare_for_update(&self, slice: &mut Object, old: &Object) {
+        let moved = ["endpoints", "ports"].iter().any(|key| slice.get(&[key]) != old.get(&[key]))
+            || slice.labels() != old.labels()
+            || slice.annotations() != old.annotations();
+        slice.set_generation(old.generation() + i64::from(moved));
+    }
+
+    fn validate(&self, slice: &Object) -> ErrorList {
+        validation::endpoint_slice(slice)
+    }
+
+    fn validate_update(&self, slice: &Object, old: &Object) -> ErrorList {
+        validation::endpoint_slice_update(slice, old)
+    }
+}

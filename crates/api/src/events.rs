@@ -1,0 +1,61 @@
+//! `events.k8s.io/v1`: another view of the events of the core group, over the same store.
+
+use crate::catalogue::{Access, Resource, Selectable};
+use crate::core::event;
+use crate::printers;
+use crate::strategy::Plain;
+
+const GROUP: Resource = Resource {
+    group: "events.k8s.io",
+    version: "v1",
+    kind: "",
+    plural: "",
+    singular: "",
+    namespaced: true,
+    short_names: &[],
+    categories: &[],
+    access: Access::Stored,
+    package: "k8s.io.api.events.v1",
+    prefix: "",
+    subresources: &[],
+    returns_deleted: false,
+    selectable: &[],
+    columns: printers::DEFAULT,
+    strategy: &Plain,
+};
+
+pub const RESOURCES: &[Resource] = &[Resource {
+    kind: "Event",
+    plural: "events",
+    singular: "event",
+    short_names: &["ev"],
+    prefix: "events",
+    selectable: SELECTABLE,
+    columns: event::COLUMNS,
+    strategy: &event::Events,
+    ..GROUP
+}];
+
+macro_rules! regarding {
+    ($($name:literal => $key:literal),* $(,)?) => {
+        &[
+            $(Selectable { name: $name, read: |o| o.get_str(&["involvedObject", $key]).to_owned() },)*
+            Selectable { name: "reason", read: |o| o.get_str(&["reason"]).to_owned() },
+            Selectable {
+                name: "reportingController",
+                read: |o| o.get_str(&["reportingComponent"]).to_owned(),
+            },
+            Selectable { name: "type", read: |o| o.get_str(&["type"]).to_owned() },
+        ]
+    };
+}
+
+const SELECTABLE: &[Selectable] = regarding! {
+    "regarding.kind" => "kind",
+    "regarding.namespace" => "namespace",
+    "regarding.name" => "name",
+    "regarding.uid" => "uid",
+    "regarding.apiVersion" => "apiVersion",
+    "regarding.resourceVersion" => "resourceVersion",
+    "regarding.fieldPath" => "fieldPath",
+};

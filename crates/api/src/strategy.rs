@@ -1,0 +1,166 @@
+//! The contract of a resource's rules, one hook per step of a write. The generic registry calls them in
+//! upstream's order; a hook that is not overridden has nothing to add.
+
+use apimachinery::field::{ErrorList, Path};
+use apimachinery::validation;
+use apimachinery::{Object, Value};
+
+/// How long an object lives on after a delete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grace {
+    /// It goes at once.
+    None,
+    /// It gets a `deletionTimestamp` and goes when its owner confirms, or after so many seconds.
+    Seconds(i64),
+}
+
+/// Rules of one resource. Hooks that take `&mut` change the object and never refuse; hooks that return errors
+/// never change it.
+pub trait Strategy: Send + Sync {
+    /// Fills in defaults; runs after every decode, on stored objects too, so it must be idempotent.
+    fn default(&self, _object: &mut Object) {}
+
+    /// Messages why a name is refused; empty when it is fine. `prefix` is true for a `generateName`.
+    fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
+        validation::name_is_dns_subdomain(name, prefix)
+    }
+
+    /// Clears what a client may not set and puts the object into its first state.
+    fn prepare_for_create(&self, object: &mut Object) {
+        reset_status_for_create(object);
+    }
+
+    fn validate(&self, _object: &Object) -> ErrorList {
+        ErrorList::new()
+    }
+
+    /// Puts back what an update of the main resource may not change; moves `generation`.
+    fn prepare_for_update(&self, object: &mut Object, old: &Object) {
+        keep_status(object, old);
+        bump_generation(object, old);
+    }
+
+    /// Runs after the metadata rules that hold for every kind.
+    fn validate_update(&self, object: &Object, _old: &Object) -> ErrorList {
+        self.validate(object)
+    }
+
+    /// Puts back what an update through `status` may not change.
+    fn prepare_for_status_update(&self, object: &mut Object, old: &Object) {
+        keep_all_but_status(object, old);
+    }
+
+    fn validate_status_update(&self, _object: &Object, _old: &Object) -> ErrorList {
+        ErrorList::new()
+    }
+
+    fn warnings_on_create(&self, _object: &Object) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn warnings_on_update(&self, object: &Object, _old: &Object) -> Vec<String> {
+        self.warnings_on_create(object)
+    }
+
+    /// Whether PUT and apply may make an object that does not exist.
+    fn allow_create_on_update(&self) -> bool {
+        false
+    }
+
+    /// Whether an update without a resourceVersion is taken.
+    fn allow_unconditional_update(&self) -> bool {
+        true
+    }
+
+    /// How long a deleted object stays; `asked` is the client's `gracePeriodSeconds`.
+    fn grace(&self, _object: &Object, _asked: Option<i64>) -> Grace {
+        Grace::None
+    }
+
+    /// What happens to dependents when the client does not say: `orphan` or not.
+    fn orphans_dependents_by_default(&self) -> bool {
+        false
+    }
+
+    /// Fields that server-side apply takes from a manager's set, since a write through the named subresource
+    /// (empty: the main one) cannot change them.
+    fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
+        match subresource {
+            "status" => &[&["spec"], &["metadata", "labels"]],
+            _ => &[&["status"]],
+        }
+    }
+}
+
+/// The strategy of kinds that have no rules beyond their schema and metadata.
+pub struct Plain;
+
+impl Strategy for Plain {}
+
+/// As [`Plain`], for kinds that PUT may create.
+pub struct Creatable;
+
+impl Strategy for Creatable {
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+}
+
+/// A new object starts without status.
+pub fn reset_status_for_create(object: &mut Object) {
+    object.remove(&["status"]);
+    if object.get(&["spec"]).is_some() {
+        object.set_generation(1);
+    }
+}
+
+/// The main resource leaves `status` as it was.
+pub fn keep_status(object: &mut Object, old: &Object) {
+    restore(object, old, "status");
+}
+
+/// `status` leaves everything else as it was; labels, annotations and managedFields move with the metadata as upstream lets them.
+pub fn keep_all_but_status(object: &mut Object, old: &Object) {
+    let keys: Vec<String> = object
+        .as_map()
+        .keys()
+        .chain(old.as_map().keys())
+        .filter(|key| !matches!(key.as_str(), "status" | "metadata" | "kind" | "apiVersion"))
+        .cloned()
+        .collect();
+    for key in keys {
+        restore(object, old, &key);
+    }
+    for key in ["labels", "ownerReferences", "deletionTimestamp"] {
+        match old.get(&["metadata", key]) {
+            Some(value) => object.set(&["metadata", key], value.clone()),
+            None => {
+                object.remove(&["metadata", key]);
+            }
+        }
+    }
+}
+
+/// Makes a top-level field what it was.
+pub fn restore(object: &mut Object, old: &Object, key: &str) {
+    match old.get(&[key]) {
+        Some(value) => object.set(&[key], value.clone()),
+        None => {
+            object.remove(&[key]);
+        }
+    }
+}
+
+/// `generation` counts changes of `spec`.
+pub fn bump_generation(object: &mut Object, old: &Object) {
+    let moved = object.get(&["spec"]) != old.get(&["spec"]);
+    object.set_generation(old.generation() + i64::from(moved));
+}
+
+/// The error of a field that may not change; none when it did not.
+pub fn immutable(path: &Path, new: Option<&Value>, old: Option<&Value>) -> ErrorList {
+    if new == old {
+        return ErrorList::new();
+    }
+    vec![apimachinery::field::Error::invalid(path, new.cloned().unwrap_or(Value::Null), "field is immutable")]
+}
