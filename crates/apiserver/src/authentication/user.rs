@@ -78,10 +78,6 @@ impl UserInfo {
         let (namespace, name) = self.name.strip_prefix(SERVICE_ACCOUNT_PREFIX)?.split_once(':')?;
         (!namespace.is_empty() && !name.is_empty() && !name.contains(':')).then_some((namespace, name))
     }
-
-    pub(super) fn set_extra(&mut self, key: &str, value: impl Into<String>) {
-        self.extra.insert(key.to_owned(), vec![value.into()]);
-    }
 }
 
 pub fn service_account_username(namespace: &str, name: &str) -> String {

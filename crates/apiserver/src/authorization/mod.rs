@@ -3,6 +3,11 @@
 //! [`Attributes`] is all that an authorizer may look at. The chain is the privileged group, then the node
 //! authorizer ([`node`]), then RBAC ([`rbac`]); what nobody has an opinion on is forbidden.
 
+pub mod bootstrap;
+pub mod node;
+mod node_graph;
+pub mod rbac;
+pub mod reconcile;
 pub mod rules;
 
 use std::sync::Arc;
@@ -264,10 +269,5 @@ mod tests {
         let root = UserInfo::new("root", &[SYSTEM_PRIVILEGED_GROUP]);
         assert!(PrivilegedGroups.authorize(&Attributes { user: &root, ..attributes }).await.is_allowed());
         assert!(!PrivilegedGroups.authorize(&attributes).await.is_allowed());
-    }
-}
-pub mod bootstrap_policy {
-    pub fn objects() -> Vec<apimachinery::Object> {
-        vec![]
     }
 }
