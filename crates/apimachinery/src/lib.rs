@@ -3,6 +3,7 @@
 //! No IO, no tokio, no HTTP here, and no knowledge of any single resource: everything is driven by the
 //! descriptor table ([`schema`]) and works on one tree ([`object::Object`]).
 
+pub mod apply;
 pub mod codec;
 pub mod field;
 pub mod group;

@@ -1,0 +1,277 @@
+//! Two objects side by side: what one has that the other has not, and one laid over the other.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+
+use super::set::{FieldSet, PathElement};
+use super::typed::{Node, Shape, is_empty};
+
+/// How one object differs from another. No path is in more than one of the sets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Comparison {
+    pub removed: FieldSet,
+    pub modified: FieldSet,
+    pub added: FieldSet,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Removed,
+    Modified,
+    Added,
+}
+
+impl Comparison {
+    fn note(&mut self, change: Change, element: PathElement) {
+        match change {
+            Change::Removed => self.removed.add(element),
+            Change::Modified => self.modified.add(element),
+            Change::Added => self.added.add(element),
+        }
+    }
+
+    fn attach(&mut self, element: PathElement, (own, below): (Option<Change>, Comparison)) {
+        if let Some(change) = own {
+            self.note(change, element.clone());
+        }
+        self.removed.attach(element.clone(), below.removed);
+        self.modified.attach(element.clone(), below.modified);
+        self.added.attach(element, below.added);
+    }
+
+    fn extend(&mut self, other: &Comparison) {
+        self.removed.extend(&other.removed);
+        self.modified.extend(&other.modified);
+        self.added.extend(&other.added);
+    }
+
+    /// Leaves out what the filter names, and everything below.
+    pub(super) fn without(self, ignored: Option<&FieldSet>) -> Self {
+        let Some(ignored) = ignored else { return self };
+        Self {
+            removed: self.removed.recursive_difference(ignored),
+            modified: self.modified.recursive_difference(ignored),
+            added: self.added.recursive_difference(ignored),
+        }
+    }
+}
+
+/// Compares an object with the one that follows it.
+pub(super) fn compare(old: &Value, new: &Value, node: Node<'_>) -> Comparison {
+    compare_at(Some(old), Some(new), node).1
+}
+
+/// The shapes two values have at a place; a side that is missing, or null, takes the form of the other.
+fn shapes(old: Option<&Value>, new: Option<&Value>, node: Node<'_>) -> (Option<Shape>, Shape) {
+    let shape = |value: Option<&Value>| value.map(|value| node.shape(value));
+    match (shape(old), shape(new)) {
+        (Some(old), None) => (None, old),
+        (Some(old), Some(new)) if old != new => (Some(old), new),
+        (_, Some(new)) => (None, new),
+        (None, None) => (None, Shape::Scalar),
+    }
+}
+
+fn compare_at(old: Option<&Value>, new: Option<&Value>, node: Node<'_>) -> (Option<Change>, Comparison) {
+    let (other, shape) = shapes(old, new, node);
+    let (mut own, mut comparison) = (None, Comparison::default());
+    if let Some(other) = other {
+        (own, comparison) = compare_as(other, old, new, node);
+    }
+    let (change, rest) = compare_as(shape, old, new, node);
+    comparison.extend(&rest);
+    (change.or(own), comparison)
+}
+
+fn leaf(old: Option<&Value>, new: Option<&Value>) -> Option<Change> {
+    match (old, new) {
+        (None, _) => Some(Change::Added),
+        (_, None) => Some(Change::Removed),
+        (Some(old), Some(new)) => (!equal(old, new)).then_some(Change::Modified),
+    }
+}
+
+fn compare_as(
+    shape: Shape,
+    old: Option<&Value>,
+    new: Option<&Value>,
+    node: Node<'_>,
+) -> (Option<Change>, Comparison) {
+    let mut comparison = Comparison::default();
+    let container = |value: Option<&Value>| match shape {
+        Shape::Items => value.is_some_and(Value::is_array),
+        _ => value.is_some_and(Value::is_object),
+    };
+    match shape {
+        Shape::Scalar | Shape::Atomic => return (leaf(old, new), comparison),
+        // Whether something is empty or not there is a difference only here.
+        _ if !container(old.filter(|v| !is_empty(Some(v))))
+            && !container(new.filter(|v| !is_empty(Some(v)))) =>
+        {
+            return (leaf(old, new), comparison);
+        }
+        Shape::Fields => {
+            let (olds, news) = (old.and_then(Value::as_object), new.and_then(Value::as_object));
+            for name in names(olds, news) {
+                let child = compare_at(get(olds, name), get(news, name), node.child(name));
+                comparison.attach(PathElement::Field(name.clone()), child);
+            }
+        }
+        Shape::Items => compare_items(old, new, node, &mut comparison),
+    }
+    let own = match (old, new) {
+        (None, _) => Some(Change::Added),
+        (_, None) => Some(Change::Removed),
+        _ => None,
+    };
+    (own, comparison)
+}
+
+/// The keys of two maps, each once.
+fn names<'m>(a: Option<&'m Map<String, Value>>, b: Option<&'m Map<String, Value>>) -> Vec<&'m String> {
+    let more = b.into_iter().flatten().map(|(name, _)| name);
+    let more = more.filter(|name| !a.is_some_and(|a| a.contains_key(*name)));
+    a.into_iter().flatten().map(|(name, _)| name).chain(more).collect()
+}
+
+fn get<'m>(map: Option<&'m Map<String, Value>>, name: &str) -> Option<&'m Value> {
+    map.and_then(|map| map.get(name))
+}
+
+fn items(value: Option<&Value>) -> &[Value] {
+    value.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+fn compare_items(old: Option<&Value>, new: Option<&Value>, node: Node<'_>, comparison: &mut Comparison) {
+    let mut pairs: BTreeMap<PathElement, (Vec<&Value>, Vec<&Value>)> = BTreeMap::new();
+    for item in items(old) {
+        if let Ok(key) = node.item(item) {
+            pairs.entry(key).or_default().0.push(item);
+        }
+    }
+    for item in items(new) {
+        if let Ok(key) = node.item(item) {
+            pairs.entry(key).or_default().1.push(item);
+        }
+    }
+    for (key, (olds, news)) in pairs {
+        let element = node.element();
+        match (olds.as_slice(), news.as_slice()) {
+            ([] | [_], [] | [_]) => {
+                let child = compare_at(olds.first().copied(), news.first().copied(), element);
+                comparison.attach(key, child);
+            }
+            // Items that are there more than once count as one.
+            ([_, _, ..], [_, _, ..]) => {
+                let same = olds.len() == news.len() && olds.iter().zip(&news).all(|(a, b)| equal(a, b));
+                if !same {
+                    comparison.note(Change::Modified, key);
+                }
+            }
+            ([_, _, ..], _) => {
+                if let Some(new) = news.first() {
+                    comparison.attach(key.clone(), compare_at(None, Some(new), element));
+                }
+                comparison.note(Change::Removed, key);
+            }
+            (_, [_, _, ..]) => {
+                if let Some(old) = olds.first() {
+                    comparison.attach(key.clone(), compare_at(Some(old), None, element));
+                }
+                comparison.note(Change::Added, key);
+            }
+        }
+    }
+}
+
+/// Equality of values; numbers are equal when their values are.
+pub(super) fn equal(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(x), Value::Number(y)) => x == y || x.as_f64() == y.as_f64(),
+        (Value::Array(x), Value::Array(y)) => x.len() == y.len() && x.iter().zip(y).all(|(x, y)| equal(x, y)),
+        (Value::Object(x), Value::Object(y)) => {
+            x.len() == y.len() && x.iter().all(|(key, x)| y.get(key).is_some_and(|y| equal(x, y)))
+        }
+        _ => a == b,
+    }
+}
+
+/// Lays an applied configuration over a live object.
+pub(super) fn merge(live: &Value, config: &Value, node: Node<'_>) -> Value {
+    merge_at(Some(live), Some(config), node).unwrap_or(Value::Null)
+}
+
+fn merge_at(live: Option<&Value>, config: Option<&Value>, node: Node<'_>) -> Option<Value> {
+    let (_, shape) = shapes(live, config, node);
+    let keep = || config.or(live).cloned();
+    match shape {
+        Shape::Scalar | Shape::Atomic => keep(),
+        _ if is_empty(live) && is_empty(config) => keep(),
+        Shape::Fields => {
+            let (lives, configs) = (live.and_then(Value::as_object), config.and_then(Value::as_object));
+            if lives.is_none() && configs.is_none() {
+                return keep();
+            }
+            let mut out = Map::new();
+            for name in names(lives, configs) {
+                if let Some(value) = merge_at(get(lives, name), get(configs, name), node.child(name)) {
+                    out.insert(name.clone(), value);
+                }
+            }
+            (!out.is_empty()).then_some(Value::Object(out))
+        }
+        Shape::Items => {
+            let out = merge_items(items(live), items(config), node);
+            (!out.is_empty()).then_some(Value::Array(out))
+        }
+    }
+}
+
+/// Merges keyed lists. The configuration's items keep their order; items that only the live list has stay in
+/// front of what they were in front of.
+fn merge_items(live: &[Value], config: &[Value], node: Node<'_>) -> Vec<Value> {
+    let keyed = |list: &[Value]| -> Vec<PathElement> {
+        list.iter().map(|item| node.item(item).unwrap_or(PathElement::Index(-1))).collect()
+    };
+    let (live_keys, config_keys) = (keyed(live), keyed(config));
+    let element = node.element();
+    let find = |keys: &[PathElement], key: &PathElement| keys.iter().position(|other| other == key);
+    // A live item that is there twice is not merged with: the configuration's takes its place.
+    let partner = |key: &PathElement| {
+        let twice = live_keys.iter().filter(|other| *other == key).count() > 1;
+        if twice { Some(&Value::Null) } else { find(&live_keys, key).map(|at| &live[at]) }
+    };
+    let mut shared = config_keys.iter().filter(|key| find(&live_keys, key).is_some());
+    let mut next_shared = shared.next();
+    let mut out = Vec::with_capacity(live.len().max(config.len()));
+    let (mut l, mut c) = (0, 0);
+    while l < live.len() || c < config.len() {
+        if l < live.len() {
+            let key = &live_keys[l];
+            match find(&config_keys, key) {
+                None => {
+                    out.extend(merge_at(Some(&live[l]), None, element));
+                    l += 1;
+                    continue;
+                }
+                // The configuration puts it elsewhere, or it has been put already.
+                Some(at) if at < c || (c < config.len() && next_shared.is_some_and(|next| next != key)) => {
+                    l += 1;
+                    continue;
+                }
+                Some(at) if at == c => l += 1,
+                Some(_) => {}
+            }
+        }
+        if c < config.len() {
+            let key = &config_keys[c];
+            out.extend(merge_at(partner(key), Some(&config[c]), element));
+            if next_shared == Some(key) {
+                next_shared = shared.next();
+            }
+            c += 1;
+        }
+    }
+    out
+}
