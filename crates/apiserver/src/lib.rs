@@ -1,1 +1,4 @@
 //! The HTTP front of the cluster: the one crate that touches storage.
+
+pub mod authentication;
+pub mod authorization;

@@ -1,0 +1,5 @@
+//! Who makes a request.
+
+mod user;
+
+pub use user::*;
