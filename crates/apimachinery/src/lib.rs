@@ -13,6 +13,7 @@ pub mod quantity;
 pub mod schema;
 pub mod selectors;
 pub mod status;
+pub mod table;
 pub mod time;
 pub mod validation;
 

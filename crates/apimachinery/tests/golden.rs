@@ -65,6 +65,11 @@ fn json_and_yaml() {
         if text(&written) != text(&compact(&json)) {
             wrong.push(format!("{gvk}\n  {}\n  {}", text(&written), text(&compact(&json))));
         }
+        let mut written = Vec::new();
+        codec::encode_yaml(&decoded.object, &mut written);
+        if written != yaml {
+            wrong.push(format!("{gvk}\n  {}\n  {}", text(&written), text(&yaml)));
+        }
         let from_yaml = decode_yaml(&yaml, &schema).unwrap();
         assert_eq!(from_yaml, decoded, "{gvk}");
         let mut again: Object = decoded.object.clone();

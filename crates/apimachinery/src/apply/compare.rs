@@ -35,9 +35,19 @@ impl Comparison {
         if let Some(change) = own {
             self.note(change, element.clone());
         }
-        self.removed.attach(element.clone(), below.removed);
-        self.modified.attach(element.clone(), below.modified);
-        self.added.attach(element, below.added);
+        for (set, below) in [
+            (&mut self.removed, below.removed),
+            (&mut self.modified, below.modified),
+            (&mut self.added, below.added),
+        ] {
+            if !below.is_empty() {
+                set.attach(element.clone(), below);
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.removed.is_empty() && self.modified.is_empty() && self.added.is_empty()
     }
 
     fn extend(&mut self, other: &Comparison) {
@@ -74,6 +84,12 @@ fn shapes(old: Option<&Value>, new: Option<&Value>, node: Node<'_>) -> (Option<S
 }
 
 fn compare_at(old: Option<&Value>, new: Option<&Value>, node: Node<'_>) -> (Option<Change>, Comparison) {
+    // Most of an object stays the same in most writes.
+    if let (Some(old), Some(new)) = (old, new)
+        && equal(old, new)
+    {
+        return (None, Comparison::default());
+    }
     let (other, shape) = shapes(old, new, node);
     let (mut own, mut comparison) = (None, Comparison::default());
     if let Some(other) = other {
@@ -115,7 +131,9 @@ fn compare_as(
             let (olds, news) = (old.and_then(Value::as_object), new.and_then(Value::as_object));
             for name in names(olds, news) {
                 let child = compare_at(get(olds, name), get(news, name), node.child(name));
-                comparison.attach(PathElement::Field(name.clone()), child);
+                if child.0.is_some() || !child.1.is_empty() {
+                    comparison.attach(PathElement::Field(name.clone()), child);
+                }
             }
         }
         Shape::Items => compare_items(old, new, node, &mut comparison),

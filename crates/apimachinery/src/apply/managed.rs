@@ -37,9 +37,31 @@ impl Operation {
 
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
-    pub set: FieldSet,
+    set: FieldSet,
+    /// The set as it was read, for as long as it has not changed.
+    encoded: Option<Value>,
     pub api_version: String,
     pub time: Option<Time>,
+}
+
+impl Entry {
+    pub(super) fn new(set: FieldSet, api_version: &str, time: Option<Time>) -> Self {
+        Self { set, encoded: None, api_version: api_version.to_owned(), time }
+    }
+
+    pub(super) fn set(&self) -> &FieldSet {
+        &self.set
+    }
+
+    pub(super) fn replace(&mut self, set: FieldSet) {
+        self.set = set;
+        self.encoded = None;
+    }
+
+    pub(super) fn extend(&mut self, more: &FieldSet) {
+        self.set.extend(more);
+        self.encoded = None;
+    }
 }
 
 pub(super) type Managers = BTreeMap<Manager, Entry>;
@@ -109,7 +131,8 @@ pub(super) fn decode(object: &Object) -> Result<Managers, String> {
             subresource: text("subresource").to_owned(),
         };
         let time = time::parse(text("time")).ok();
-        managers.insert(manager, Entry { set, api_version: api_version.to_owned(), time });
+        let encoded = entry.get("fieldsV1").filter(|fields| !fields.is_null()).cloned();
+        managers.insert(manager, Entry { encoded, ..Entry::new(set, api_version, time) });
     }
     Ok(managers)
 }
@@ -144,7 +167,8 @@ pub(super) fn encode(object: &mut Object, managers: &Managers) {
             map.insert("time".to_owned(), json!(time::format(time)));
         }
         map.insert("fieldsType".to_owned(), json!("FieldsV1"));
-        map.insert("fieldsV1".to_owned(), entry.set.to_fields_v1());
+        let fields = entry.encoded.clone().unwrap_or_else(|| entry.set.to_fields_v1());
+        map.insert("fieldsV1".to_owned(), fields);
         Value::Object(map)
     });
     let entries: Vec<Value> = entries.collect();

@@ -8,6 +8,8 @@ mod managed;
 mod set;
 mod typed;
 
+use std::sync::LazyLock;
+
 use serde_json::{Map, Value};
 
 pub use set::{FieldSet, PathElement, Scalar};
@@ -21,7 +23,7 @@ use crate::time::Time;
 use crate::validation::TOTAL_ANNOTATION_SIZE_LIMIT;
 use compare::{Comparison, compare, equal, merge};
 use managed::{Conflicts, Entry, Manager, Managers, Operation, conflict_status, decode, encode, is_reset};
-use typed::{Node, field_set, reconcile, remove, with_named_fields};
+use typed::{Node, field_set, is_outdated, reconcile, remove, with_named_fields};
 
 /// The annotation in which client-side `kubectl apply` keeps what it applied last.
 pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -32,21 +34,24 @@ const OLD_UPDATES: &str = "ancient-changes";
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 
 /// Metadata that nobody owns.
-fn never_owned() -> FieldSet {
-    FieldSet::of_fields(&[
-        &["apiVersion"],
-        &["kind"],
-        &["metadata"],
-        &["metadata", "name"],
-        &["metadata", "namespace"],
-        &["metadata", "creationTimestamp"],
-        &["metadata", "selfLink"],
-        &["metadata", "uid"],
-        &["metadata", "clusterName"],
-        &["metadata", "generation"],
-        &["metadata", "managedFields"],
-        &["metadata", "resourceVersion"],
-    ])
+fn never_owned() -> &'static FieldSet {
+    static SET: LazyLock<FieldSet> = LazyLock::new(|| {
+        FieldSet::of_fields(&[
+            &["apiVersion"],
+            &["kind"],
+            &["metadata"],
+            &["metadata", "name"],
+            &["metadata", "namespace"],
+            &["metadata", "creationTimestamp"],
+            &["metadata", "selfLink"],
+            &["metadata", "uid"],
+            &["metadata", "clusterName"],
+            &["metadata", "generation"],
+            &["metadata", "managedFields"],
+            &["metadata", "resourceVersion"],
+        ])
+    });
+    &SET
 }
 
 /// What stays the same while one request is worked on.
@@ -151,10 +156,15 @@ pub fn update(
     let created = live.is_none_or(|live| live.uid().is_empty());
     // Objects from before managers were noted start with the first apply.
     if created || !managers.is_empty() {
-        let empty = empty_object(&new, schema);
-        let mut live = live.unwrap_or(&empty).clone();
-        live.remove(&["metadata", "managedFields"]);
-        operator.update(&live, &new, &mut managers, manager);
+        let empty;
+        let live = match live {
+            Some(live) => live,
+            None => {
+                empty = empty_object(&new, schema);
+                &empty
+            }
+        };
+        operator.update(live, &new, &mut managers, manager);
         cap_updates(&mut managers);
     }
     encode(&mut new, &managers);
@@ -254,7 +264,7 @@ fn cap_updates(managers: &mut Managers) {
         if let Some(entry) = managers.remove(&manager)
             && let Some(merged) = managers.get_mut(&bucket)
         {
-            merged.set.extend(&entry.set);
+            merged.extend(entry.set());
             merged.time = entry.time;
         }
         count -= 1;
@@ -279,8 +289,8 @@ impl Operator<'_> {
     }
 
     fn reconcile(&self, managers: &mut Managers) {
-        for entry in managers.values_mut() {
-            entry.set = reconcile(&entry.set, self.node);
+        for entry in managers.values_mut().filter(|entry| is_outdated(entry.set(), self.node)) {
+            entry.replace(reconcile(entry.set(), self.node));
         }
     }
 
@@ -292,20 +302,23 @@ impl Operator<'_> {
         this: Option<&Manager>,
         force: bool,
     ) -> Result<(), Conflicts> {
-        let changed = comparison.modified.clone().union(&comparison.added);
         let mut conflicts = Conflicts::new();
         for (manager, entry) in managers.iter_mut().filter(|(manager, _)| Some(*manager) != this) {
-            let taken = entry.set.intersection(&changed);
+            let taken = entry.set().intersection(&comparison.modified);
+            let taken = taken.union(&entry.set().intersection(&comparison.added));
             if !taken.is_empty() && !force {
                 conflicts.extend(taken.paths().into_iter().map(|path| (manager.clone(), path)));
                 continue;
             }
-            entry.set = entry.set.difference(&taken).difference(&comparison.removed);
+            let lost = taken.union(&entry.set().intersection(&comparison.removed));
+            if !lost.is_empty() {
+                entry.replace(entry.set().clone().difference(&lost));
+            }
         }
         if !conflicts.is_empty() {
             return Err(conflicts);
         }
-        managers.retain(|_, entry| !entry.set.is_empty());
+        managers.retain(|_, entry| !entry.set().is_empty());
         Ok(())
     }
 
@@ -315,17 +328,15 @@ impl Operator<'_> {
         let comparison = self.compare(live, new).without(self.reset_fields);
         // Nothing is a conflict for an update.
         let _ = self.take(&comparison, managers, None, true);
-        let changed = comparison.modified.union(&comparison.added).difference(&never_owned());
+        let changed = comparison.added.union(&comparison.modified).difference(never_owned());
         if changed.is_empty() {
             return;
         }
         let manager = Manager::new(name, Operation::Update, self.api_version, self.subresource);
-        let entry = managers.entry(manager).or_insert_with(|| Entry {
-            set: FieldSet::default(),
-            api_version: self.api_version.to_owned(),
-            time: None,
-        });
-        entry.set.extend(&changed);
+        let entry = managers
+            .entry(manager)
+            .or_insert_with(|| Entry::new(FieldSet::default(), self.api_version, None));
+        entry.extend(&changed);
         entry.time = Some(self.now);
     }
 
@@ -385,14 +396,10 @@ impl Operator<'_> {
             set = set.recursive_difference(ignored);
         }
         let last = managers.get(&manager).cloned();
-        let entry = Entry {
-            set,
-            api_version: self.api_version.to_owned(),
-            time: last.as_ref().and_then(|entry| entry.time),
-        };
-        managers.insert(manager.clone(), entry);
-        let merged = match last.filter(|entry| !entry.set.is_empty()) {
-            Some(last) => self.prune(merged, &managers, &last.set),
+        let time = last.as_ref().and_then(|entry| entry.time);
+        managers.insert(manager.clone(), Entry::new(set, self.api_version, time));
+        let merged = match last.filter(|entry| !entry.set().is_empty()) {
+            Some(last) => self.prune(merged, &managers, last.set()),
             None => merged,
         };
         let merged = Object::from(merged);
@@ -400,12 +407,12 @@ impl Operator<'_> {
         self.take(&comparison, &mut managers, Some(&manager), force)?;
         let changed = !equal(live.as_value(), merged.as_value());
         if let Some(entry) = managers.get_mut(&manager) {
-            entry.set = entry.set.difference(&never_owned());
+            entry.replace(entry.set().clone().difference(never_owned()));
             if changed {
                 entry.time = Some(self.now);
             }
         }
-        managers.retain(|_, entry| !entry.set.is_empty());
+        managers.retain(|_, entry| !entry.set().is_empty());
         Ok((changed.then_some(merged), managers))
     }
 
@@ -419,9 +426,9 @@ impl Operator<'_> {
         let pruned = remove(&merged, &last, node);
         // Put back what is owned, by whoever, and then what this manager never owned.
         let mut owned = FieldSet::default();
-        managers.values().for_each(|entry| owned.extend(&entry.set));
+        managers.values().for_each(|entry| owned.extend(entry.set()));
         let keep = fields(&pruned).union(&named(&owned));
-        let pruned = remove(&merged, &merged_set.difference(&keep), node);
+        let pruned = remove(&merged, &merged_set.clone().difference(&keep), node);
         let gone = merged_set.difference(&fields(&pruned)).intersection(&last);
         remove(&merged, &gone, node)
     }

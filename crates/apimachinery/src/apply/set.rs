@@ -108,7 +108,7 @@ impl PathElement {
             String::from_utf8(out).unwrap_or_default()
         };
         match self {
-            Self::Field(name) => format!("f:{name}"),
+            Self::Field(name) => ["f:", name].concat(),
             Self::Key(keys) => {
                 let map: Map<String, Value> = keys.iter().map(|(k, v)| (k.clone(), v.0.clone())).collect();
                 format!("k:{}", json(&Value::Object(map)))
@@ -235,31 +235,45 @@ impl FieldSet {
 
     /// What is here and not there, path by path.
     #[must_use]
-    pub fn difference(&self, other: &Self) -> Self {
-        let mut out = Self {
-            members: self.members.difference(&other.members).cloned().collect(),
-            children: BTreeMap::new(),
-        };
-        for (element, below) in &self.children {
-            let rest = other.children.get(element).map_or_else(|| below.clone(), |o| below.difference(o));
-            out.attach(element.clone(), rest);
+    pub fn difference(mut self, other: &Self) -> Self {
+        self.subtract(other);
+        self
+    }
+
+    fn subtract(&mut self, other: &Self) {
+        for element in &other.members {
+            self.members.remove(element);
         }
-        out
+        for (element, others) in &other.children {
+            if let Some(below) = self.children.get_mut(element) {
+                below.subtract(others);
+                if below.is_empty() {
+                    self.children.remove(element);
+                }
+            }
+        }
     }
 
     /// What is here and neither there nor below anything there.
     #[must_use]
-    pub fn recursive_difference(&self, other: &Self) -> Self {
-        let mut out = Self {
-            members: self.members.difference(&other.members).cloned().collect(),
-            children: BTreeMap::new(),
-        };
-        for (element, below) in self.children.iter().filter(|(element, _)| !other.members.contains(element)) {
-            let rest =
-                other.children.get(element).map_or_else(|| below.clone(), |o| below.recursive_difference(o));
-            out.attach(element.clone(), rest);
+    pub fn recursive_difference(mut self, other: &Self) -> Self {
+        self.subtract_all(other);
+        self
+    }
+
+    fn subtract_all(&mut self, other: &Self) {
+        for element in &other.members {
+            self.members.remove(element);
+            self.children.remove(element);
         }
-        out
+        for (element, others) in &other.children {
+            if let Some(below) = self.children.get_mut(element) {
+                below.subtract_all(others);
+                if below.is_empty() {
+                    self.children.remove(element);
+                }
+            }
+        }
     }
 
     /// All paths, members before what is below them.
@@ -385,15 +399,15 @@ mod tests {
         #[test]
         fn algebra(a in any_set(), b in any_set()) {
             let (union, both) = (a.clone().union(&b), a.intersection(&b));
-            let (left, right) = (a.difference(&b), b.difference(&a));
+            let (left, right) = (a.clone().difference(&b), b.clone().difference(&a));
             prop_assert_eq!(left.clone().union(&both).union(&right), union.clone());
             prop_assert!(left.intersection(&b).is_empty());
-            prop_assert_eq!(a.difference(&left), both);
+            prop_assert_eq!(a.clone().difference(&left), both);
             for path in a.paths() {
                 prop_assert!(union.has(&path));
                 prop_assert_eq!(left.has(&path), !b.has(&path));
                 let covered = (1..=path.len()).any(|n| b.has(&path[..n]));
-                prop_assert_eq!(a.recursive_difference(&b).has(&path), !covered);
+                prop_assert_eq!(a.clone().recursive_difference(&b).has(&path), !covered);
             }
         }
 

@@ -266,6 +266,14 @@ pub(super) fn with_named_fields(set: &FieldSet, node: Option<Node<'_>>) -> Field
     out
 }
 
+/// Whether [`reconcile`] would change the set.
+pub(super) fn is_outdated(set: &FieldSet, node: Node<'_>) -> bool {
+    set.children().any(|(element, below)| match node.at(element) {
+        Some((next, _)) => next.is_atomic_container() || is_outdated(below, next),
+        None => false,
+    })
+}
+
 /// Brings a set that was written when a field had many owners up to descriptors that give it one.
 pub(super) fn reconcile(set: &FieldSet, node: Node<'_>) -> FieldSet {
     let mut out = FieldSet::default();

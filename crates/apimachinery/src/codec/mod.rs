@@ -14,6 +14,7 @@ mod proto_encode;
 mod scalar;
 mod wire;
 mod yaml;
+mod yaml_encode;
 
 use serde::Deserialize;
 use serde::de::DeserializeSeed;
@@ -26,6 +27,7 @@ pub use encoded::{
 pub use json::{encode_json, write_any};
 pub use proto_decode::{decode_protobuf, decode_protobuf_raw, peek_type_protobuf};
 pub use proto_encode::{encode_protobuf, encode_protobuf_raw};
+pub use yaml_encode::encode_yaml;
 
 use crate::object::Object;
 use crate::schema::Schema;

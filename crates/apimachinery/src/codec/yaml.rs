@@ -205,6 +205,20 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Result<Value, De
     }
 }
 
+/// Whether a plain scalar reads as a string: not as a number, a boolean, a time or nothing.
+pub(super) fn is_plain_string(text: &str) -> bool {
+    /// Words that other parsers take for something.
+    const SPECIAL: [&str; 8] = ["<<", "=", ".nan", ".inf", "-.inf", "+.inf", ".NaN", ".Inf"];
+    let timelike = text.len() >= 8
+        && text.as_bytes().get(4) == Some(&b'-')
+        && text.bytes().take(4).all(|b| b.is_ascii_digit());
+    // Base 60 numbers of YAML 1.1, such as `1:30`.
+    let sexagesimal = text.contains(':')
+        && text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-'))
+        && text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b':' | b'_' | b'.' | b'+' | b'-'));
+    !timelike && !sexagesimal && !SPECIAL.contains(&text) && plain(text).is_string()
+}
+
 fn plain(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
