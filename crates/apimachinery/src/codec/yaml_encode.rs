@@ -135,26 +135,9 @@ fn write_block(text: &str, level: usize, out: &mut String) {
 fn may_be_plain(text: &str) -> bool {
     let first = text.chars().next().unwrap_or(' ');
     let second_is_blank = text.chars().nth(1).is_none_or(|c| c == ' ' || c == '\t');
-    !matches!(
-        first,
-        ' ' | '\t'
-            | '#'
-            | ','
-            | '['
-            | ']'
-            | '{'
-            | '}'
-            | '&'
-            | '*'
-            | '!'
-            | '|'
-            | '>'
-            | '\''
-            | '"'
-            | '%'
-            | '@'
-            | '`'
-    ) && !(matches!(first, '?' | ':' | '-') && second_is_blank)
+    const INDICATORS: &str = " \t#,[]{}&*!|>'\"%@`";
+    let indicates = INDICATORS.contains(first) || (matches!(first, '?' | ':' | '-') && second_is_blank);
+    !indicates
         && !text.ends_with([' ', '\t', ':'])
         && !text.contains(": ")
         && !text.contains(":\t")

@@ -6,7 +6,9 @@ use std::sync::{Arc, OnceLock};
 use serde_json::Value;
 use smallvec::SmallVec;
 
-use super::{Field, GoKind, Kind, List, ListType, MapOf, Message, Omit, PatchStrategy, Str, Table, Unknown};
+use super::{
+    Field, GoKind, Kind, List, ListType, MapOf, Message, Omit, PatchStrategy, Slot, Str, Table, Unknown,
+};
 
 /// Written by `cargo run -p xtask -- facts`, which documents the format.
 const TEXT: &str = include_str!("builtin.txt");
@@ -20,7 +22,8 @@ pub(super) struct Builtin {
 #[derive(Default)]
 pub(super) struct Package {
     pub messages: HashMap<&'static str, u32>,
-    named: HashMap<&'static str, Arc<[Str]>>,
+    /// Named strings, with their values as listed.
+    named: HashMap<&'static str, &'static str>,
 }
 
 pub(super) fn table() -> &'static Builtin {
@@ -28,31 +31,45 @@ pub(super) fn table() -> &'static Builtin {
     TABLE.get_or_init(|| Builtin::load(TEXT))
 }
 
-impl Builtin {
-    /// The text is part of the program: a line that does not parse is a mistake in the generator, so this panics.
-    fn load(text: &'static str) -> Self {
-        let (mut loaded, aliases) = Self::names(text);
-        for (package, alias, target) in aliases {
-            let (home, name) = target.rsplit_once('.').expect("an alias names a package");
-            let index = loaded.by_package[home].messages[name];
-            loaded.by_package.get_mut(package).expect("seen above").messages.insert(alias, index);
-        }
-        let messages = loaded.messages(text);
-        Self { table: Arc::new(Table::new(messages, false)), ..loaded }
-    }
+/// Where the text of a message is.
+pub(super) struct MessageText {
+    package: &'static str,
+    name: &'static str,
+    atomic: bool,
+    fields: &'static str,
+}
 
-    /// First pass: which messages and named strings there are, so that the second can refer to them.
-    fn names(text: &'static str) -> (Self, Vec<(&'static str, &'static str, &'static str)>) {
+impl MessageText {
+    pub(super) fn parse(&self) -> Message {
+        let builtin = table();
+        Message {
+            package: self.package.into(),
+            name: self.name.into(),
+            fields: self.fields.lines().map(|line| builtin.field(self.package, line)).collect(),
+            unknown: Unknown::Prune,
+            atomic: self.atomic,
+        }
+    }
+}
+
+impl Builtin {
+    /// Finds out which messages and named strings there are, and where.
+    ///
+    /// The text is part of the program: a line that does not parse is a mistake in the generator, so this panics;
+    /// the tests read all of it.
+    fn load(text: &'static str) -> Self {
         let mut by_package: HashMap<&'static str, Package> = HashMap::new();
         let mut by_group_version: HashMap<_, Vec<_>> = HashMap::new();
         let mut aliases = Vec::new();
+        let mut messages: Vec<MessageText> = Vec::new();
         let mut package = "";
-        let mut count = 0;
-        for line in text.lines() {
-            let Some((letter, rest)) = line.split_at_checked(2) else { continue };
-            let (first, second) = rest.split_once(' ').unwrap_or((rest, ""));
-            let at = by_package.entry(package);
-            match letter {
+        let mut rest = text;
+        while let Some((line, after)) = rest.split_once('\n') {
+            let (first, second) =
+                line.get(2..).unwrap_or_default().split_once(' ').unwrap_or((&line[2..], ""));
+            let entry = by_package.entry(package);
+            rest = after;
+            match &line[..2] {
                 "p " => {
                     package = first;
                     let (group, version) =
@@ -61,45 +78,30 @@ impl Builtin {
                     by_group_version.entry((group, version)).or_default().push(package);
                 }
                 "n " => {
-                    let values = second.split(',').filter(|v| !v.is_empty()).map(Str::Borrowed).collect();
-                    at.or_default().named.insert(first, values);
+                    entry.or_default().named.insert(first, second);
                 }
                 "a " => aliases.push((package, first, second)),
                 "m " => {
-                    at.or_default().messages.insert(first, count);
-                    count += 1;
+                    // The fields go up to the next line that begins with a letter and a space.
+                    let is_field = |line: &&str| line.as_bytes().get(1) != Some(&b' ');
+                    let length: usize = after.split_inclusive('\n').take_while(is_field).map(str::len).sum();
+                    let (fields, after) = after.split_at(length);
+                    rest = after;
+                    let index = u32::try_from(messages.len()).expect("there are fewer messages than that");
+                    entry.or_default().messages.insert(first, index);
+                    messages.push(MessageText { package, name: first, atomic: second == "atomic", fields });
                 }
                 _ => {}
             }
         }
-        let table = Arc::new(Table::new(Vec::new(), false));
-        (Self { table, by_package, by_group_version }, aliases)
-    }
-
-    fn messages(&self, text: &'static str) -> Vec<Message> {
-        let mut messages: Vec<Message> = Vec::new();
-        let mut package = "";
-        for line in text.lines() {
-            match line.split_at_checked(2) {
-                Some(("p ", rest)) => package = rest.split(' ').next().expect("a package has a name"),
-                Some(("m ", rest)) => {
-                    let (name, atomic) = rest.split_once(' ').unwrap_or((rest, ""));
-                    messages.push(Message {
-                        package: package.into(),
-                        name: name.into(),
-                        fields: Vec::new(),
-                        unknown: Unknown::Prune,
-                        atomic: atomic == "atomic",
-                    });
-                }
-                Some(("a " | "n " | "# ", _)) => {}
-                _ => {
-                    let message = messages.last_mut().expect("a field belongs to a message");
-                    message.fields.push(self.field(package, line));
-                }
-            }
+        for (package, alias, target) in aliases {
+            let (home, name) = target.rsplit_once('.').expect("an alias names a package");
+            let index = by_package[home].messages[name];
+            by_package.get_mut(package).expect("seen above").messages.insert(alias, index);
         }
-        messages
+        let slot = |text| Slot::Text(text, OnceLock::new());
+        let messages = messages.into_iter().map(slot).collect();
+        Self { table: Arc::new(Table { messages, unstructured: false }), by_package, by_group_version }
     }
 
     fn field(&self, package: &'static str, line: &'static str) -> Field {
@@ -175,7 +177,8 @@ impl Builtin {
         if let Some(name) = text.strip_prefix("string(").and_then(|t| t.strip_suffix(')')) {
             let (home, name) = name.rsplit_once('.').unwrap_or((package, name));
             let version = home.rsplit('.').next().unwrap_or(home);
-            *named = Some((format!("{version}.{name}").into(), self.by_package[home].named[name].clone()));
+            let values = self.by_package[home].named[name].split(',').filter(|v| !v.is_empty());
+            *named = Some((format!("{version}.{name}").into(), values.map(Str::Borrowed).collect()));
             return Kind::String;
         }
         match text {
@@ -214,4 +217,28 @@ impl Builtin {
 struct Semantics {
     list_type: &'static str,
     keys: &'static str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::Schema;
+
+    #[test]
+    fn every_line_of_the_table_parses() {
+        let builtin = table();
+        let mut fields = 0;
+        for (package, names) in &builtin.by_package {
+            for name in names.messages.keys() {
+                let schema = Schema::builtin(package, name).unwrap();
+                let _ = schema.view().zero_object();
+                fields += schema.fields().len();
+                assert!(
+                    schema.fields().iter().all(|field| schema.field(&field.name).is_some()),
+                    "{schema:?}"
+                );
+            }
+        }
+        assert!(fields > 4000, "{fields}");
+    }
 }

@@ -167,10 +167,16 @@ pub struct Message {
 
 /// A set of messages that refer to each other by index.
 pub(crate) struct Table {
-    messages: Vec<Prepared>,
+    messages: Vec<Slot>,
     /// The objects were never Go structs (custom resources): wrong types are kept for validation to refuse,
     /// and JSON is written with sorted keys.
     unstructured: bool,
+}
+
+enum Slot {
+    Ready(Box<Prepared>),
+    /// Made from its text when somebody first asks for it: few of the built-in ones are ever used.
+    Text(builtin::MessageText, OnceLock<Box<Prepared>>),
 }
 
 struct Prepared {
@@ -214,7 +220,7 @@ pub(crate) struct View<'a> {
 
 impl<'a> View<'a> {
     fn prepared(self) -> &'a Prepared {
-        &self.table.messages[self.index as usize]
+        self.table.messages[self.index as usize].prepared()
     }
 
     pub(crate) fn message(self) -> &'a Message {
@@ -462,8 +468,17 @@ impl Field {
 
 impl Table {
     fn new(messages: Vec<Message>, unstructured: bool) -> Self {
-        let messages = messages.into_iter().map(Prepared::new).collect();
-        Self { messages, unstructured }
+        let ready = |message| Slot::Ready(Box::new(Prepared::new(message)));
+        Self { messages: messages.into_iter().map(ready).collect(), unstructured }
+    }
+}
+
+impl Slot {
+    fn prepared(&self) -> &Prepared {
+        match self {
+            Self::Ready(prepared) => prepared,
+            Self::Text(text, prepared) => prepared.get_or_init(|| Box::new(Prepared::new(text.parse()))),
+        }
     }
 }
 
