@@ -1,0 +1,83 @@
+//! A bounded memory of tokens whose signature was found good. Only that is remembered: expiry and the objects
+//! that a token is bound to are looked at anew each time.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
+
+/// Tokens of one generation; two are kept.
+const GENERATION: usize = 4096;
+
+/// By the token's digest, so that the tokens themselves are not in memory. A lock, since every request with a
+/// token comes by; it is held for a lookup.
+pub struct TokenCache<T>(Mutex<Generations<T>>);
+
+struct Generations<T> {
+    young: HashMap<[u8; 32], Arc<T>>,
+    old: HashMap<[u8; 32], Arc<T>>,
+}
+
+impl<T> Default for TokenCache<T> {
+    fn default() -> Self {
+        Self(Mutex::new(Generations { young: HashMap::new(), old: HashMap::new() }))
+    }
+}
+
+impl<T> TokenCache<T> {
+    /// What is known of the token, or what `verify` finds; failures are not kept.
+    pub fn get_or_verify<E>(&self, token: &str, verify: impl FnOnce() -> Result<T, E>) -> Result<Arc<T>, E> {
+        let key: [u8; 32] = Sha256::digest(token).into();
+        if let Some(found) = self.get(&key) {
+            return Ok(found);
+        }
+        let verified = Arc::new(verify()?);
+        self.insert(key, verified.clone());
+        Ok(verified)
+    }
+
+    fn get(&self, key: &[u8; 32]) -> Option<Arc<T>> {
+        let mut generations = self.0.lock();
+        if let Some(found) = generations.young.get(key) {
+            return Some(found.clone());
+        }
+        // Still in use: it survives the next change of generations.
+        let found = generations.old.remove(key)?;
+        insert(&mut generations, *key, found.clone());
+        Some(found)
+    }
+
+    fn insert(&self, key: [u8; 32], value: Arc<T>) {
+        insert(&mut self.0.lock(), key, value);
+    }
+}
+
+fn insert<T>(generations: &mut Generations<T>, key: [u8; 32], value: Arc<T>) {
+    if generations.young.len() >= GENERATION {
+        generations.old = std::mem::take(&mut generations.young);
+    }
+    generations.young.insert(key, value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_used_stays_and_the_rest_is_bounded() {
+        let cache = TokenCache::default();
+        let known = |token: &str| cache.get_or_verify(token, || Err(())).is_ok();
+        let learn = |token: &str| drop(cache.get_or_verify::<()>(token, || Ok(token.len())));
+        assert!(!known("used"));
+        learn("used");
+        learn("unused");
+        for number in 0..3 * GENERATION {
+            learn(&number.to_string());
+            assert!(known("used"));
+        }
+        assert!(!known("unused"));
+        let generations = cache.0.lock();
+        assert!(generations.young.len() + generations.old.len() <= 2 * GENERATION);
+    }
+}

@@ -1,0 +1,200 @@
+//! The cluster's certificates and keys, under kubeadm's names, and the kubeconfigs made from them.
+//!
+//! [`files`] reads and writes them whole or not at all, [`certificates`] makes and judges them, [`kubeconfig`]
+//! writes what clients use, [`tls`] serves with them. What is there and good is used as it is; what expires soon
+//! or lacks a name that is asked for is made anew; what somebody else made is never touched.
+
+mod certificates;
+mod files;
+mod kubeconfig;
+mod tls;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rustls::pki_types::CertificateDer;
+
+use crate::authentication::keys::{KeyError, SigningKey};
+use crate::authentication::{
+    ClientCa, KUBE_CONTROLLER_MANAGER, KUBE_PROXY, KUBE_SCHEDULER, NODES_GROUP, node_username,
+};
+use crate::authorization::bootstrap::CLUSTER_ADMINS_GROUP;
+
+pub use certificates::{KeyAndCertificate, Profile, Usage};
+pub use kubeconfig::Kubeconfig;
+
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: std::io::Error },
+    /// The file is not what its name says. It is left as it is.
+    #[error("{}: {reason}; put the right file there or move it away to have a new one made", path.display())]
+    Unusable { path: PathBuf, reason: String },
+    /// One of two files that belong together is missing.
+    #[error("{} is there without {}; put it back or move both away", present.display(), missing.display())]
+    Incomplete { present: PathBuf, missing: PathBuf },
+    #[error("cannot make a certificate for {name}: {reason}")]
+    Certificate { name: String, reason: String },
+    #[error("cannot use the certificates for TLS: {0}")]
+    Tls(String),
+}
+
+#[derive(Clone, Debug)]
+pub struct PkiOptions {
+    /// Where the files are, such as `<data-dir>/pki`.
+    pub dir: PathBuf,
+    /// Names and addresses that clients reach the API server by, besides the usual ones.
+    pub sans: Vec<String>,
+    /// The node of this process; also a name of the API server.
+    pub node_name: String,
+    pub cluster_domain: String,
+    /// The address of the Service `default/kubernetes`.
+    pub service_ip: IpAddr,
+}
+
+impl PkiOptions {
+    fn server_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        let usual = ["kubernetes", "kubernetes.default", "kubernetes.default.svc"].map(str::to_owned);
+        let local = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+        let own = [
+            format!("kubernetes.default.svc.{}", self.cluster_domain),
+            self.node_name.to_lowercase(),
+            self.service_ip.to_string(),
+        ];
+        for name in usual.into_iter().chain(own).chain(local).chain(self.sans.iter().cloned()) {
+            if !name.is_empty() && !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+}
+
+/// All of it, read or made.
+pub struct Pki {
+    options: PkiOptions,
+    now: SystemTime,
+    ca: KeyAndCertificate,
+    front_proxy_ca: KeyAndCertificate,
+    pub apiserver: KeyAndCertificate,
+    /// What the API server shows to kubelets.
+    pub apiserver_kubelet_client: KeyAndCertificate,
+    /// What the API server shows to extension API servers.
+    pub front_proxy_client: KeyAndCertificate,
+    service_account_key: (String, String),
+}
+
+impl Pki {
+    /// Reads what is in the directory and makes what is missing.
+    pub fn load_or_create(options: PkiOptions) -> Result<Self, PkiError> {
+        Self::load_or_create_at(options, SystemTime::now())
+    }
+
+    fn load_or_create_at(options: PkiOptions, now: SystemTime) -> Result<Self, PkiError> {
+        let dir = options.dir.as_path();
+        files::make_directory(dir)?;
+        let ca = certificates::load_or_create_ca(dir, "ca", "kubernetes", now)?;
+        let front_proxy_ca = certificates::load_or_create_ca(dir, "front-proxy-ca", "front-proxy-ca", now)?;
+        let leaf = |name: &str, profile: &Profile, ca: &KeyAndCertificate| {
+            certificates::load_or_create(dir, name, profile, ca, now)
+        };
+        let server = Profile::server("kube-apiserver", options.server_names());
+        let kubelet_client = Profile::client("kube-apiserver-kubelet-client", &[CLUSTER_ADMINS_GROUP]);
+        let front_proxy_client = Profile::client("front-proxy-client", &[]);
+        Ok(Self {
+            apiserver: leaf("apiserver", &server, &ca)?,
+            apiserver_kubelet_client: leaf("apiserver-kubelet-client", &kubelet_client, &ca)?,
+            front_proxy_client: leaf("front-proxy-client", &front_proxy_client, &front_proxy_ca)?,
+            service_account_key: certificates::load_or_create_key(dir, "sa")?,
+            ca,
+            front_proxy_ca,
+            now,
+            options,
+        })
+    }
+
+    /// The cluster's authority, as clients need it to trust the API server.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca.certificate_pem
+    }
+
+    pub fn front_proxy_ca_pem(&self) -> &str {
+        &self.front_proxy_ca.certificate_pem
+    }
+
+    /// What checks client certificates.
+    pub fn client_ca(&self) -> Result<ClientCa, PkiError> {
+        ClientCa::new([self.ca_der()?]).map_err(|error| PkiError::Tls(error.to_string()))
+    }
+
+    fn ca_der(&self) -> Result<CertificateDer<'static>, PkiError> {
+        let chain = self.ca.certificates()?;
+        chain.into_iter().next().ok_or_else(|| PkiError::Tls("the authority has no certificate".into()))
+    }
+
+    /// What the API server listens with: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1. Clients are asked for a
+    /// certificate and may come without; whether one is good is judged with [`ClientCa`] per request.
+    pub fn server_config(&self) -> Result<rustls::ServerConfig, PkiError> {
+        tls::server_config(&self.apiserver, &self.client_ca()?)
+    }
+
+    /// The key that signs service account tokens.
+    pub fn service_account_key(&self) -> Result<SigningKey, PkiError> {
+        let (private, public) = &self.service_account_key;
+        SigningKey::from_pem(private.as_bytes(), public.as_bytes()).map_err(|error: KeyError| {
+            PkiError::Unusable { path: self.options.dir.join("sa.pub"), reason: error.to_string() }
+        })
+    }
+
+    /// A certificate of the cluster's authority that is kept by whoever asked, such as a kubelet.
+    pub fn issue(&self, profile: &Profile) -> Result<KeyAndCertificate, PkiError> {
+        certificates::issue(profile, &self.ca, self.now)
+    }
+
+    /// Writes a kubeconfig unless the one that is there will do.
+    pub fn write_kubeconfig(&self, path: &Path, server: &str, user: &Profile) -> Result<(), PkiError> {
+        if kubeconfig::is_good(path, server, user, &self.ca, self.now)? {
+            return Ok(());
+        }
+        let issued = self.issue(user)?;
+        let config = Kubeconfig {
+            server,
+            ca_pem: self.ca_pem(),
+            user: &user.common_name,
+            certificate_pem: &issued.certificate_pem,
+            key_pem: &issued.key_pem,
+        };
+        files::write(path, config.to_string().as_bytes(), files::PRIVATE)
+    }
+
+    /// Writes `admin.kubeconfig` and those of the components into a directory.
+    pub fn write_kubeconfigs(&self, dir: &Path, server: &str) -> Result<(), PkiError> {
+        for (name, user) in self.identities() {
+            self.write_kubeconfig(&dir.join(format!("{name}.kubeconfig")), server, &user)?;
+        }
+        Ok(())
+    }
+
+    /// Who gets a kubeconfig.
+    pub fn identities(&self) -> Vec<(&'static str, Profile)> {
+        let kubelet = Profile::client(&node_username(&self.options.node_name), &[NODES_GROUP]);
+        let mut identities = vec![
+            ("admin", Profile::client("kubernetes-admin", &[CLUSTER_ADMINS_GROUP])),
+            ("controller-manager", Profile::client(KUBE_CONTROLLER_MANAGER, &[])),
+            ("scheduler", Profile::client(KUBE_SCHEDULER, &[])),
+            ("kube-proxy", Profile::client(KUBE_PROXY, &[])),
+        ];
+        if !self.options.node_name.is_empty() {
+            identities.push(("kubelet", kubelet));
+        }
+        identities
+    }
+}
+
+/// How long before its end a certificate is made anew.
+const RENEW_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+#[cfg(test)]
+mod tests;
