@@ -8,10 +8,12 @@ use apimachinery::{Object, Reason, Status, Value};
 use futures::future::try_join_all;
 use serde_json::json;
 
-use crate::authorization::bootstrap_policy;
+use crate::authorization::bootstrap as policy;
+use crate::authorization::rbac::Kind as RbacKind;
+use crate::authorization::reconcile::{Reconciled, reconcile};
 use crate::context::{Context, WriteOptions};
 use crate::kinds::Kind;
-use crate::registry::Part;
+use crate::registry::{DeleteOptions, Part};
 use crate::server::Server;
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -31,8 +33,9 @@ pub async fn run(server: Arc<Server>, authorities: Authorities) -> Result<(), St
     let of_namespaces = NAMESPACES
         .map(|name| ensure(&server, &ctx, "", "v1", "namespaces", json!({"metadata": {"name": name}})));
     try_join_all(of_namespaces).await?;
-    let roles = bootstrap_policy::objects();
-    let of_roles = roles.into_iter().map(|object| reconcile_rbac(&server, &ctx, object));
+    let mut roles = policy::objects();
+    roles.push((RbacKind::ClusterRoleBinding, policy::cluster_admins_binding()));
+    let of_roles = roles.into_iter().map(|(kind, object)| reconcile_rbac(&server, &ctx, kind, object));
     let service_cidr = json!({
         "metadata": {"name": "kubernetes"}, "spec": {"cidrs": [server.config.service_cidr.to_string()]},
     });
@@ -158,56 +161,48 @@ async fn set_status(
 }
 
 /// Bootstrap roles get back what was taken from them, unless they opt out; what was added stays.
-async fn reconcile_rbac(server: &Server, ctx: &Context, object: Object) -> Result<(), Status> {
-    let plural = match object.kind() {
-        "ClusterRole" => "clusterroles",
-        "ClusterRoleBinding" => "clusterrolebindings",
-        "Role" => "roles",
-        _ => "rolebindings",
+async fn reconcile_rbac(
+    server: &Server,
+    ctx: &Context,
+    rbac_kind: RbacKind,
+    object: Object,
+) -> Result<(), Status> {
+    let plural = match rbac_kind {
+        RbacKind::ClusterRole => "clusterroles",
+        RbacKind::ClusterRoleBinding => "clusterrolebindings",
+        RbacKind::Role => "roles",
+        RbacKind::RoleBinding => "rolebindings",
     };
     let kind = kind(server, "rbac.authorization.k8s.io", "v1", plural)?;
-    let namespace = object.namespace().to_owned();
-    let Some(old) = server.registry.peek(kind, &namespace, object.name()) else {
-        let created = server.registry.create(
-            ctx,
-            kind,
-            &namespace,
-            typed(kind, object.into_value()),
-            WriteOptions::default(),
-        );
-        return match created.await {
+    let wanted = typed(kind, object.into_value());
+    let (namespace, name) = (wanted.namespace().to_owned(), wanted.name().to_owned());
+    let registry = &server.registry;
+    let options = WriteOptions::default();
+    let Some(old) = registry.peek(kind, &namespace, &name) else {
+        return match registry.create(ctx, kind, &namespace, wanted, options).await {
             Err(status) if !status.is(Reason::AlreadyExists) => Err(status),
             _ => Ok(()),
         };
     };
-    if old.annotation("rbac.authorization.kubernetes.io/autoupdate") == Some("false") {
-        return Ok(());
+    match reconcile(rbac_kind, &old, &wanted) {
+        Reconciled::Unchanged => Ok(()),
+        Reconciled::Update(_) => {
+            let transform = |old: Option<&Object>| {
+                let old = old.cloned().unwrap_or_default();
+                Ok(match reconcile(rbac_kind, &old, &wanted) {
+                    Reconciled::Update(new) => new,
+                    _ => old,
+                })
+            };
+            registry.update(ctx, kind, &namespace, &name, Part::Main, &transform, false, options).await?;
+            Ok(())
+        }
+        Reconciled::Recreate(new) => {
+            registry.delete(ctx, kind, &namespace, &name, &DeleteOptions::default()).await?;
+            registry.create(ctx, kind, &namespace, new, options).await?;
+            Ok(())
+        }
     }
-    let wanted = typed(kind, object.into_value());
-    let field = if plural.ends_with("bindings") { "subjects" } else { "rules" };
-    let missing: Vec<Value> = wanted
-        .get_array(&[field])
-        .iter()
-        .filter(|item| !old.get_array(&[field]).contains(item))
-        .cloned()
-        .collect();
-    // an aggregated role's rules belong to the controller that adds them up
-    if missing.is_empty() || wanted.get(&["aggregationRule"]).is_some() {
-        return Ok(());
-    }
-    let transform = |old: Option<&Object>| {
-        let mut new = old.cloned().unwrap_or_default();
-        let mut all = new.get_array(&[field]).to_vec();
-        all.extend(missing.iter().cloned());
-        new.set(&[field], all);
-        Ok(new)
-    };
-    let options = WriteOptions::default();
-    server
-        .registry
-        .update(ctx, kind, &namespace, wanted.name(), Part::Main, &transform, false, options)
-        .await?;
-    Ok(())
 }
 
 async fn priority_classes(server: &Server, ctx: &Context) -> Result<(), Status> {

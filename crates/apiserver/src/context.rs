@@ -1,5 +1,6 @@
 //! What a write or read knows about the request that caused it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use apimachinery::Status;
@@ -7,7 +8,7 @@ use apimachinery::field::{self, Path};
 use chrono::{DateTime, SecondsFormat, Utc};
 use parking_lot::Mutex;
 
-use crate::authentication::UserInfo;
+use crate::authentication::{API_SERVER, SYSTEM_PRIVILEGED_GROUP, UserInfo};
 use crate::http::request_info::{Query, RequestInfo};
 
 /// How unknown and duplicate fields are treated.
@@ -21,7 +22,7 @@ pub enum FieldValidation {
 
 /// One request on its way through the registry.
 pub struct Context {
-    pub user: UserInfo,
+    pub user: Arc<UserInfo>,
     pub info: RequestInfo,
     pub query: Query,
     pub user_agent: String,
@@ -34,13 +35,9 @@ pub struct Context {
 impl Context {
     /// A request of the server itself, as a member of `system:masters`.
     pub fn internal() -> Self {
-        let user = UserInfo {
-            name: "system:apiserver".into(),
-            groups: vec!["system:masters".into(), "system:authenticated".into()],
-            ..UserInfo::default()
-        };
+        let user = UserInfo::new(API_SERVER, &[SYSTEM_PRIVILEGED_GROUP]);
         Self {
-            user,
+            user: Arc::new(user),
             info: RequestInfo::default(),
             query: Query::default(),
             user_agent: "xebec-apiserver".into(),
@@ -56,6 +53,11 @@ impl Context {
         if !warnings.contains(&text) {
             warnings.push(text);
         }
+    }
+
+    /// The moment of the request, for managedFields.
+    pub fn now_time(&self) -> apimachinery::time::Time {
+        apimachinery::time::from_unix(self.now.timestamp(), 0).unwrap_or_default()
     }
 
     /// The moment of the request as metadata shows it.

@@ -10,7 +10,6 @@ use serde_json::json;
 use sha2::{Digest, Sha256, Sha512};
 
 use crate::http::body::Response;
-use crate::http::negotiate::{self, Format};
 use crate::http::respond;
 use crate::server::Server;
 
@@ -259,9 +258,4 @@ pub fn document(headers: &HeaderMap, media_type: &'static str, etag: &str, body:
         response.headers_mut().insert(ETAG, etag);
     }
     response
-}
-
-/// Whether the client would rather have protobuf.
-pub fn wants_protobuf(headers: &HeaderMap) -> bool {
-    negotiate::accepted(headers, None, false).is_ok_and(|accepted| accepted.format == Format::Protobuf)
 }

@@ -7,21 +7,21 @@ use futures::future::BoxFuture;
 use http_body_util::BodyExt;
 use tower::Service;
 
-use crate::authentication::UserInfo;
+use crate::authentication::{InProcessUser, UserInfo};
 use crate::http::body::{BoxError, Response};
-use crate::http::chain::{self, Peer};
+use crate::http::chain;
 use crate::server::Server;
 
 /// A caller of the server with an identity of its own; authorized like everybody else.
 #[derive(Clone)]
 pub struct InProcess {
     server: Arc<Server>,
-    peer: Peer,
+    user: Arc<UserInfo>,
 }
 
 impl InProcess {
     pub fn new(server: Arc<Server>, user: UserInfo) -> Self {
-        Self { server, peer: Peer { in_process: Some(user), ..Peer::default() } }
+        Self { server, user: Arc::new(user) }
     }
 
     /// A client that speaks to the server as `user`.
@@ -40,10 +40,11 @@ impl Service<http::Request<kube::client::Body>> for InProcess {
     }
 
     fn call(&mut self, request: http::Request<kube::client::Body>) -> Self::Future {
-        let (server, peer) = (self.server.clone(), self.peer.clone());
+        let (server, user) = (self.server.clone(), InProcessUser(self.user.clone()));
         Box::pin(async move {
-            let request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());
-            Ok(chain::handle(server, request, peer).await)
+            let mut request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());
+            request.extensions_mut().insert(user);
+            Ok(chain::handle(server, request).await)
         })
     }
 }

@@ -46,13 +46,13 @@ impl Kind {
         self.convert.is_some()
     }
 
-    pub fn to_stored(&self, object: &mut Object) {
+    pub fn convert_to_stored(&self, object: &mut Object) {
         if let Some(convert) = self.convert {
             (convert.to_stored)(object);
         }
     }
 
-    pub fn from_stored(&self, object: &mut Object) {
+    pub fn convert_from_stored(&self, object: &mut Object) {
         if let Some(convert) = self.convert {
             (convert.from_stored)(object);
         }

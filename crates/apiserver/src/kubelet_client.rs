@@ -15,6 +15,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::http::body::{Body, BoxError, Request, Response};
+use crate::pki::{Pki, PkiError};
 
 const CONNECT: Duration = Duration::from_secs(10);
 const DEFAULT_PORT: i64 = 10250;
@@ -56,8 +57,21 @@ impl Endpoint {
 }
 
 impl KubeletClient {
-    pub fn new(tls: rustls::ClientConfig) -> Self {
-        Self { tls: Arc::new(tls) }
+    pub fn new(pki: &Pki) -> Result<Self, PkiError> {
+        let tls = |error: rustls::Error| PkiError::Tls(error.to_string());
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in pki.ca_certificates()? {
+            roots.add(certificate).map_err(tls)?;
+        }
+        let own = &pki.apiserver_kubelet_client;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(tls)?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(own.certificates()?, own.key()?)
+            .map_err(tls)?;
+        Ok(Self { tls: Arc::new(config) })
     }
 
     async fn connect(&self, endpoint: &Endpoint) -> io::Result<(Sender, Connection)> {

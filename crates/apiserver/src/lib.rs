@@ -1,40 +1,27 @@
 //! The HTTP front of the cluster: the one crate that touches storage.
 
+mod access;
 mod admission;
 pub mod authentication;
 pub mod authorization;
+pub mod bootstrap;
 mod cache;
 mod context;
 mod discovery;
 mod handlers;
 mod health;
 pub mod http;
+mod inprocess;
 mod kinds;
 mod kubelet_client;
 mod metrics;
 mod nonresource;
 mod openapi;
+pub mod pki;
 mod registry;
-pub mod server;
+mod server;
 mod stream_proxy;
-pub struct Identity {
-    pub kubelet_client: rustls::ClientConfig,
-}
-pub mod bootstrap;
-mod access {
-    use crate::*;
-    use std::sync::Arc;
-    pub fn wire(
-        _r: &Arc<registry::Registry>,
-        _i: &Identity,
-        _c: &server::Config,
-    ) -> (authentication::Authenticator, Arc<dyn authorization::Authorizer>, authentication::TokenIssuer)
-    {
-        (
-            authentication::Authenticator,
-            Arc::new(authorization::Union::new(vec![Arc::new(authorization::PrivilegedGroups)])),
-            authentication::TokenIssuer,
-        )
-    }
-}
-pub mod inprocess;
+
+pub use inprocess::InProcess;
+pub use registry::allocators::{Cidr, PortRange};
+pub use server::{Config, Server, StartError};

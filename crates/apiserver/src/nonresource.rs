@@ -4,6 +4,7 @@ use apimachinery::Status;
 use http::{Method, StatusCode};
 use serde_json::json;
 
+use crate::authentication::keys::OpenIdMetadata;
 use crate::context::Context;
 use crate::http::body::{Request, Response};
 use crate::http::{chain, respond};
@@ -40,13 +41,19 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
         ["openapi", "v3"] => Ok(openapi::v3_index(server, headers)),
         ["openapi", "v3", rest @ ..] => Ok(openapi::v3(server, headers, &ctx.query, &rest.join("/"))),
         [".well-known", "openid-configuration"] => {
-            Ok(respond::json(StatusCode::OK, &server.issuer.openid_configuration()))
+            Ok(key_document(OpenIdMetadata::CONFIGURATION_TYPE, &server.access.open_id.configuration))
         }
-        ["openid", "v1", "jwks"] => {
-            Ok(respond::bytes(StatusCode::OK, "application/jwk-set+json", server.issuer.jwks().to_string()))
-        }
+        ["openid", "v1", "jwks"] => Ok(key_document(OpenIdMetadata::JWKS_TYPE, &server.access.open_id.jwks)),
         _ => Ok(chain::not_found()),
     }
+}
+
+/// How the tokens of this server are checked by others.
+fn key_document(media_type: &'static str, body: &str) -> Response {
+    let mut response = respond::bytes(StatusCode::OK, media_type, body.to_owned());
+    let keep = http::HeaderValue::from_static(OpenIdMetadata::CACHE_CONTROL);
+    response.headers_mut().insert(http::header::CACHE_CONTROL, keep);
+    response
 }
 
 fn version() -> serde_json::Value {

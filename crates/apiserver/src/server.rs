@@ -8,18 +8,27 @@ use std::time::Duration;
 use storage::Storage;
 use tokio_util::sync::CancellationToken;
 
-use crate::authentication::{Authenticator, TokenIssuer};
-use crate::authorization::Authorizer;
+use crate::access::Access;
 use crate::cache::Cache;
 use crate::kinds::Kinds;
 use crate::kubelet_client::KubeletClient;
 use crate::metrics::Metrics;
+use crate::pki::{Pki, PkiError};
 use crate::registry::Registry;
 use crate::registry::allocators::{Allocators, Cidr, PortRange};
 use crate::{discovery, openapi};
 
 /// How often the store forgets what nobody can ask for any more, as upstream's compactor does.
 const COMPACTION: Duration = Duration::from_secs(300);
+
+/// Why a server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+}
 
 /// What a server is started with.
 pub struct Config {
@@ -33,9 +42,7 @@ pub struct Config {
 pub struct Server {
     pub config: Config,
     pub registry: Arc<Registry>,
-    pub authenticator: Authenticator,
-    pub authorizer: Arc<dyn Authorizer>,
-    pub issuer: TokenIssuer,
+    pub access: Access,
     pub kubelets: KubeletClient,
     pub metrics: Metrics,
     pub openapi: openapi::Documents,
@@ -50,9 +57,9 @@ impl Server {
     pub async fn start(
         config: Config,
         storage: Arc<dyn Storage>,
-        identity: crate::Identity,
+        pki: &Pki,
         stopping: CancellationToken,
-    ) -> Result<Arc<Self>, storage::Error> {
+    ) -> Result<Arc<Self>, StartError> {
         let kinds = Kinds::builtin();
         let cache = Cache::load(storage.clone(), &kinds).await?;
         let registry = Arc::new(Registry {
@@ -62,14 +69,12 @@ impl Server {
             admission: Default::default(),
             allocators: Allocators { addresses: config.service_cidr, ports: config.node_ports },
         });
-        let (authenticator, authorizer, issuer) = crate::access::wire(&registry, &identity, &config);
+        let access = Access::new(&registry, pki, &config)?;
         let server = Arc::new(Self {
-            kubelets: KubeletClient::new(identity.kubelet_client),
+            kubelets: KubeletClient::new(pki)?,
             config,
             registry,
-            authenticator,
-            authorizer,
-            issuer,
+            access,
             metrics: Metrics::default(),
             openapi: openapi::Documents::default(),
             bootstrapped: AtomicBool::new(false),

@@ -1,8 +1,9 @@
 //! get, list, create, update, delete and deletecollection of whole objects and of their status.
 
+use apimachinery::apply::{self, FieldSet};
 use apimachinery::codec;
 use apimachinery::schema::Schema;
-use apimachinery::{GroupVersionKind, Object, Status, apply};
+use apimachinery::{GroupVersionKind, Object, Status};
 use futures::future::join_all;
 use http::StatusCode;
 
@@ -96,15 +97,15 @@ impl Call<'_> {
 
     /// Notes in managedFields who changed what.
     pub fn managed(&self, old: Option<&Object>, new: Object, subresource: &str) -> Result<Object, Status> {
-        apply::update(apply::Update {
-            live: old,
-            new,
-            schema: &self.kind.schema,
-            manager: &self.ctx.field_manager(),
-            now: &self.ctx.timestamp(),
-            subresource,
-            reset_fields: self.kind.resource.strategy.reset_fields(subresource),
-        })
+        let reset = self.reset_fields(subresource);
+        let manager = self.ctx.field_manager();
+        let schema = &self.kind.schema;
+        Ok(apply::update(old, new, schema, &manager, self.ctx.now_time(), subresource, Some(&reset)))
+    }
+
+    /// Fields that a write through a subresource does not change, so that it cannot own them.
+    pub fn reset_fields(&self, subresource: &str) -> FieldSet {
+        FieldSet::of_fields(self.kind.resource.strategy.reset_fields(subresource))
     }
 
     async fn delete_options(&self, request: Request) -> Result<DeleteOptions, Status> {

@@ -96,9 +96,11 @@ impl Call<'_> {
             return Err(Status::invalid(&kind, "", &[error]));
         }
         let gvk = self.kind.resource.gvk();
-        // an apply patch is always judged strictly when it is read; the option decides what comes of it
-        let validation = options.field_validation;
-        let applied = decode::decode(self.ctx, bytes, Format::Yaml, &self.kind.schema, &gvk, validation)?;
+        // read once to judge it, and once as it was written: what is applied is what the user wrote, no more
+        decode::decode(self.ctx, bytes, Format::Yaml, &self.kind.schema, &gvk, options.field_validation)?;
+        let written = codec::parse_yaml(bytes).map_err(|error| Status::bad_request(error.to_string()))?;
+        let mut applied = Object::from(written);
+        applied.set_type(&gvk);
         if applied.get(&["metadata", "managedFields"]).is_some() {
             return Err(Status::bad_request("metadata.managedFields must be nil"));
         }
@@ -123,16 +125,16 @@ impl Call<'_> {
                 );
                 return Err(Status::conflict(&self.kind.resource.group_resource(), applied.name(), why));
             }
-            let merged = apply::apply(apply::Apply {
-                live: old,
-                applied: &applied,
-                schema: &self.kind.schema,
-                manager: &self.ctx.field_manager(),
-                force: options.force,
-                now: &self.ctx.timestamp(),
-                subresource: part.name(),
-                reset_fields: self.kind.resource.strategy.reset_fields(part.name()),
-            })?;
+            let merged = apply::apply(
+                old,
+                &applied,
+                &self.kind.schema,
+                &self.ctx.field_manager(),
+                options.force,
+                self.ctx.now_time(),
+                part.name(),
+                Some(&self.reset_fields(part.name())),
+            )?;
             Ok(self.defaulted(merged))
         };
         self.update(part, &transform, true, options).await

@@ -48,12 +48,16 @@ impl Call<'_> {
             .filter_map(Value::as_str)
             .map(str::to_owned)
             .collect();
-        let status = match self.server.authenticator.review(&token, &audiences).await {
-            Ok(Some((user, audiences))) => {
-                json!({"authenticated": true, "user": user_info(&user), "audiences": audiences})
+        let status = match self.server.access.authenticator.authenticate_token(&token, &audiences).await {
+            Ok(Some(found)) => {
+                let mut status = json!({"authenticated": true, "user": user_info(&found.user)});
+                if !found.audiences.is_empty() {
+                    status["audiences"] = json!(found.audiences);
+                }
+                status
             }
-            Ok(None) => json!({}),
-            Err(error) => json!({"error": error.to_string()}),
+            Ok(None) => json!({"error": "invalid bearer token"}),
+            Err(error) => json!({"error": error}),
         };
         review.set(&["status"], status);
         Ok(())
@@ -77,7 +81,7 @@ impl Call<'_> {
             _ => {}
         }
         let user = if review.kind() == "SelfSubjectAccessReview" {
-            self.ctx.user.clone()
+            self.ctx.user.as_ref().clone()
         } else {
             let user = subject(review);
             if user.name.is_empty() && user.groups.is_empty() {
@@ -112,12 +116,16 @@ impl Call<'_> {
                     name: text("name"),
                     ..Attributes::resource(&user, text("verb"), text("group"), text("resource"))
                 };
-                self.server.authorizer.authorize(&attributes).await
+                self.server.access.authorizer.authorize(&attributes).await
             }
             (None, path) => {
                 let text =
                     |key: &str| path.as_ref().and_then(|path| path.get(key)?.as_str()).unwrap_or_default();
-                self.server.authorizer.authorize(&Attributes::path(&user, text("verb"), text("path"))).await
+                self.server
+                    .access
+                    .authorizer
+                    .authorize(&Attributes::path(&user, text("verb"), text("path")))
+                    .await
             }
         };
         let mut status = json!({"allowed": verdict.decision == Decision::Allow});
@@ -136,7 +144,7 @@ impl Call<'_> {
         if namespace.is_empty() {
             return Err(Status::bad_request("no namespace on request"));
         }
-        let rules = self.server.authorizer.rules_for(&self.ctx.user, &namespace).await;
+        let rules = self.server.access.authorizer.rules_for(&self.ctx.user, &namespace).await;
         let some = |pairs: &[(&str, &Vec<String>)]| {
             let kept = pairs.iter().filter(|(_, values)| !values.is_empty());
             Value::Object(kept.map(|(key, values)| ((*key).to_owned(), json!(values))).collect::<Map<_, _>>())

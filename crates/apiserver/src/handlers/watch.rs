@@ -205,7 +205,7 @@ impl Frames {
             return Ok(());
         }
         let mut object = entry.object().map_err(Status::internal)?;
-        self.kind.from_stored(&mut object);
+        self.kind.convert_from_stored(&mut object);
         self.shaped(r#type, object, out)
     }
 

@@ -10,7 +10,7 @@ use apimachinery::selectors::FieldSelector;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::{HeaderName, HeaderValue, USER_AGENT};
-use http::{HeaderMap, Method, StatusCode};
+use http::{Method, StatusCode};
 
 use super::body::{Request, Response};
 use super::negotiate::{self, Accepted};
@@ -27,23 +27,18 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
-/// The identity that a transport vouches for: set by TLS from a client certificate, or by the in-process
-/// transport. Never read from a header.
-#[derive(Clone, Debug, Default)]
-pub struct Peer {
-    /// The client's certificate chain in DER, verified by TLS.
-    pub certificates: Arc<Vec<rustls::pki_types::CertificateDer<'static>>>,
-    /// A caller in this process.
-    pub in_process: Option<UserInfo>,
-}
-
 /// Answers one request. Never fails and never panics: what goes wrong becomes a `Status`.
-pub fn handle(server: Arc<Server>, request: Request, peer: Peer) -> BoxFuture<'static, Response> {
+///
+/// The transport vouches for its peer in the request's extensions, with [`PeerCertificates`] or [`InProcessUser`].
+///
+/// [`PeerCertificates`]: crate::authentication::PeerCertificates
+/// [`InProcessUser`]: crate::authentication::InProcessUser
+pub fn handle(server: Arc<Server>, request: Request) -> BoxFuture<'static, Response> {
     // boxed here once, so that what serves connections need not know the shape of all handlers
-    Box::pin(run(server, request, peer))
+    Box::pin(run(server, request))
 }
 
-async fn run(server: Arc<Server>, mut request: Request, peer: Peer) -> Response {
+async fn run(server: Arc<Server>, request: Request) -> Response {
     let started = Instant::now();
     let audit_id = audit_id(&request);
     let query = Query::parse(request.uri().query());
@@ -51,10 +46,9 @@ async fn run(server: Arc<Server>, mut request: Request, peer: Peer) -> Response 
     let accepted = negotiate::accepted(request.headers(), query.get("pretty"), false).ok();
     let long_running = info.is_long_running();
     let deadline = (!long_running).then(|| started + deadline_of(&query));
-    request.extensions_mut().remove::<UserInfo>();
 
     let recorded = server.metrics.begin(&info, long_running);
-    let answer = AssertUnwindSafe(answer(&server, request, peer, info, query, accepted, deadline));
+    let answer = AssertUnwindSafe(answer(&server, request, info, query, accepted, deadline));
     let mut response = match answer.catch_unwind().await {
         Ok(response) => response,
         Err(_) => {
@@ -70,16 +64,20 @@ async fn run(server: Arc<Server>, mut request: Request, peer: Peer) -> Response 
 async fn answer(
     server: &Arc<Server>,
     request: Request,
-    peer: Peer,
     info: RequestInfo,
     query: Query,
     accepted: Option<Accepted>,
     deadline: Option<Instant>,
 ) -> Response {
-    let user = match authenticate(server, request.headers(), &peer).await {
-        Ok(user) => user,
-        Err(status) => return respond::failure(&status, accepted),
+    let (mut parts, body) = request.into_parts();
+    let user = match server.access.authenticator.authenticate(&mut parts).await {
+        Ok(authenticated) => authenticated.user,
+        Err(error) => {
+            tracing::debug!(%error, "a request could not be authenticated");
+            return respond::failure(&Status::unauthorized(), accepted);
+        }
     };
+    let request = Request::from_parts(parts, body);
     if let Err(status) = authorize(server, &user, &info, &query).await {
         return respond::failure(&status, accepted);
     }
@@ -151,20 +149,6 @@ fn audit_id(request: &Request) -> HeaderValue {
     }
 }
 
-async fn authenticate(server: &Server, headers: &HeaderMap, peer: &Peer) -> Result<UserInfo, Status> {
-    if let Some(user) = &peer.in_process {
-        return Ok(user.clone());
-    }
-    match server.authenticator.authenticate(headers, &peer.certificates).await {
-        Ok(Some(authenticated)) => Ok(authenticated.user),
-        Ok(None) => Err(Status::unauthorized()),
-        Err(error) => {
-            tracing::debug!(%error, "a request could not be authenticated");
-            Err(Status::unauthorized())
-        }
-    }
-}
-
 async fn authorize(
     server: &Server,
     user: &UserInfo,
@@ -192,7 +176,7 @@ async fn authorize(
         is_resource: info.is_resource,
         field_selector: &fields,
     };
-    let verdict = server.authorizer.authorize(&attributes).await;
+    let verdict = server.access.authorizer.authorize(&attributes).await;
     match verdict.is_allowed() {
         true => Ok(()),
         false => Err(attributes.forbidden(&verdict.reason)),

@@ -90,7 +90,7 @@ pub fn encoded(code: StatusCode, format: Format, pretty: bool, object: &Object, 
             out.push(b'\n');
         }
         Format::Protobuf => codec::encode_protobuf(object, schema, &mut out),
-        Format::Yaml => out = codec::write_yaml(object.as_value()).into_bytes(),
+        Format::Yaml => codec::encode_yaml(object, &mut out),
     }
     bytes(code, format.media_type(), out)
 }
@@ -138,7 +138,7 @@ pub fn entry(accepted: Accepted, ctx: &Context, kind: &Kind, entry: &Entry) -> R
         }
     }
     let mut decoded = entry.object().map_err(Status::internal)?;
-    kind.from_stored(&mut decoded);
+    kind.convert_from_stored(&mut decoded);
     Ok(object(accepted, StatusCode::OK, ctx, kind, &decoded))
 }
 
@@ -164,7 +164,8 @@ pub fn list(accepted: Accepted, ctx: &Context, kind: &Kind, page: &Page) -> Resu
             match accepted.format {
                 Format::Yaml => {
                     let value: Value = serde_json::from_slice(&body).map_err(Status::internal)?;
-                    let text = codec::write_yaml(&value);
+                    let mut text = Vec::new();
+                    codec::encode_yaml(&Object::from(value), &mut text);
                     Ok(bytes(StatusCode::OK, Format::Yaml.media_type(), text))
                 }
                 _ => Ok(bytes(StatusCode::OK, Format::Json.media_type(), indent(&body))),
@@ -229,7 +230,7 @@ fn converted<T>(kind: &Kind, page: &Page, encode: fn(&Object, &Schema) -> T) -> 
     let mut out = Vec::with_capacity(page.entries.len());
     for entry in &page.entries {
         let mut object = entry.object().map_err(Status::internal)?;
-        kind.from_stored(&mut object);
+        kind.convert_from_stored(&mut object);
         out.push(encode(&object, &kind.schema));
     }
     Ok(out)

@@ -16,7 +16,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::body::BoxError;
-use super::chain::{self, Peer};
+use super::chain;
+use crate::authentication::PeerCertificates;
 use crate::server::Server;
 
 /// How long a client may take for its TLS handshake.
@@ -94,16 +95,15 @@ async fn connection(
 ) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
     let tls = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await??;
-    let certificates =
-        tls.get_ref().1.peer_certificates().map(|chain| {
-            chain.iter().map(|certificate| certificate.clone().into_owned()).collect::<Vec<_>>()
-        });
-    let peer = Peer { certificates: Arc::new(certificates.unwrap_or_default()), in_process: None };
+    let peer = tls.get_ref().1.peer_certificates().and_then(PeerCertificates::new);
     let service = service_fn(move |request: http::Request<Incoming>| {
         let (server, peer) = (server.clone(), peer.clone());
         async move {
-            let request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());
-            Ok::<_, std::convert::Infallible>(chain::handle(server, request, peer).await)
+            let mut request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(peer);
+            }
+            Ok::<_, std::convert::Infallible>(chain::handle(server, request).await)
         }
     });
     let connection = http.serve_connection_with_upgrades(TokioIo::new(tls), service);

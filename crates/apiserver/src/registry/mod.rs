@@ -59,7 +59,7 @@ impl Registry {
 
     fn decode(&self, kind: &Kind, entry: &Entry) -> Result<Object, Status> {
         let mut object = entry.object().map_err(|error| unreadable(kind, entry, error))?;
-        kind.from_stored(&mut object);
+        kind.convert_from_stored(&mut object);
         Ok(object)
     }
 
@@ -74,7 +74,7 @@ impl Registry {
     ) -> Result<Result<Object, Option<storage::KeyValue>>, Status> {
         let mut stored = object;
         stored.set_resource_version("");
-        kind.to_stored(&mut stored);
+        kind.convert_to_stored(&mut stored);
         let bytes = Bytes::from(kind.encode_stored(&stored));
         let lease = (kind.resource.prefix == "events").then_some(EVENT_TTL);
         let stored = Arc::new(stored);
@@ -84,7 +84,7 @@ impl Registry {
             Ok(PutOutcome::Stored(revision)) => {
                 self.cache.wait_for(revision).await?;
                 let mut object = Arc::unwrap_or_clone(stored);
-                kind.from_stored(&mut object);
+                kind.convert_from_stored(&mut object);
                 object.set_resource_version(&revision.to_string());
                 Ok(Ok(object))
             }
@@ -107,7 +107,7 @@ impl Registry {
 
     fn decode_kv(&self, kind: &Kind, kv: &storage::KeyValue) -> Result<(Object, Revision), Status> {
         let mut object = kind.decode_stored(&kv.value).map_err(Status::internal)?;
-        kind.from_stored(&mut object);
+        kind.convert_from_stored(&mut object);
         object.set_resource_version(&kv.mod_revision.to_string());
         Ok((object, kv.mod_revision))
     }
