@@ -415,7 +415,59 @@ fn without_managers(mut object: Object) -> Object {
     object
 }
 
+/// Trees that are nearly objects: right names, any values.
+fn any_tree() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        Just(json!("a")),
+        Just(json!(1)),
+        Just(json!(true)),
+        Just(json!([])),
+        Just(json!({})),
+        Just(json!("FieldsV1")),
+        Just(json!("Apply")),
+        Just(json!("Update")),
+        Just(json!("v1")),
+    ];
+    leaf.prop_recursive(6, 48, 5, |inner| {
+        let name = prop_oneof![
+            Just("metadata"),
+            Just("spec"),
+            Just("template"),
+            Just("containers"),
+            Just("name"),
+            Just("ports"),
+            Just("labels"),
+            Just("managedFields"),
+            Just("fieldsV1"),
+            Just("fieldsType"),
+            Just("operation"),
+            Just("apiVersion"),
+            Just("manager"),
+            Just("f:spec"),
+            Just("f:template"),
+            Just("f:containers"),
+            Just("k:{\"name\":\"a\"}"),
+            Just("."),
+            Just("finalizers"),
+        ];
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::vec((name, inner), 0..6)
+                .prop_map(|m| Value::Object(m.into_iter().map(|(k, v)| (k.to_owned(), v)).collect())),
+        ]
+    })
+}
+
 proptest! {
+    #[test]
+    fn nothing_panics(live in any_tree(), applied in any_tree(), new in any_tree()) {
+        let schema = schema("apps/v1", "Deployment");
+        let live = Object::from(live);
+        let _ = apply(Some(&live), &Object::from(applied), &schema, "kubectl", true, at(1), "", None);
+        let _ = update(Some(&live), Object::from(new), &schema, "m", at(2), "", None);
+    }
+
     #[test]
     fn applying_again_changes_nothing(configs in proptest::collection::vec(any_config(), 1..4)) {
         let schema = schema("apps/v1", "Deployment");

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::set::{FieldSet, PathElement};
 use super::typed::{Node, Shape, is_empty};
 
-/// How one object differs from another. No path is in more than one of the sets.
+/// How one object differs from another. Only an item that was or becomes a duplicate is in two of the sets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Comparison {
     pub removed: FieldSet,
@@ -273,12 +273,14 @@ fn merge_items(live: &[Value], config: &[Value], node: Node<'_>) -> Vec<Value> {
                     l += 1;
                     continue;
                 }
-                // The configuration puts it elsewhere, or it has been put already.
-                Some(at) if at < c || (c < config.len() && next_shared.is_some_and(|next| next != key)) => {
+                Some(at) if at == c => l += 1,
+                // The configuration puts it further on.
+                Some(_) if c < config.len() && next_shared.is_some_and(|next| next != key) => {
                     l += 1;
                     continue;
                 }
-                Some(at) if at == c => l += 1,
+                // It has been put already.
+                Some(at) if at < c => l += 1,
                 Some(_) => {}
             }
         }
@@ -292,4 +294,61 @@ fn merge_items(live: &[Value], config: &[Value], node: Node<'_>) -> Vec<Value> {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::Schema;
+    use serde_json::json;
+
+    #[test]
+    fn merged_lists_keep_both_orders_where_they_can() {
+        let schema = Schema::builtin("k8s.io.apimachinery.pkg.apis.meta.v1", "ObjectMeta").unwrap();
+        let kind = crate::schema::Kind::Foreign(schema.clone());
+        let node = Node::root(schema.view(), &kind);
+        let cases = [
+            ("", "a", "a"),
+            ("ab", "c", "abc"),
+            ("abc", "ca", "bca"),
+            ("abc", "bx", "abcx"),
+            ("abcd", "dxb", "acdxb"),
+            ("ab", "xayb", "xayb"),
+            ("aax", "an", "anx"),
+            ("abc", "", "abc"),
+        ];
+        let list = |text: &str| -> Value { text.chars().map(|c| c.to_string()).collect() };
+        for (live, config, expected) in cases {
+            let (live, config) = (json!({"finalizers": list(live)}), json!({"finalizers": list(config)}));
+            assert_eq!(merge(&live, &config, node)["finalizers"], list(expected), "{live} {config}");
+        }
+    }
+
+    #[test]
+    fn every_difference_is_in_one_set() {
+        let schema = Schema::builtin("k8s.io.api.core.v1", "ConfigMap").unwrap();
+        let kind = crate::schema::Kind::Foreign(schema.clone());
+        let node = Node::root(schema.view(), &kind);
+        let old = json!({"data": {"a": "1", "b": "2"}, "metadata": {"finalizers": ["x", "x", "y"], "labels": {"l": "1"}}});
+        let new = json!({"data": {"a": "3", "c": "4"}, "metadata": {"finalizers": ["x", "z", "z"]}, "immutable": true});
+        let comparison = compare(&old, &new, node);
+        let show = |set: &FieldSet| -> Vec<String> {
+            set.paths().iter().map(|path| path.iter().map(ToString::to_string).collect()).collect()
+        };
+        assert_eq!(show(&comparison.modified), [".data.a"]);
+        assert_eq!(
+            show(&comparison.added),
+            [".immutable", ".data.c", ".metadata.finalizers[=\"x\"]", ".metadata.finalizers[=\"z\"]"]
+        );
+        assert_eq!(
+            show(&comparison.removed),
+            [
+                ".data.b",
+                ".metadata.labels",
+                ".metadata.finalizers[=\"x\"]",
+                ".metadata.finalizers[=\"y\"]",
+                ".metadata.labels.l"
+            ]
+        );
+    }
 }

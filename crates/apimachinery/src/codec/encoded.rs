@@ -433,6 +433,7 @@ pub fn encode_protobuf_list<'a>(
 mod tests {
     use super::*;
     use crate::codec::{decode_json, decode_protobuf, encode_json};
+    use crate::schema::{Field, Kind, Message, Unknown};
     use serde_json::json;
 
     fn config_map(meta: Value) -> (Object, Schema) {
@@ -504,6 +505,39 @@ mod tests {
         encode_protobuf_list(&header, protobuf.iter().map(|item| (item, 5)), &mut got);
         encode_protobuf(&whole, &list, &mut expected);
         assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn custom_resources_are_sorted_and_keep_their_type() {
+        let meta = Schema::builtin("k8s.io.apimachinery.pkg.apis.meta.v1", "ObjectMeta").unwrap();
+        let fields = vec![
+            Field::unstructured("apiVersion", Kind::String),
+            Field::unstructured("kind", Kind::String),
+            Field::unstructured("metadata", Kind::Foreign(meta)),
+        ];
+        let message =
+            Message { package: "".into(), name: "Foo".into(), fields, unknown: Unknown::Keep, atomic: false };
+        let schema = Schema::unstructured(vec![message]);
+        let body = r#"{"spec":{"b":1.0,"a":null,"c":[]},"metadata":{"uid":"u","name":"n","labels":{},"resourceVersion":"3"},
+            "kind":"Foo","apiVersion":"e.com/v1"}"#;
+        let object = decode_json(body.as_bytes(), &schema).unwrap().object;
+        let encoded = EncodedJson::new(&object, &schema);
+        let stored = std::str::from_utf8(encoded.bytes()).unwrap();
+        let expected = r#"{"apiVersion":"e.com/v1","kind":"Foo","metadata":{"name":"n","uid":"u"},"spec":{"a":null,"b":1,"c":[]}}"#;
+        assert_eq!(stored, expected);
+        let header = ListHeader {
+            api_version: "e.com/v1".into(),
+            kind: "FooList".into(),
+            resource_version: "9".into(),
+            ..ListHeader::default()
+        };
+        let mut out = Vec::new();
+        encode_json_list(&header, true, [(&encoded, 5)], &mut out);
+        let item = expected.replace(r#""name":"n","#, r#""name":"n","resourceVersion":"5","#);
+        let list = format!(
+            r#"{{"apiVersion":"e.com/v1","items":[{item}],"kind":"FooList","metadata":{{"continue":"","resourceVersion":"9"}}}}"#
+        );
+        assert_eq!(String::from_utf8(out).unwrap(), list);
     }
 
     #[test]
