@@ -37,6 +37,21 @@ pub struct Config {
     pub root_ca: String,
 }
 
+/// The identities that controllers run under.
+pub const CONTROLLERS: &[&str] = &[
+    "namespace-controller",
+    "service-account-controller",
+    "root-ca-cert-publisher",
+    "replicaset-controller",
+    "deployment-controller",
+    "endpoint-controller",
+    "endpointslice-controller",
+    "node-controller",
+    "generic-garbage-collector",
+    "pod-garbage-collector",
+    "clusterrole-aggregation-controller",
+];
+
 /// Gives each controller a client of its own, for the service account of its name in `kube-system`.
 pub trait Identities: Send + Sync {
     fn client(&self, controller: &'static str) -> Client;

@@ -335,11 +335,9 @@ impl Controller {
             return Ok(());
         }
         let api: Api<Deployment> = Api::namespaced(self.client.clone(), &key.namespace);
-        let patch = serde_json::json!({"metadata": {"annotations": {plan::REVISION: revision}}});
-        let params = kube::api::PatchParams::default();
-        api.patch(&key.name, &params, &kube::api::Patch::Merge(patch))
-            .await
-            .context("noting the revision")?;
+        let mut new = deployment.clone();
+        new.metadata.annotations.get_or_insert_default().insert(plan::REVISION.into(), revision);
+        api.replace(&key.name, &PostParams::default(), &new).await?;
         Ok(())
     }
 
