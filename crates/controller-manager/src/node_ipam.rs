@@ -1,7 +1,7 @@
 //! Node IPAM: every node gets a range of pod addresses of its own. A range is taken by writing it into the node,
 //! and the ranges in use are read from the nodes, so that nothing is remembered elsewhere.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ pub async fn run(shared: Shared, client: Client, cluster: ClusterCidr, cancel: C
     nodes.wait_for_sync().await;
     let recorder = Recorder::new(client.clone(), "cidrAllocator", "");
     // ranges given out that the cache does not show yet; one worker, so that none is given twice
-    let given: Arc<Mutex<BTreeSet<String>>> = Arc::default();
+    let given: Arc<Mutex<BTreeMap<String, String>>> = Arc::default();
     runner::run("node-ipam", queue, 1, cancel, |key| {
         let (nodes, client, given, recorder) =
             (nodes.clone(), client.clone(), given.clone(), recorder.clone());
@@ -72,12 +72,14 @@ pub async fn run(shared: Shared, client: Client, cluster: ClusterCidr, cancel: C
             let range_of = |node: &Node| node.spec.as_ref().and_then(|spec| spec.pod_cidr.clone());
             let mut used: BTreeSet<String> =
                 nodes.store().list().iter().filter_map(|node| range_of(node)).collect();
-            if let Some(range) = range_of(&node) {
-                given.lock().remove(&range);
+            if range_of(&node).is_some() {
+                given.lock().remove(&key.name);
                 return Ok(Again::OnChange);
             }
-            used.extend(given.lock().iter().cloned());
-            let Some(range) = cluster.free(&used) else {
+            used.extend(given.lock().values().cloned());
+            // one that is on its way stays the same, however often it is written
+            let known = given.lock().get(&key.name).cloned();
+            let Some(range) = known.or_else(|| cluster.free(&used)) else {
                 let about = events::reference(node.as_ref());
                 recorder.normal(
                     &about,
@@ -86,12 +88,12 @@ pub async fn run(shared: Shared, client: Client, cluster: ClusterCidr, cancel: C
                 );
                 bail!("no range of pod addresses is left for node {}", key.name);
             };
-            given.lock().insert(range.clone());
+            given.lock().insert(key.name.clone(), range.clone());
             let api: Api<Node> = Api::all(client);
             let patch = json!({"spec": {"podCIDR": range, "podCIDRs": [range]}});
-            let patched = api.patch(&key.name, &PatchParams::default(), &Patch::Strategic(patch)).await;
+            let patched = api.patch(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await;
             if let Err(error) = patched {
-                given.lock().remove(&range);
+                given.lock().remove(&key.name);
                 return Err(error).context("writing the node's range");
             }
             Ok(Again::OnChange)

@@ -1,13 +1,20 @@
 //! `xebec server`: every component in one process, each still a client of the API with its own identity.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use apiserver::authentication::NODES_GROUP;
 use apiserver::authentication::{KUBE_CONTROLLER_MANAGER, UserInfo};
 use apiserver::bootstrap::{self, Authorities};
 use apiserver::http::serve;
+use apiserver::pki::{Pki, Profile};
 use apiserver::{Config, InProcess, Server};
+use client::{Informers, Selector};
+use k8s_openapi::api::core::v1::Node;
+use kube::Client;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -95,6 +102,27 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
             Ok(())
         }
     });
+    if !args.disable_agent {
+        let agent = Agent {
+            kubelet: kubelet_config(&args, &cluster, &running.pki)?,
+            kubelet_client: client(&format!("system:node:{}", cluster.node_name), &[NODES_GROUP]),
+        };
+        agent.start(&mut tasks, &components);
+        let ready = wait_until_ready(client(KUBE_CONTROLLER_MANAGER, &[]), &cluster.node_name);
+        tokio::select! {
+            outcome = ready => {
+                outcome?;
+                terminal.node_ready(&cluster.node_name);
+            }
+            () = signal.cancelled() => {}
+            () = running.broken().cancelled() => {}
+            ended = first_failure(&mut tasks) => {
+                components.cancel();
+                running.finish().await?;
+                return Err(ended);
+            }
+        }
+    }
     terminal.how_to_go_on(&kubeconfig);
 
     let outcome = tokio::select! {
@@ -112,6 +140,56 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
     }
     running.finish().await?;
     outcome
+}
+
+/// The parts of a node.
+struct Agent {
+    kubelet: kubelet::Config,
+    kubelet_client: Client,
+}
+
+impl Agent {
+    fn start(self, tasks: &mut JoinSet<anyhow::Result<()>>, cancel: &CancellationToken) {
+        tasks.spawn(kubelet::run(self.kubelet, self.kubelet_client, cancel.clone()));
+    }
+}
+
+/// The address of the cluster's DNS: as given, or the tenth of the Services'.
+fn cluster_dns(args: &ServerArgs) -> IpAddr {
+    args.cluster_dns.unwrap_or_else(|| args.cluster.service_cluster_ip_range.nth(10))
+}
+
+fn kubelet_config(args: &ServerArgs, cluster: &Cluster, pki: &Pki) -> anyhow::Result<kubelet::Config> {
+    let mut config = kubelet::Config::new(
+        &cluster.node_name,
+        cluster.node_ip,
+        std::path::absolute(&args.cluster.data_dir)?,
+    );
+    config.cluster_dns = vec![cluster_dns(args)];
+    config.cluster_domain = args.cluster.cluster_domain.clone();
+    config.container_runtime_endpoint = args.container_runtime_endpoint.clone();
+    config.client_ca = Some(pki.ca_pem().as_bytes().to_vec());
+    let names = vec![cluster.node_name.clone(), cluster.node_ip.to_string()];
+    let serving = pki.issue(&Profile::server(&format!("system:node:{}", cluster.node_name), names))?;
+    config.tls = Some(kubelet::config::ServingCertificate {
+        certificate: serving.certificate_pem.into_bytes(),
+        key: serving.key_pem.into_bytes(),
+    });
+    Ok(config)
+}
+
+/// Waits until the node says that it is ready.
+async fn wait_until_ready(client: Client, name: &str) -> anyhow::Result<()> {
+    let informers = Informers::new(client, CancellationToken::new());
+    let nodes = informers.select::<Node>(Selector::fields(format!("metadata.name={name}")));
+    let (ready, is_ready) = watch::channel(false);
+    nodes.on_change(move |change| {
+        let conditions = change.object().status.as_ref().and_then(|status| status.conditions.as_ref());
+        let found = conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+        ready.send_if_modified(|ready| std::mem::replace(ready, found) != found);
+    });
+    let mut is_ready = is_ready;
+    is_ready.wait_for(|ready| *ready).await.map(drop).context("waiting for the node")
 }
 
 /// Waits for a component that fails. One that merely ends does not end the others.
