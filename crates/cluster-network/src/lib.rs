@@ -1,1 +1,3 @@
 //! The pod network: CNI configuration.
+
+pub mod cni;

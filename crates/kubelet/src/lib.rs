@@ -1,1 +1,14 @@
 //! Runs the pods of one node.
+//!
+//! Decisions are pure (`pod::plan`, `pod::status` and their neighbours work on plain data); one task per pod
+//! carries them out through the runtime port. The API server is reached by its client only, with the rights of
+//! `system:node:NAME`.
+
+pub mod config;
+pub mod containerd;
+mod files;
+pub mod images;
+mod logs;
+pub mod runtime;
+
+pub use config::Config;
