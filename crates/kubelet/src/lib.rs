@@ -9,6 +9,7 @@ pub mod containerd;
 mod files;
 pub mod images;
 mod logs;
+mod pod;
 pub mod runtime;
 
 pub use config::Config;

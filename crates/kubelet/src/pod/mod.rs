@@ -1,0 +1,9 @@
+//! A pod on this node: what should be done for it, and what is said about it. Decisions are pure; the worker
+//! carries them out.
+
+pub mod conditions;
+pub mod phase;
+pub mod plan;
+pub mod restart;
+pub mod spec;
+pub mod status;
