@@ -4,6 +4,7 @@
 //! carries them out through the runtime port. The API server is reached by its client only, with the rights of
 //! `system:node:NAME`.
 
+mod cgroups;
 pub mod config;
 pub mod containerd;
 mod files;

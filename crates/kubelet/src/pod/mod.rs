@@ -2,6 +2,11 @@
 //! carries them out.
 
 pub mod conditions;
+pub mod dns;
+pub mod env;
+pub mod expansion;
+pub mod fields;
+pub mod hosts;
 pub mod phase;
 pub mod plan;
 pub mod restart;
