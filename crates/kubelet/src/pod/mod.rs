@@ -2,6 +2,7 @@
 //! carries them out.
 
 pub mod conditions;
+pub mod config;
 pub mod dns;
 pub mod env;
 pub mod expansion;
@@ -10,5 +11,6 @@ pub mod hosts;
 pub mod phase;
 pub mod plan;
 pub mod restart;
+pub mod security;
 pub mod spec;
 pub mod status;
