@@ -13,4 +13,6 @@ mod logs;
 mod pod;
 pub mod runtime;
 
+mod volumes;
+
 pub use config::Config;
