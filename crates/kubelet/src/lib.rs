@@ -10,9 +10,12 @@ pub mod containerd;
 mod files;
 pub mod images;
 mod logs;
+mod objects;
 mod pod;
 pub mod runtime;
 
+mod probes;
+mod tokens;
 mod volumes;
 
 pub use config::Config;
