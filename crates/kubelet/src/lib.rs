@@ -4,6 +4,7 @@
 //! carries them out through the runtime port. The API server is reached by its client only, with the rights of
 //! `system:node:NAME`.
 
+mod admission;
 mod cgroups;
 pub mod config;
 pub mod containerd;
@@ -15,6 +16,8 @@ mod pod;
 pub mod runtime;
 
 mod probes;
+mod shared;
+mod status_manager;
 mod tokens;
 mod volumes;
 
