@@ -49,7 +49,11 @@ pub fn conflist(network: &Network) -> Result<Value, CniError> {
     let mut ranges = Vec::new();
     let mut routes = Vec::new();
     for cidr in &network.pod_cidrs {
-        routes.push(json!({"dst": default_route(cidr)?}));
+        let route = json!({"dst": default_route(cidr)?});
+        // one per family, however many ranges it has
+        if !routes.contains(&route) {
+            routes.push(route);
+        }
         ranges.push(json!([{"subnet": cidr}]));
     }
     let mut bridge = json!({

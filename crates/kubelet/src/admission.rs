@@ -63,7 +63,10 @@ pub fn admit<'a>(
     }
     let wanted = host_ports(pod);
     if wanted.iter().any(|port| ports.iter().any(|taken| port.conflicts(taken))) {
-        return Err(rejection("NodePorts", "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"));
+        return Err(rejection(
+            "NodePorts",
+            "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports",
+        ));
     }
     let Some(node) = node else { return Ok(()) };
     let empty = BTreeMap::new();
@@ -72,12 +75,18 @@ pub fn admit<'a>(
         labels: node.metadata.labels.as_ref().unwrap_or(&empty),
     };
     if matches_required(pod, view) != Ok(true) {
-        return Err(rejection("NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"));
+        return Err(rejection(
+            "NodeAffinity",
+            "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
+        ));
     }
     let taints = node.spec.as_ref().and_then(|s| s.taints.as_deref()).unwrap_or_default();
     let tolerations = spec::spec(pod).tolerations.as_deref().unwrap_or_default();
     if find_untolerated(taints, tolerations, false, |taint| taint.effect == NO_EXECUTE).is_some() {
-        return Err(rejection("TaintToleration", "Predicate TaintToleration failed: node(s) had untolerated taint(s)"));
+        return Err(rejection(
+            "TaintToleration",
+            "Predicate TaintToleration failed: node(s) had untolerated taint(s)",
+        ));
     }
     Ok(())
 }
@@ -105,7 +114,9 @@ mod tests {
     #[test]
     fn pods_are_let_in_while_there_is_room() {
         let room: ResourceList =
-            [(resource::CPU, Amount::from_units(1)), (resource::PODS, Amount::from_units(2))].into_iter().collect();
+            [(resource::CPU, Amount::from_units(1)), (resource::PODS, Amount::from_units(2))]
+                .into_iter()
+                .collect();
         let node: Node = serde_json::from_value(json!({
             "metadata": {"name": "n", "labels": {"zone": "a"}},
             "spec": {"taints": [{"key": "k", "effect": "NoExecute"}, {"key": "s", "effect": "NoSchedule"}]},
@@ -113,11 +124,10 @@ mod tests {
         .expect("a node");
         let tolerant = json!({"tolerations": [{"key": "k", "operator": "Exists"}]});
         let other = pod("500m", json!({}));
-        let check = |pod: &Pod, others: &[Pod]| {
-            admit(pod, others.iter(), &room, Some(&node)).map_err(|r| r.reason)
-        };
+        let check =
+            |pod: &Pod, others: &[Pod]| admit(pod, others.iter(), &room, Some(&node)).map_err(|r| r.reason);
         let plain = without_port(pod("500m", tolerant.clone()));
-        assert_eq!(check(&plain, &[other.clone()]), Ok(()));
+        assert_eq!(check(&plain, std::slice::from_ref(&other)), Ok(()));
         let big = without_port(pod("501m", tolerant.clone()));
         let refused = admit(&big, [&other].into_iter(), &room, None).expect_err("no room");
         assert_eq!(refused.reason, "OutOfcpu");

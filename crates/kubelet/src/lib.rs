@@ -9,16 +9,20 @@ mod cgroups;
 pub mod config;
 pub mod containerd;
 mod files;
+mod housekeeping;
 pub mod images;
 mod logs;
+mod node;
 mod objects;
 mod pod;
-pub mod runtime;
-
+pub mod pods;
 mod probes;
+mod run;
+pub mod runtime;
 mod shared;
 mod status_manager;
 mod tokens;
 mod volumes;
 
 pub use config::Config;
+pub use run::run;

@@ -104,8 +104,11 @@ where
         let on_change = self.on_change.clone();
         Box::new(move || {
             let Some(entries) = entries.upgrade() else { return };
-            let users: Vec<String> =
-                entries.lock().get(&key).map(|entry| entry.users.iter().cloned().collect()).unwrap_or_default();
+            let users: Vec<String> = entries
+                .lock()
+                .get(&key)
+                .map(|entry| entry.users.iter().cloned().collect())
+                .unwrap_or_default();
             on_change(&users);
         })
     }
@@ -181,9 +184,7 @@ where
         let mut first = false;
         let changed = self.sender.send_if_modified(|known| {
             let same = match known {
-                Known::Object(old) => {
-                    old.as_deref().map(&version) == object.as_deref().map(&version)
-                }
+                Known::Object(old) => old.as_deref().map(&version) == object.as_deref().map(&version),
                 _ => {
                     first = true;
                     false

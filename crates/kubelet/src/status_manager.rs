@@ -152,8 +152,13 @@ impl StatusManager {
                 ..DeleteParams::default()
             };
             match api.delete(spec::name(&pod), &parameters).await {
-                Err(error) if !client::is_not_found(&error) && !client::is_conflict(&error) => return Err(error),
-                _ => tracing::debug!(pod = spec::format(&pod), "the pod is fully terminated and removed from the API"),
+                Err(error) if !client::is_not_found(&error) && !client::is_conflict(&error) => {
+                    return Err(error);
+                }
+                _ => tracing::debug!(
+                    pod = spec::format(&pod),
+                    "the pod is fully terminated and removed from the API"
+                ),
             }
         }
         Ok(())
@@ -168,7 +173,17 @@ fn patch(uid: &str, status: &PodStatus) -> Value {
         conditions.retain(|condition| is_kubelets(&condition.type_));
     }
     let mut body = serde_json::to_value(&own).unwrap_or_default();
-    for field in ["phase", "reason", "message", "podIP", "hostIP", "observedGeneration", "startTime", "qosClass"] {
+    // conditions merge by type: a reason that no longer holds has to be taken away
+    for condition in body["conditions"].as_array_mut().into_iter().flatten() {
+        for field in ["reason", "message"] {
+            if condition.get(field).is_none() {
+                condition[field] = Value::Null;
+            }
+        }
+    }
+    for field in
+        ["phase", "reason", "message", "podIP", "hostIP", "observedGeneration", "startTime", "qosClass"]
+    {
         if body.get(field).is_none() {
             body[field] = Value::Null;
         }

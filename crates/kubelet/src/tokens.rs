@@ -37,7 +37,12 @@ impl Tokens {
     }
 
     /// A token that is still good, and when it has to be asked for again.
-    pub async fn get(&self, pod: &Pod, key: &TokenKey, now: Timestamp) -> Result<(String, Timestamp), String> {
+    pub async fn get(
+        &self,
+        pod: &Pod,
+        key: &TokenKey,
+        now: Timestamp,
+    ) -> Result<(String, Timestamp), String> {
         let slot = (spec::uid(pod).to_owned(), key.clone());
         let cached = self.cache.lock().get(&slot).cloned();
         if let Some(token) = cached.clone().filter(|token| now < token.refresh_at) {

@@ -105,7 +105,11 @@ pub fn pod_limits(pod: &Pod) -> Limits {
 }
 
 /// The resources of a container, as the runtime takes them.
-pub fn container_resources(pod: &Pod, container: &Container, memory_capacity: i64) -> LinuxContainerResources {
+pub fn container_resources(
+    pod: &Pod,
+    container: &Container,
+    memory_capacity: i64,
+) -> LinuxContainerResources {
     let requests = container_requests(container);
     let limits = container_limits(container);
     let cpu_request = requests.get(resource::CPU).map(|a| a.milli_value());
@@ -159,7 +163,8 @@ pub fn oom_score_adjust(pod: &Pod, container: &Container, memory_capacity: i64) 
 }
 
 fn burstable_score(memory_request: i64, capacity: i64) -> i64 {
-    let score = 1000 - i64::try_from(1000 * i128::from(memory_request) / i128::from(capacity.max(1))).unwrap_or(1000);
+    let score =
+        1000 - i64::try_from(1000 * i128::from(memory_request) / i128::from(capacity.max(1))).unwrap_or(1000);
     score.clamp(1000 + GUARANTEED_OOM, BEST_EFFORT_OOM - 1)
 }
 
@@ -174,11 +179,15 @@ mod tests {
 
     #[test]
     fn a_pods_limits_follow_its_class() {
-        let full = json!({"requests": {"cpu": "500m", "memory": "1Mi"}, "limits": {"cpu": "500m", "memory": "1Mi"}});
+        let full =
+            json!({"requests": {"cpu": "500m", "memory": "1Mi"}, "limits": {"cpu": "500m", "memory": "1Mi"}});
         let some = json!({"requests": {"cpu": "250m"}, "limits": {"cpu": "1"}});
         let cases = [
             (json!({"containers": [{"name": "a"}]}), (Some(2), None, None)),
-            (json!({"containers": [{"name": "a", "resources": full}]}), (Some(512), Some(50_000), Some(1 << 20))),
+            (
+                json!({"containers": [{"name": "a", "resources": full}]}),
+                (Some(512), Some(50_000), Some(1 << 20)),
+            ),
             (json!({"containers": [{"name": "a", "resources": some}]}), (Some(256), Some(100_000), None)),
             (
                 json!({"containers": [{"name": "a", "resources": some}, {"name": "b"}]}),
@@ -206,7 +215,8 @@ mod tests {
 
     #[test]
     fn oom_scores_rank_the_classes() {
-        let guaranteed = json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Gi"}});
+        let guaranteed =
+            json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Gi"}});
         let cases = [
             (json!({}), 0, 1000),
             (guaranteed, 0, -997),
@@ -216,7 +226,8 @@ mod tests {
             (json!({}), CRITICAL_PRIORITY, -997),
         ];
         for (resources, priority, want) in cases {
-            let pod = pod(json!({"priority": priority, "containers": [{"name": "a", "resources": resources}]}));
+            let pod =
+                pod(json!({"priority": priority, "containers": [{"name": "a", "resources": resources}]}));
             let container = &pod.spec.as_ref().expect("a spec").containers[0];
             assert_eq!(oom_score_adjust(&pod, container, 1 << 30), want, "{resources}");
         }

@@ -12,7 +12,7 @@ use component_helpers::qos::QosClass;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-pub use limits::{Limits, container_resources, oom_score_adjust, pod_limits, shares};
+pub use limits::{Limits, container_resources, pod_limits, shares};
 
 const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "memory", "pids", "io"];
 
@@ -47,10 +47,6 @@ impl Cgroups {
         let hierarchy = parse_mounts(&mounts)
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no cgroup hierarchy is mounted"))?;
         Ok(Self { hierarchy, root: root.trim_end_matches('/').to_owned() })
-    }
-
-    pub fn is_v2(&self) -> bool {
-        matches!(self.hierarchy, Hierarchy::Unified(_))
     }
 
     pub fn kubepods(&self) -> String {
@@ -121,11 +117,6 @@ impl Cgroups {
         Ok(())
     }
 
-    /// Whether a cgroup is there, in any hierarchy.
-    pub fn exists(&self, cgroup: &str) -> bool {
-        self.folders(cgroup).iter().any(|folder| folder.exists())
-    }
-
     /// Ends what still runs in a cgroup and removes it with all below it. Returns whether it is gone.
     pub fn remove(&self, cgroup: &str) -> bool {
         self.folders(cgroup).iter().all(|folder| remove_tree(folder))
@@ -181,7 +172,10 @@ fn parse_mounts(mounts: &str) -> Option<Hierarchy> {
             "cgroup2" => unified = unified.or(Some(PathBuf::from(point))),
             "cgroup" => {
                 for option in options.split(',') {
-                    if matches!(option, "cpu" | "cpuacct" | "cpuset" | "memory" | "pids" | "blkio" | "hugetlb") {
+                    if matches!(
+                        option,
+                        "cpu" | "cpuacct" | "cpuset" | "memory" | "pids" | "blkio" | "hugetlb"
+                    ) {
                         controllers.entry(option.to_owned()).or_insert_with(|| PathBuf::from(point));
                     }
                 }
@@ -232,8 +226,7 @@ mod tests {
     fn both_versions_are_written() {
         let folder = tempfile::tempdir().expect("a folder");
         let limits = Limits { shares: Some(512), quota: Some(50_000), memory: Some(1 << 20) };
-        let unified =
-            Cgroups { hierarchy: Hierarchy::Unified(folder.path().join("v2")), root: "/r".into() };
+        let unified = Cgroups { hierarchy: Hierarchy::Unified(folder.path().join("v2")), root: "/r".into() };
         fs::create_dir(folder.path().join("v2")).expect("a folder");
         unified.ensure(&unified.pod(QosClass::Burstable, "u"), &limits).expect("made");
         let pod = folder.path().join("v2/r/kubepods/burstable/podu");

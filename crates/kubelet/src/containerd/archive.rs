@@ -216,11 +216,11 @@ impl Reader {
                     return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it ends too early").into());
                 }
                 entries.insert(name, (offset, size));
-            } else if kind.is_symlink() || kind.is_hard_link() {
-                if let Some(target) = entry.link_name()? {
-                    let base = if kind.is_symlink() { Path::new(&name).parent() } else { None };
-                    links.insert(name.clone(), normalize(&base.unwrap_or(Path::new("")).join(target)));
-                }
+            } else if (kind.is_symlink() || kind.is_hard_link())
+                && let Some(target) = entry.link_name()?
+            {
+                let base = if kind.is_symlink() { Path::new(&name).parent() } else { None };
+                links.insert(name.clone(), normalize(&base.unwrap_or(Path::new("")).join(target)));
             }
         }
         Ok(Self { file, entries, links })
@@ -255,7 +255,8 @@ impl Reader {
 
     fn blob(&self, descriptor: &Descriptor) -> Result<Blob, ArchiveError> {
         let path = blob_path(&descriptor.digest);
-        let (offset, size) = self.find(&path).map_err(|_| ArchiveError::Missing(descriptor.digest.clone()))?;
+        let (offset, size) =
+            self.find(&path).map_err(|_| ArchiveError::Missing(descriptor.digest.clone()))?;
         if size != descriptor.size {
             let digest = descriptor.digest.clone();
             return Err(ArchiveError::Size { digest, actual: size, expected: descriptor.size });
@@ -472,7 +473,8 @@ mod tests {
 
     fn oci(name: Option<&str>, break_layer: bool) -> Vec<(String, Vec<u8>)> {
         let layer = b"layer".to_vec();
-        let config = json!({"rootfs": {"type": "layers", "diff_ids": [sha256(&layer)]}}).to_string().into_bytes();
+        let config =
+            json!({"rootfs": {"type": "layers", "diff_ids": [sha256(&layer)]}}).to_string().into_bytes();
         let manifest = json!({
             "schemaVersion": 2, "config": described(&config, OCI_CONFIG), "layers": [described(&layer, OCI_LAYER)],
         })
@@ -527,7 +529,8 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said() {
-        let text = |result: Result<Archive, ArchiveError>| result.err().map(|e| e.to_string()).unwrap_or_default();
+        let text =
+            |result: Result<Archive, ArchiveError>| result.err().map(|e| e.to_string()).unwrap_or_default();
         let missing = text(open(oci(None, true)));
         assert_eq!(missing, format!("{} is missing in it", sha256(b"layer")));
         let unknown = archive(&[("readme", b"x".to_vec())]);
@@ -546,7 +549,8 @@ mod tests {
 
     #[test]
     fn names_come_from_annotations_or_the_file() {
-        let named = |name: Option<&str>| open(oci(name, false)).expect("an archive").images[0].names[0].clone();
+        let named =
+            |name: Option<&str>| open(oci(name, false)).expect("an archive").images[0].names[0].clone();
         assert_eq!(named(Some("quay.io/a/b:c")), "quay.io/a/b:c");
         assert!(named(Some("v2")).ends_with(":v2"));
         assert!(named(None).starts_with("docker.io/library/"));

@@ -54,7 +54,8 @@ async fn forward(channel: Channel, to: &mpsc::Sender<Result<TaskEvent, Status>>)
         .iter()
         .map(|topic| format!("namespace==\"{NAMESPACE}\",topic==\"{topic}\""))
         .collect();
-    let mut stream = Client::from(channel).events().subscribe(SubscribeRequest { filters }).await?.into_inner();
+    let mut stream =
+        Client::from(channel).events().subscribe(SubscribeRequest { filters }).await?.into_inner();
     while let Some(envelope) = stream.message().await? {
         let event = envelope.event.and_then(|event| decode(&event.type_url, &event.value));
         if let Some(event) = event

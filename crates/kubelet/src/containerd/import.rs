@@ -91,7 +91,11 @@ impl Importer {
     }
 
     /// Imports an image; `archive` has the bytes that do not lie in memory. Returns whether anything was new.
-    pub async fn import(&self, image: &ArchivedImage, archive: Option<&Archive>) -> Result<bool, ImportError> {
+    pub async fn import(
+        &self,
+        image: &ArchivedImage,
+        archive: Option<&Archive>,
+    ) -> Result<bool, ImportError> {
         let mut new_names = Vec::new();
         for name in &image.names {
             if !self.has(name, &image.manifest.descriptor.digest).await {
@@ -123,7 +127,8 @@ impl Importer {
             image.config.descriptor.digest.clone(),
         )]);
         for (index, layer) in image.layers.iter().enumerate() {
-            on_manifest.insert(format!("containerd.io/gc.ref.content.l.{index}"), layer.descriptor.digest.clone());
+            on_manifest
+                .insert(format!("containerd.io/gc.ref.content.l.{index}"), layer.descriptor.digest.clone());
         }
         self.upload(&image.manifest, archive, on_manifest).await?;
         for name in new_names {
@@ -184,8 +189,7 @@ impl Importer {
         digest: &str,
     ) -> Result<(), ImportError> {
         let request = self.request(ReceiverStream::new(receiver));
-        let mut answers =
-            self.client.content().write(request).await.map_err(refused(digest))?.into_inner();
+        let mut answers = self.client.content().write(request).await.map_err(refused(digest))?.into_inner();
         while answers.message().await.map_err(refused(digest))?.is_some() {}
         Ok(())
     }
@@ -231,7 +235,11 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn send(self, mut reader: Box<dyn Read + Send>, to: &mpsc::Sender<api::WriteContentRequest>) -> std::io::Result<()> {
+    fn send(
+        self,
+        mut reader: Box<dyn Read + Send>,
+        to: &mpsc::Sender<api::WriteContentRequest>,
+    ) -> std::io::Result<()> {
         let mut offset = 0;
         loop {
             let mut data = Vec::new();
@@ -292,7 +300,10 @@ mod tests {
         let chain = chain_ids(&ids);
         assert_eq!(chain[0], "sha256:a");
         let want = Sha256::digest(b"sha256:a sha256:b");
-        assert_eq!(chain[1], format!("sha256:{}", want.iter().map(|b| format!("{b:02x}")).collect::<String>()));
+        assert_eq!(
+            chain[1],
+            format!("sha256:{}", want.iter().map(|b| format!("{b:02x}")).collect::<String>())
+        );
         assert!(chain_ids(&[]).is_empty());
     }
 }

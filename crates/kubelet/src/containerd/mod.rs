@@ -38,13 +38,17 @@ const CAP_SYS_RESOURCE: u32 = 24;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerdError {
-    #[error("{0} is not installed: install it (Debian: apt-get install containerd runc containernetworking-plugins) or pass --container-runtime-endpoint")]
+    #[error(
+        "{0} is not installed: install it (Debian: apt-get install containerd runc containernetworking-plugins) or pass --container-runtime-endpoint"
+    )]
     NotInstalled(&'static str),
     #[error("containerd {found} at {path} is too old: 1.6 or newer is needed")]
     TooOld { found: String, path: PathBuf },
     #[error("cannot tell the version of {0}: {1}")]
     Version(PathBuf, String),
-    #[error("the data directory's path is too long for a unix socket ({0} has more than {MAX_SOCKET_PATH} characters): choose a shorter --data-dir")]
+    #[error(
+        "the data directory's path is too long for a unix socket ({0} has more than {MAX_SOCKET_PATH} characters): choose a shorter --data-dir"
+    )]
     PathTooLong(PathBuf),
     #[error("cannot write {0}: {1}")]
     Write(PathBuf, io::Error),
@@ -145,7 +149,10 @@ impl Containerd {
         UnixStream::connect(self.layout.socket()).await.is_ok()
     }
 
-    async fn wait_until_ready(&self, mut child: Option<tokio::process::Child>) -> Result<(), ContainerdError> {
+    async fn wait_until_ready(
+        &self,
+        mut child: Option<tokio::process::Child>,
+    ) -> Result<(), ContainerdError> {
         let deadline = Instant::now() + START_DEADLINE;
         loop {
             if self.accepts().await && self.serves_cri().await {
@@ -159,7 +166,10 @@ impl Containerd {
             if ended {
                 let log = self.layout.log();
                 let tail = files::read_tail(&log, 2000).unwrap_or_default();
-                return Err(ContainerdError::Ended { log, tail: String::from_utf8_lossy(&tail).into_owned() });
+                return Err(ContainerdError::Ended {
+                    log,
+                    tail: String::from_utf8_lossy(&tail).into_owned(),
+                });
             }
             if Instant::now() > deadline {
                 return Err(ContainerdError::Silent(self.layout.log()));
@@ -199,7 +209,8 @@ impl Containerd {
         // The number may have gone to another process since.
         let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
         let config = self.layout.config();
-        let ours = command.split(|b| *b == 0).any(|argument| argument == config.as_os_str().as_encoded_bytes());
+        let ours =
+            command.split(|b| *b == 0).any(|argument| argument == config.as_os_str().as_encoded_bytes());
         ours.then_some(pid)
     }
 
@@ -265,7 +276,9 @@ fn parse_version(text: &str) -> Option<(u32, u32)> {
 pub fn has_capability(number: u32) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).is_some_and(|set| set >> number & 1 == 1)
+    effective
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .is_some_and(|set| set >> number & 1 == 1)
 }
 
 #[cfg(test)]
@@ -274,7 +287,8 @@ mod tests {
 
     #[test]
     fn versions_are_compared_by_their_numbers() {
-        let cases = [("1.6.20~ds1", true), ("v2.1.0", true), ("1.7.0-rc.1", true), ("1.5.13", false), ("", false)];
+        let cases =
+            [("1.6.20~ds1", true), ("v2.1.0", true), ("1.7.0-rc.1", true), ("1.5.13", false), ("", false)];
         for (text, fits) in cases {
             assert_eq!(parse_version(text).is_some_and(|v| v >= OLDEST), fits, "{text}");
         }

@@ -84,7 +84,9 @@ impl Archives {
                 continue;
             }
             match import(self.channel.clone(), &path).await {
-                Ok(names) => tracing::info!(archive = %path.display(), images = %names.join(", "), "imported images"),
+                Ok(names) => {
+                    tracing::info!(archive = %path.display(), images = %names.join(", "), "imported images")
+                }
                 Err(ArchiveImportError::Import(ImportError::Containerd { what, status }))
                     if status.code() == tonic::Code::Unavailable =>
                 {

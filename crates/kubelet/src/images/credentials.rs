@@ -38,7 +38,9 @@ impl Keyring {
     pub fn from_secrets(secrets: &[Arc<Secret>]) -> Self {
         let mut keyring = Self::default();
         for secret in secrets {
-            let data = |key: &str| secret.data.as_ref().and_then(|data| data.get(key)).map(|bytes| bytes.0.as_slice());
+            let data = |key: &str| {
+                secret.data.as_ref().and_then(|data| data.get(key)).map(|bytes| bytes.0.as_slice())
+            };
             if let Some(bytes) = data(".dockerconfigjson")
                 && let Ok(config) = serde_json::from_slice::<DockerConfig>(bytes)
             {
@@ -76,7 +78,11 @@ impl Keyring {
 
     /// Credentials for `registry/path`.
     pub fn lookup(&self, repository: &str) -> Vec<AuthConfig> {
-        self.entries.iter().filter(|(pattern, _)| matches(pattern, repository)).map(|(_, auth)| auth.clone()).collect()
+        self.entries
+            .iter()
+            .filter(|(pattern, _)| matches(pattern, repository))
+            .map(|(_, auth)| auth.clone())
+            .collect()
     }
 }
 
@@ -103,9 +109,9 @@ fn matches(pattern: &str, repository: &str) -> bool {
 fn glob(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
-        Some((before, after)) => {
-            text.strip_prefix(before).is_some_and(|rest| (0..=rest.len()).any(|at| rest.is_char_boundary(at) && glob(after, &rest[at..])))
-        }
+        Some((before, after)) => text.strip_prefix(before).is_some_and(|rest| {
+            (0..=rest.len()).any(|at| rest.is_char_boundary(at) && glob(after, &rest[at..]))
+        }),
     }
 }
 
@@ -136,7 +142,10 @@ mod tests {
         assert_eq!(users("x.example.com/app"), ["any"]);
         assert_eq!(users("localhost:5000/app"), ["local"]);
         assert!(users("example.com/app").is_empty() && users("a.b.example.com/app").is_empty());
-        let old = Keyring::from_secrets(&[secret(".dockercfg", &json!({"q.io": {"username": "u", "password": "p"}}))]);
+        let old = Keyring::from_secrets(&[secret(
+            ".dockercfg",
+            &json!({"q.io": {"username": "u", "password": "p"}}),
+        )]);
         assert_eq!(old.lookup("q.io/x").len(), 1);
         assert!(Keyring::from_secrets(&[secret(".dockercfg", &json!("x"))]).lookup("q.io/x").is_empty());
     }

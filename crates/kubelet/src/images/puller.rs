@@ -67,7 +67,9 @@ impl Puller {
         let reference = match with_default_tag(image) {
             Ok(reference) => reference,
             Err(problem) => {
-                let message = format!("Failed to apply default image tag {image:?}: couldn't parse image name {image:?}: {problem}");
+                let message = format!(
+                    "Failed to apply default image tag {image:?}: couldn't parse image name {image:?}: {problem}"
+                );
                 tell(true, "InspectFailed", message.clone());
                 return Err(error("InvalidImageName", message));
             }
@@ -90,7 +92,9 @@ impl Puller {
                 tell(
                     false,
                     "Pulled",
-                    format!("Container image {image:?} already present on machine and can be accessed by the pod"),
+                    format!(
+                        "Container image {image:?} already present on machine and can be accessed by the pod"
+                    ),
                 );
                 return Ok(present);
             }
@@ -124,7 +128,9 @@ impl Puller {
                 tell(
                     false,
                     "Pulled",
-                    format!("Successfully pulled image {image:?} in {took} ({waited} including waiting). Image size: {size} bytes."),
+                    format!(
+                        "Successfully pulled image {image:?} in {took} ({waited} including waiting). Image size: {size} bytes."
+                    ),
                 );
                 self.back_off.lock().reset(&key);
                 self.failed.lock().remove(&key);
@@ -201,7 +207,15 @@ mod tests {
 
     #[test]
     fn durations_read_as_gos() {
-        let cases = [(0, "0s"), (12, "12ms"), (1234, "1.234s"), (1500, "1.5s"), (10_000, "10s"), (62_500, "1m2.5s"), (3_600_000, "1h0m0s")];
+        let cases = [
+            (0, "0s"),
+            (12, "12ms"),
+            (1234, "1.234s"),
+            (1500, "1.5s"),
+            (10_000, "10s"),
+            (62_500, "1m2.5s"),
+            (3_600_000, "1h0m0s"),
+        ];
         for (millis, want) in cases {
             assert_eq!(go_duration(Duration::from_millis(millis)), want);
         }

@@ -192,7 +192,10 @@ mod tests {
             assert_eq!(Reference::parse(name).map(|r| r.canonical()), Ok(want.to_owned()), "{name}");
         }
         let digest = format!("busybox@{DIGEST}");
-        assert_eq!(Reference::parse(&digest).map(|r| r.canonical()), Ok(format!("docker.io/library/{digest}")));
+        assert_eq!(
+            Reference::parse(&digest).map(|r| r.canonical()),
+            Ok(format!("docker.io/library/{digest}"))
+        );
     }
 
     #[test]

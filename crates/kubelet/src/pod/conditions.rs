@@ -90,7 +90,8 @@ fn ready(pod: &Pod, containers: &PodCondition, present: &[PodCondition]) -> PodC
     for gate in spec::spec(pod).readiness_gates.iter().flatten() {
         let kind = &gate.condition_type;
         match present.iter().find(|c| c.type_ == *kind) {
-            None => messages.push(format!("corresponding condition of pod readiness gate {kind:?} does not exist.")),
+            None => messages
+                .push(format!("corresponding condition of pod readiness gate {kind:?} does not exist.")),
             Some(c) if c.status != "True" => messages
                 .push(format!("the status of pod readiness gate {kind:?} is not \"True\", but {}", c.status)),
             Some(_) => {}
@@ -140,7 +141,12 @@ fn initialized(pod: &Pod, statuses: &[ContainerStatus], phase: &str) -> PodCondi
 
 /// All conditions of a pod: those of others as they are, then the kubelet's own. `statuses` are those of init and
 /// main containers together.
-pub fn conditions(pod: &Pod, state: &PodState, statuses: &[ContainerStatus], phase: &str) -> Vec<PodCondition> {
+pub fn conditions(
+    pod: &Pod,
+    state: &PodState,
+    statuses: &[ContainerStatus],
+    phase: &str,
+) -> Vec<PodCondition> {
     let old = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
     let mut all: Vec<PodCondition> = old.filter(|c| !is_kubelets(&c.type_)).cloned().collect();
     let (new_sandbox_needed, _, _) = sandbox_changed(pod, state);
@@ -203,9 +209,16 @@ mod tests {
         );
         assert_eq!(
             shown(spec.clone(), all.clone(), "Succeeded")[2..5],
-            ["Initialized=True PodCompleted", "Ready=False PodCompleted", "ContainersReady=False PodCompleted"]
+            [
+                "Initialized=True PodCompleted",
+                "Ready=False PodCompleted",
+                "ContainersReady=False PodCompleted"
+            ]
         );
-        assert_eq!(shown(spec, all, "Failed")[3..5], ["Ready=False PodFailed", "ContainersReady=False PodFailed"]);
+        assert_eq!(
+            shown(spec, all, "Failed")[3..5],
+            ["Ready=False PodFailed", "ContainersReady=False PodFailed"]
+        );
         let gated = json!({"containers": [], "readinessGates": [
             {"conditionType": "example.com/gate"}, {"conditionType": "none"}]});
         assert_eq!(

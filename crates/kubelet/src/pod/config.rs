@@ -15,7 +15,13 @@ use crate::pod::{hosts, security, spec};
 use crate::runtime::{Image, labels};
 
 /// The sandbox of a pod.
-pub fn sandbox_config(pod: &Pod, attempt: u32, config: &Config, cgroups: &Cgroups, host_dns: &HostDns) -> api::PodSandboxConfig {
+pub fn sandbox_config(
+    pod: &Pod,
+    attempt: u32,
+    config: &Config,
+    cgroups: &Cgroups,
+    host_dns: &HostDns,
+) -> api::PodSandboxConfig {
     let pod_spec = spec::spec(pod);
     let (namespace, name, uid) = (spec::namespace(pod), spec::name(pod), spec::uid(pod));
     let hostname = if spec::host_network(pod_spec) {
@@ -148,7 +154,7 @@ pub fn container_config(inputs: ContainerInputs<'_>) -> api::ContainerConfig {
         command,
         args,
         working_dir: container.working_dir.clone().unwrap_or_default(),
-        envs: environment.into_iter().map(|(key, value)| api::KeyValue { key, value: value.into() }).collect(),
+        envs: environment.into_iter().map(|(key, value)| api::KeyValue { key, value }).collect(),
         mounts,
         labels: container_labels,
         annotations: container_annotations(pod, container, restart_count),

@@ -29,7 +29,9 @@ impl HostDns {
                 Some("nameserver") => dns.servers.extend(words.next().map(str::to_owned)),
                 // the last one counts; the root domain is written without a name
                 Some("search") => {
-                    dns.searches = words.map(|w| if w == "." { w } else { w.trim_end_matches('.') }.to_owned()).collect();
+                    dns.searches = words
+                        .map(|w| if w == "." { w } else { w.trim_end_matches('.') }.to_owned())
+                        .collect();
                 }
                 Some("options") => dns.options = words.map(str::to_owned).collect(),
                 _ => {}
@@ -96,7 +98,11 @@ pub fn dns_config(pod: &Pod, cluster: &[IpAddr], domain: &str, host: &HostDns) -
             options: vec![NDOTS.to_owned()],
         }
     } else {
-        DnsConfig { servers: host.servers.clone(), searches: host.searches.clone(), options: host.options.clone() }
+        DnsConfig {
+            servers: host.servers.clone(),
+            searches: host.searches.clone(),
+            options: host.options.clone(),
+        }
     };
     if let Some(custom) = &pod_spec.dns_config {
         merge_custom(&mut dns, custom);
@@ -115,11 +121,15 @@ mod tests {
     use serde_json::{Value, json};
 
     fn check(spec: Value, want: &str) {
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "ns"}, "spec": spec}))
-            .expect("a pod");
-        let host = HostDns::parse("# x\nnameserver 1.1.1.1\nnameserver 9.9.9.9\nsearch old\nsearch corp. .\noptions rotate\n");
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "ns"}, "spec": spec}))
+                .expect("a pod");
+        let host = HostDns::parse(
+            "# x\nnameserver 1.1.1.1\nnameserver 9.9.9.9\nsearch old\nsearch corp. .\noptions rotate\n",
+        );
         let dns = dns_config(&pod, &[[10, 96, 0, 10].into()], "cluster.local", &host);
-        let shown = format!("{} | {} | {}", dns.servers.join(" "), dns.searches.join(" "), dns.options.join(" "));
+        let shown =
+            format!("{} | {} | {}", dns.servers.join(" "), dns.searches.join(" "), dns.options.join(" "));
         assert_eq!(shown, want, "{spec}");
     }
 
@@ -129,9 +139,15 @@ mod tests {
         let node = "1.1.1.1 9.9.9.9 | corp . | rotate";
         check(json!({"containers": []}), cluster);
         check(json!({"containers": [], "dnsPolicy": "ClusterFirst", "hostNetwork": true}), node);
-        check(json!({"containers": [], "dnsPolicy": "ClusterFirstWithHostNet", "hostNetwork": true}), cluster);
+        check(
+            json!({"containers": [], "dnsPolicy": "ClusterFirstWithHostNet", "hostNetwork": true}),
+            cluster,
+        );
         check(json!({"containers": [], "dnsPolicy": "Default"}), node);
-        check(json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {"nameservers": ["8.8.8.8"]}}), "8.8.8.8 |  | ");
+        check(
+            json!({"containers": [], "dnsPolicy": "None", "dnsConfig": {"nameservers": ["8.8.8.8"]}}),
+            "8.8.8.8 |  | ",
+        );
         check(
             json!({"containers": [], "dnsPolicy": "Default", "dnsConfig": {
                 "nameservers": ["1.1.1.1", "2.2.2.2", "3.3.3.3"], "searches": ["mine"],

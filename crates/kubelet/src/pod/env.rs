@@ -52,7 +52,11 @@ fn not_found(kind: &str, name: &str) -> String {
     format!("{kind} {name:?} not found")
 }
 
-pub fn environment(pod: &Pod, container: &Container, from: &Sources) -> Result<Vec<(String, String)>, String> {
+pub fn environment(
+    pod: &Pod,
+    container: &Container,
+    from: &Sources,
+) -> Result<Vec<(String, String)>, String> {
     let mut variables = Variables::default();
     for source in container.env_from.iter().flatten() {
         let prefix = source.prefix.as_deref().unwrap_or_default();
@@ -263,10 +267,16 @@ mod tests {
             Err("couldn't find key x in ConfigMap ns/m"),
         );
         check(of(json!({"configMapKeyRef": {"name": "m", "key": "x", "optional": true}})), Ok("OWN=service"));
-        check(of(json!({"configMapKeyRef": {"name": "gone", "key": "k"}})), Err("configmap \"gone\" not found"));
+        check(
+            of(json!({"configMapKeyRef": {"name": "gone", "key": "k"}})),
+            Err("configmap \"gone\" not found"),
+        );
         check(of(json!({"secretKeyRef": {"name": "s", "key": "s"}})), Ok("A=secret OWN=service"));
         check(of(json!({"secretKeyRef": {"name": "t", "key": "s"}})), Err("secret \"t\" not found"));
-        check(json!({"name": "c", "envFrom": [{"secretRef": {"name": "t", "optional": true}}]}), Ok("OWN=service"));
+        check(
+            json!({"name": "c", "envFrom": [{"secretRef": {"name": "t", "optional": true}}]}),
+            Ok("OWN=service"),
+        );
     }
 
     #[test]

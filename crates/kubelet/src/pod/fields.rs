@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use component_helpers::amount::Amount;
-use component_helpers::resource::{CPU, EPHEMERAL_STORAGE, MEMORY, ResourceList, container_limits, container_requests};
+use component_helpers::resource::{
+    CPU, EPHEMERAL_STORAGE, MEMORY, ResourceList, container_limits, container_requests,
+};
 use k8s_openapi::api::core::v1::{Container, ObjectFieldSelector, Pod, ResourceFieldSelector};
 
 use crate::pod::spec;
@@ -57,7 +59,11 @@ fn subscript<'a>(path: &'a str, map: &str) -> Option<&'a str> {
     path.strip_prefix(map)?.strip_prefix("['")?.strip_suffix("']")
 }
 
-pub fn field_value(selector: &ObjectFieldSelector, pod: &Pod, around: &Surroundings) -> Result<String, String> {
+pub fn field_value(
+    selector: &ObjectFieldSelector,
+    pod: &Pod,
+    around: &Surroundings,
+) -> Result<String, String> {
     let metadata = &pod.metadata;
     let pod_spec = spec::spec(pod);
     let path = selector.field_path.as_str();
@@ -136,7 +142,9 @@ mod tests {
         Surroundings {
             host_ip: "10.0.0.1".into(),
             pod_ips: vec!["10.1.0.2".into(), "fd00::2".into()],
-            allocatable: [(CPU, Amount::from_units(2)), (MEMORY, Amount::from_units(1 << 30))].into_iter().collect(),
+            allocatable: [(CPU, Amount::from_units(2)), (MEMORY, Amount::from_units(1 << 30))]
+                .into_iter()
+                .collect(),
         }
     }
 
@@ -176,9 +184,14 @@ mod tests {
         let own = &pod.spec.as_ref().expect("a spec").containers[0];
         for (selector, want) in cases {
             let parsed = serde_json::from_value(selector.clone()).expect("a selector");
-            assert_eq!(resource_value(&parsed, &pod, Some(own), &around()), Ok(want.to_owned()), "{selector}");
+            assert_eq!(
+                resource_value(&parsed, &pod, Some(own), &around()),
+                Ok(want.to_owned()),
+                "{selector}"
+            );
         }
-        let missing = serde_json::from_value(json!({"resource": "limits.cpu", "containerName": "x"})).expect("ok");
+        let missing =
+            serde_json::from_value(json!({"resource": "limits.cpu", "containerName": "x"})).expect("ok");
         assert_eq!(resource_value(&missing, &pod, None, &around()), Err("container x not found".into()));
     }
 }

@@ -23,7 +23,10 @@ pub async fn run(
     if let Some(exec) = &hook.exec {
         let command = exec.command.clone().unwrap_or_default();
         let failed = |error: String, output: &str| {
-            format!("Exec lifecycle hook ([{}]) {whose} failed - error: {error}, message: {output:?}", command.join(" "))
+            format!(
+                "Exec lifecycle hook ([{}]) {whose} failed - error: {error}, message: {output:?}",
+                command.join(" ")
+            )
         };
         return match runtime.exec_sync(id, command.clone(), limit).await {
             Ok(result) if result.exit_code == 0 => Ok(()),

@@ -73,7 +73,8 @@ mod tests {
     use serde_json::{Value, json};
 
     fn pod(name: &str, spec: Value) -> Pod {
-        serde_json::from_value(json!({"metadata": {"name": name, "namespace": "ns"}, "spec": spec})).expect("a pod")
+        serde_json::from_value(json!({"metadata": {"name": name, "namespace": "ns"}, "spec": spec}))
+            .expect("a pod")
     }
 
     #[test]
@@ -82,7 +83,9 @@ mod tests {
             "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["a", "b"]}]});
         let ips = ["10.1.0.2".to_owned(), "fd00::2".to_owned()];
         insta::assert_snapshot!(managed(&pod("p", spec.clone()), &ips, "cluster.local"));
-        assert!(managed(&pod("p", json!({"containers": []})), &ips, "x").ends_with("10.1.0.2\tp\nfd00::2\tp\n"));
+        assert!(
+            managed(&pod("p", json!({"containers": []})), &ips, "x").ends_with("10.1.0.2\tp\nfd00::2\tp\n")
+        );
         assert_eq!(
             of_node(&pod("p", spec), "127.0.0.1 me\n"),
             "# Kubernetes-managed hosts file (host network).\n127.0.0.1 me\n\n\

@@ -11,9 +11,13 @@ use crate::pod::spec;
 enum Seen {
     Nothing,
     Waiting,
-    Running { started: bool },
+    Running {
+        started: bool,
+    },
     /// It ended; a container that waits for its restart counts by its last end.
-    Ended { exit_code: i32 },
+    Ended {
+        exit_code: i32,
+    },
 }
 
 fn see(container: &Container, statuses: &[ContainerStatus]) -> Seen {
@@ -199,9 +203,10 @@ mod tests {
 
     #[test]
     fn a_terminal_pod_has_an_end() {
-        let pod: Pod =
-            serde_json::from_value(json!({"spec": {"restartPolicy": "Always", "containers": [{"name": "a"}]}}))
-                .expect("a pod");
+        let pod: Pod = serde_json::from_value(
+            json!({"spec": {"restartPolicy": "Always", "containers": [{"name": "a"}]}}),
+        )
+        .expect("a pod");
         assert_eq!(phase(&pod, &[status("a=end:0")], true, true), "Succeeded");
         assert_eq!(phase(&pod, &[status("a=end:137")], true, true), "Failed");
     }

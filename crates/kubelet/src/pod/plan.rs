@@ -79,8 +79,7 @@ pub fn sandbox_changed(pod: &Pod, state: &PodState) -> (bool, u32, Option<String
 pub fn plan(pod: &Pod, state: &PodState, probes: &dyn ProbeView) -> Plan {
     let pod_spec = spec::spec(pod);
     let (create, attempt, sandbox_id) = sandbox_changed(pod, state);
-    let mut plan =
-        Plan { kill_pod: create, create_sandbox: create, sandbox_id, attempt, ..Plan::default() };
+    let mut plan = Plan { kill_pod: create, create_sandbox: create, sandbox_id, attempt, ..Plan::default() };
     if create {
         plan_new_sandbox(pod, state, &mut plan);
         return plan;
@@ -346,11 +345,8 @@ mod tests {
             };
             let exit_code = parts.next().map_or(0, |code| code.parse().expect("a code"));
             let image = if name.starts_with("old") { "other" } else { "img" };
-            let container = Container {
-                name: name.into(),
-                image: Some(image.into()),
-                ..Container::default()
-            };
+            let container =
+                Container { name: name.into(), image: Some(image.into()), ..Container::default() };
             runtime::Container {
                 id: name.into(),
                 name: name.into(),
@@ -428,7 +424,11 @@ mod tests {
         check(&on_failure, &state(Some(false), &["a:exited:0"]), "kill-pod");
         check(&on_failure, &state(Some(false), &["a:exited:2"]), "kill-pod; sandbox#1; start [0]");
         let with_init = json!({"containers": containers(&["a"]), "initContainers": containers(&["i"])});
-        check(&with_init, &state(Some(false), &["a:exited:1", "i:exited:0"]), "kill-pod; sandbox#1; init [0]");
+        check(
+            &with_init,
+            &state(Some(false), &["a:exited:1", "i:exited:0"]),
+            "kill-pod; sandbox#1; init [0]",
+        );
         let mut no_ip = state(Some(true), &["a:running"]);
         no_ip.sandboxes[0].ips.clear();
         check(&always, &no_ip, "kill-pod; sandbox#1; start [0]");

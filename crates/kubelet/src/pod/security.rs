@@ -251,7 +251,10 @@ mod tests {
         assert_eq!(made.seccomp.map(|s| s.localhost_ref), Some("/seccomp/a.json".into()));
         assert!(sandbox_context(&pod).privileged);
         let capabilities = made.capabilities.expect("capabilities");
-        assert_eq!((capabilities.add_capabilities, capabilities.drop_capabilities), (vec!["NET_ADMIN".into()], vec!["ALL".into()]));
+        assert_eq!(
+            (capabilities.add_capabilities, capabilities.drop_capabilities),
+            (vec!["NET_ADMIN".into()], vec!["ALL".into()])
+        );
     }
 
     #[test]

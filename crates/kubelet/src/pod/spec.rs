@@ -88,8 +88,7 @@ pub fn as_container(from: &EphemeralContainer) -> Container {
 /// A container of any kind by its name.
 pub fn find_container(spec: &PodSpec, name: &str) -> Option<Container> {
     let ordinary = component_helpers::pod::all_containers(spec).find(|c| c.name == name).cloned();
-    ordinary
-        .or_else(|| spec.ephemeral_containers.iter().flatten().find(|c| c.name == name).map(as_container))
+    ordinary.or_else(|| spec.ephemeral_containers.iter().flatten().find(|c| c.name == name).map(as_container))
 }
 
 /// Where events about a container point: `spec.containers{name}`.
@@ -112,6 +111,7 @@ pub fn hash(container: &Container) -> String {
         "image": container.image.as_deref().unwrap_or_default(), "name": container.name,
     })
     .to_string();
-    let hash = text.bytes().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash =
+        text.bytes().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     format!("{hash:x}")
 }

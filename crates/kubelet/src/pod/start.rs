@@ -49,12 +49,19 @@ pub struct Start<'a> {
 
 impl Start<'_> {
     /// Starts a container; `ephemeral` is its definition when it is an ephemeral one. Returns its id.
-    pub async fn run(&self, container: &Container, ephemeral: Option<&EphemeralContainer>) -> Result<String, StartError> {
+    pub async fn run(
+        &self,
+        container: &Container,
+        ephemeral: Option<&EphemeralContainer>,
+    ) -> Result<String, StartError> {
         let result = self.try_run(container, ephemeral).await;
         if let Err(error) = &result {
             tracing::debug!(
-                pod = spec::format(self.pod), container = container.name, reason = error.reason,
-                message = error.message, "a container did not start"
+                pod = spec::format(self.pod),
+                container = container.name,
+                reason = error.reason,
+                message = error.message,
+                "a container did not start"
             );
         }
         result
@@ -65,7 +72,11 @@ impl Start<'_> {
         self.shared.recorder.warning(&about, "Failed", format!("Error: {message}"));
     }
 
-    async fn try_run(&self, container: &Container, ephemeral: Option<&EphemeralContainer>) -> Result<String, StartError> {
+    async fn try_run(
+        &self,
+        container: &Container,
+        ephemeral: Option<&EphemeralContainer>,
+    ) -> Result<String, StartError> {
         let Self { shared, pod, state, .. } = self;
         let image = self.image(container).await?;
         let restart_count = match state.container(&container.name) {
@@ -77,20 +88,24 @@ impl Start<'_> {
             self.failed(container, &message);
             StartError::new("CreateContainerConfigError", message)
         };
-        let target = match ephemeral.and_then(|e| e.target_container_name.as_deref()).filter(|t| !t.is_empty()) {
-            None => None,
-            Some(name) => Some(
-                state
-                    .container(name)
-                    .map(|c| c.id.as_str())
-                    .ok_or_else(|| config_error(format!("unable to find target container {name}")))?,
-            ),
-        };
+        let target =
+            match ephemeral.and_then(|e| e.target_container_name.as_deref()).filter(|t| !t.is_empty()) {
+                None => None,
+                Some(name) => Some(
+                    state
+                        .container(name)
+                        .map(|c| c.id.as_str())
+                        .ok_or_else(|| config_error(format!("unable to find target container {name}")))?,
+                ),
+            };
         security::verify_run_as_non_root(pod, container, &image).map_err(config_error)?;
         let environment = self.environment(container).await.map_err(config_error)?;
         let mounts = self.mounts(container, &environment).map_err(config_error)?;
         fs::create_dir_all(self.log_folder(container)).map_err(|error| {
-            config_error(format!("create container log directory for container {} failed: {error}", container.name))
+            config_error(format!(
+                "create container log directory for container {} failed: {error}",
+                container.name
+            ))
         })?;
         let seccomp_root = shared.paths.seccomp();
         let config = container_config(ContainerInputs {
@@ -105,7 +120,8 @@ impl Start<'_> {
             seccomp_root: &seccomp_root,
         });
         let about = shared.about_container(pod, &container.name);
-        let created = shared.runtime.create_container(self.sandbox_id, config, self.sandbox_config.clone()).await;
+        let created =
+            shared.runtime.create_container(self.sandbox_id, config, self.sandbox_config.clone()).await;
         let id = created.map_err(|error| {
             let message = bare(&error.message).to_owned();
             self.failed(container, &message);
@@ -124,7 +140,8 @@ impl Start<'_> {
     }
 
     fn log_folder(&self, container: &Container) -> std::path::PathBuf {
-        let logs = self.shared.paths.pod_logs(spec::namespace(self.pod), spec::name(self.pod), spec::uid(self.pod));
+        let logs =
+            self.shared.paths.pod_logs(spec::namespace(self.pod), spec::name(self.pod), spec::uid(self.pod));
         logs.join(&container.name)
     }
 
@@ -141,7 +158,9 @@ impl Start<'_> {
         let mut secrets = Vec::new();
         for reference in spec::spec(pod).image_pull_secrets.iter().flatten().filter(|r| !r.name.is_empty()) {
             // a missing one is not fatal: the image may be public
-            if let Ok(Some(secret)) = shared.secrets.get(spec::uid(pod), spec::namespace(pod), &reference.name).await {
+            if let Ok(Some(secret)) =
+                shared.secrets.get(spec::uid(pod), spec::namespace(pod), &reference.name).await
+            {
                 secrets.push(secret);
             }
         }
@@ -183,22 +202,35 @@ impl Start<'_> {
         env::environment(pod, container, &sources)
     }
 
-    fn mounts(&self, container: &Container, environment: &[(String, String)]) -> Result<Vec<k8s_cri::v1::Mount>, String> {
+    fn mounts(
+        &self,
+        container: &Container,
+        environment: &[(String, String)],
+    ) -> Result<Vec<k8s_cri::v1::Mount>, String> {
         let Self { shared, pod, .. } = self;
         let text = |error: std::io::Error| error.to_string();
         let mut mounts =
             container_mounts::volume_mounts(pod, container, self.volumes, environment, &shared.paths)?;
         let domain = &shared.config.cluster_domain;
-        mounts.extend(container_mounts::hosts_mount(pod, container, self.pod_ips, domain, &shared.paths).map_err(text)?);
-        mounts.extend(container_mounts::termination_message_mount(pod, container, &shared.paths).map_err(text)?);
+        mounts.extend(
+            container_mounts::hosts_mount(pod, container, self.pod_ips, domain, &shared.paths)
+                .map_err(text)?,
+        );
+        mounts.extend(
+            container_mounts::termination_message_mount(pod, container, &shared.paths).map_err(text)?,
+        );
         Ok(mounts)
     }
 
     async fn post_start(&self, container: &Container, id: &str) -> Result<(), StartError> {
         let Self { shared, pod, .. } = self;
-        let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) else { return Ok(()) };
+        let Some(hook) = container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) else {
+            return Ok(());
+        };
         let ip = self.pod_ips.first().map_or("", String::as_str);
-        let Err(message) = hooks::run(hook, pod, container, id, ip, shared.runtime.as_ref(), HOOK_LIMIT).await else {
+        let Err(message) =
+            hooks::run(hook, pod, container, id, ip, shared.runtime.as_ref(), HOOK_LIMIT).await
+        else {
             return Ok(());
         };
         let about = shared.about_container(pod, &container.name);

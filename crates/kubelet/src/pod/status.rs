@@ -52,12 +52,14 @@ pub fn generate(inputs: &Inputs<'_>) -> PodStatus {
     let init = spec::init_containers(pod_spec);
     let none = Vec::new();
     let mut container_statuses =
-        Convert::new(inputs, &pod_spec.containers, old.container_statuses.as_ref().unwrap_or(&none), false).run();
+        Convert::new(inputs, &pod_spec.containers, old.container_statuses.as_ref().unwrap_or(&none), false)
+            .run();
     let mut init_statuses =
         Convert::new(inputs, init, old.init_container_statuses.as_ref().unwrap_or(&none), true).run();
     let ephemeral = spec::ephemeral_containers(pod_spec);
     let ephemeral_statuses =
-        Convert::new(inputs, &ephemeral, old.ephemeral_container_statuses.as_ref().unwrap_or(&none), false).run();
+        Convert::new(inputs, &ephemeral, old.ephemeral_container_statuses.as_ref().unwrap_or(&none), false)
+            .run();
     container_statuses.sort_by(|a, b| a.name.cmp(&b.name));
 
     let started = any_main_started_in_sandbox(pod, state);
@@ -95,8 +97,13 @@ pub fn generate(inputs: &Inputs<'_>) -> PodStatus {
         status.reason = kept(&old.reason, api.map(|s| &s.reason));
         status.message = kept(&old.message, api.map(|s| &s.message));
     }
-    let both: Vec<ContainerStatus> =
-        status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten()).cloned().collect();
+    let both: Vec<ContainerStatus> = status
+        .init_container_statuses
+        .iter()
+        .flatten()
+        .chain(status.container_statuses.iter().flatten())
+        .cloned()
+        .collect();
     status.conditions = Some(conditions(pod, state, &both, now));
     set_addresses(inputs, &mut status);
     status
@@ -147,10 +154,12 @@ fn apply_probes(inputs: &Inputs<'_>, main: &mut [ContainerStatus], init: &mut [C
     };
     main.iter_mut().for_each(judge);
     for status in init {
-        let sidecar = spec::init_containers(pod_spec).iter().any(|c| c.name == status.name && is_restartable_init(c));
+        let sidecar =
+            spec::init_containers(pod_spec).iter().any(|c| c.name == status.name && is_restartable_init(c));
         judge(status);
         if !sidecar {
-            let done = status.state.as_ref().and_then(|s| s.terminated.as_ref()).is_some_and(|t| t.exit_code == 0);
+            let done =
+                status.state.as_ref().and_then(|s| s.terminated.as_ref()).is_some_and(|t| t.exit_code == 0);
             status.ready = done;
         }
     }
@@ -166,7 +175,12 @@ struct Convert<'a> {
 }
 
 impl<'a> Convert<'a> {
-    fn new(inputs: &'a Inputs<'a>, containers: &'a [Container], old: &'a [ContainerStatus], init: bool) -> Self {
+    fn new(
+        inputs: &'a Inputs<'a>,
+        containers: &'a [Container],
+        old: &'a [ContainerStatus],
+        init: bool,
+    ) -> Self {
         let old = old.iter().map(|status| (status.name.as_str(), status)).collect();
         let has_init = !spec::init_containers(spec::spec(inputs.pod)).is_empty();
         Self { inputs, containers, old, init, has_init }
@@ -198,7 +212,8 @@ impl<'a> Convert<'a> {
     }
 
     fn bare(&self, container: &Container) -> ContainerStatus {
-        let mounts: Vec<VolumeMountStatus> = container.volume_mounts.iter().flatten().map(mount_status).collect();
+        let mounts: Vec<VolumeMountStatus> =
+            container.volume_mounts.iter().flatten().map(mount_status).collect();
         ContainerStatus {
             name: container.name.clone(),
             image: container.image.clone().unwrap_or_default(),
@@ -278,7 +293,9 @@ impl<'a> Convert<'a> {
                 ContainerState {
                     terminated: Some(ContainerStateTerminated {
                         reason: Some("ContainerStatusUnknown".into()),
-                        message: Some("The container could not be located when the pod was terminated".into()),
+                        message: Some(
+                            "The container could not be located when the pod was terminated".into(),
+                        ),
                         exit_code: 137,
                         ..ContainerStateTerminated::default()
                     }),
@@ -533,7 +550,10 @@ mod tests {
         case.old.phase = Some("Failed".into());
         case.old.reason = Some("DeadlineExceeded".into());
         let status = case.generate(&NoProbes);
-        assert_eq!((status.phase.as_deref(), status.reason.as_deref()), (Some("Failed"), Some("DeadlineExceeded")));
+        assert_eq!(
+            (status.phase.as_deref(), status.reason.as_deref()),
+            (Some("Failed"), Some("DeadlineExceeded"))
+        );
     }
 
     #[test]

@@ -22,9 +22,9 @@ use crate::images::puller::go_duration;
 use crate::pod::config::sandbox_config;
 use crate::pod::kill::{kill_container, kill_pod, remove_from_runtime};
 use crate::pod::plan::{Plan, plan};
+use crate::pod::spec;
 use crate::pod::start::{Start, StartError};
 use crate::pod::status::{Inputs, StartFailures, generate};
-use crate::pod::spec;
 use crate::probes::{Probes, Target};
 use crate::runtime::{ContainerState, PodState};
 use crate::shared::Shared;
@@ -365,7 +365,10 @@ impl Worker {
         }
     }
 
-    async fn try_set_up_volumes(&mut self, state: &PodState) -> Result<HashMap<String, Mounted>, Vec<String>> {
+    async fn try_set_up_volumes(
+        &mut self,
+        state: &PodState,
+    ) -> Result<HashMap<String, Mounted>, Vec<String>> {
         let (shared, pod) = (self.shared.clone(), self.pod.clone());
         let mut needs = payload::Needs::default();
         for volume in spec::spec(&pod).volumes.iter().flatten() {
@@ -398,7 +401,9 @@ impl Worker {
             tokens: tokens.into_iter().map(|(key, token, _)| (key, token)).collect(),
         };
         let around = shared.surroundings(&state.ips());
-        let made = tokio::task::spawn_blocking(move || volumes::set_up(&pod, &shared.paths, &objects, &around)).await;
+        let made =
+            tokio::task::spawn_blocking(move || volumes::set_up(&pod, &shared.paths, &objects, &around))
+                .await;
         match made {
             Ok(Ok(mounted)) => Ok(mounted),
             Ok(Err(errors)) => Err(errors.iter().map(ToString::to_string).collect()),
@@ -460,11 +465,8 @@ impl Worker {
             plan.sandbox_id.clone().unwrap_or_default()
         };
         let pod_spec = spec::spec(&pod);
-        let pod_ips = if spec::host_network(pod_spec) {
-            vec![shared.config.node_ip.to_string()]
-        } else {
-            state.ips()
-        };
+        let pod_ips =
+            if spec::host_network(pod_spec) { vec![shared.config.node_ip.to_string()] } else { state.ips() };
         let volumes = self.volumes.clone().unwrap_or_default();
         let start = Start {
             shared: &shared,
@@ -483,7 +485,8 @@ impl Worker {
         let mut pause = None;
         let mut started = false;
         for index in &plan.start_ephemeral {
-            let Some(ephemeral) = pod_spec.ephemeral_containers.as_ref().and_then(|list| list.get(*index)) else {
+            let Some(ephemeral) = pod_spec.ephemeral_containers.as_ref().and_then(|list| list.get(*index))
+            else {
                 continue;
             };
             let container = spec::as_container(ephemeral);
@@ -501,7 +504,7 @@ impl Worker {
         }
         for container in plan.start.iter().filter_map(|index| pod_spec.containers.get(*index)) {
             let result = self.start_one(container, start).await;
-            started |= self.note(container, result, &mut pause);
+            self.note(container, result, &mut pause);
         }
         match pause {
             // told at once, waited for after the next look
@@ -525,7 +528,12 @@ impl Worker {
     }
 
     /// Remembers how a start went; returns whether it went well.
-    fn note(&mut self, container: &Container, result: Result<String, StartError>, pause: &mut Option<Duration>) -> bool {
+    fn note(
+        &mut self,
+        container: &Container,
+        result: Result<String, StartError>,
+        pause: &mut Option<Duration>,
+    ) -> bool {
         match result {
             Ok(_) => {
                 self.failures.remove(&container.name);
@@ -542,7 +550,10 @@ impl Worker {
 
     /// A container that ended is started again at once, then after 10 s, 20 s, up to 5 min; ten good minutes clear it.
     fn crash_back_off(&mut self, container: &Container, state: &PodState) -> Option<StartError> {
-        let last = state.containers.iter().find(|c| c.name == container.name && c.state == ContainerState::Exited)?;
+        let last = state
+            .containers
+            .iter()
+            .find(|c| c.name == container.name && c.state == ContainerState::Exited)?;
         let now = Instant::now();
         let age = last.finished_at.map_or(Duration::ZERO, |at| {
             Timestamp::now().duration_since(at).try_into().unwrap_or(Duration::ZERO)
@@ -607,7 +618,8 @@ impl Worker {
     /// Of a container that ran before this kubelet: whether the API knows it as started, and then as ready.
     fn readiness_before(&self, id: &str) -> Option<bool> {
         let status = self.pod.status.as_ref()?;
-        let mut all = status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
+        let mut all =
+            status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
         let known = all.find(|s| s.container_id.as_deref().is_some_and(|known| known.ends_with(id)))?;
         known.started.unwrap_or_default().then_some(known.ready)
     }
@@ -625,7 +637,10 @@ impl Worker {
             self.probes.stop_liveness_and_startup();
             self.shared.statuses.set(&self.pod, self.generate(&state, false));
             // an object that is gone cannot be waited for
-            let grace = desired.removed.then_some(Duration::from_secs(1)).filter(|_| !spec::is_being_deleted(&self.pod));
+            let grace = desired
+                .removed
+                .then_some(Duration::from_secs(1))
+                .filter(|_| !spec::is_being_deleted(&self.pod));
             let grace = grace.or_else(|| self.deletion_grace());
             let shorter = self.desired.clone();
             let killed = tokio::select! {
@@ -645,7 +660,11 @@ impl Worker {
                 }
                 Err(error) => {
                     let about = self.shared.about(&self.pod);
-                    self.shared.recorder.warning(&about, "FailedKillPod", format!("error killing pod: {error}"));
+                    self.shared.recorder.warning(
+                        &about,
+                        "FailedKillPod",
+                        format!("error killing pod: {error}"),
+                    );
                 }
             }
             tokio::time::sleep(RUNTIME_RETRY).await;
@@ -675,7 +694,11 @@ impl Worker {
                 None if cgroup_gone => break,
                 None => tracing::debug!(pod = spec::format(&self.pod), "the pod's cgroup is still in use"),
                 Some(error) => {
-                    tracing::warn!(pod = spec::format(&self.pod), error, "cannot take the pod's volumes away");
+                    tracing::warn!(
+                        pod = spec::format(&self.pod),
+                        error,
+                        "cannot take the pod's volumes away"
+                    );
                     let about = self.shared.about(&self.pod);
                     self.shared.recorder.warning(&about, "FailedUnMount", error);
                 }
@@ -701,7 +724,9 @@ impl Worker {
             match removed {
                 Ok(()) => break,
                 // housekeeping finds what is left
-                Err(error) => tracing::debug!(pod = spec::format(&self.pod), %error, "containers stay for now"),
+                Err(error) => {
+                    tracing::debug!(pod = spec::format(&self.pod), %error, "containers stay for now")
+                }
             }
             tokio::time::sleep(RUNTIME_RETRY).await;
         }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, Pod, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -14,8 +14,8 @@ use tokio::net::TcpStream;
 
 use crate::runtime::{ErrorKind, Runtime};
 
-/// Answers are looked at up to here; the rest says nothing about health.
-const MAX_BODY: usize = 10 * 1024;
+/// Output of a command is looked at up to here; the rest says nothing about health.
+const MAX_OUTPUT: usize = 10 * 1024;
 const DEFAULT_PATH: &str = "/";
 
 /// What a probe found.
@@ -46,10 +46,12 @@ pub fn timeout(probe: &Probe) -> Duration {
 pub fn resolve_port(port: &IntOrString, container: &Container) -> Result<u16, String> {
     let number = match port {
         IntOrString::Int(number) => *number,
-        IntOrString::String(name) => match container.ports.iter().flatten().find(|p| p.name.as_deref() == Some(name)) {
-            Some(found) => found.container_port,
-            None => name.parse().map_err(|_| format!("couldn't find port: {port:?} in container"))?,
-        },
+        IntOrString::String(name) => {
+            match container.ports.iter().flatten().find(|p| p.name.as_deref() == Some(name)) {
+                Some(found) => found.container_port,
+                None => name.parse().map_err(|_| format!("couldn't find port: {port:?} in container"))?,
+            }
+        }
     };
     match u16::try_from(number) {
         Ok(port) if port > 0 => Ok(port),
@@ -90,12 +92,16 @@ async fn run_exec(command: Vec<String>, target: &Target, runtime: &dyn Runtime, 
         Ok(result) => {
             let mut output = result.stdout;
             output.extend_from_slice(&result.stderr);
-            output.truncate(MAX_BODY);
+            output.truncate(MAX_OUTPUT);
             let text = String::from_utf8_lossy(&output).into_owned();
             if result.exit_code == 0 { Outcome::Success } else { Outcome::Failure(text) }
         }
         Err(error) if error.kind == ErrorKind::DeadlineExceeded || error.message.contains("timed out") => {
-            Outcome::Failure(format!("command timed out: {:?} timed out after {}s", command.join(" "), limit.as_secs()))
+            Outcome::Failure(format!(
+                "command timed out: {:?} timed out after {}s",
+                command.join(" "),
+                limit.as_secs()
+            ))
         }
         Err(error) => Outcome::Unknown(error.to_string()),
     }
@@ -127,7 +133,6 @@ fn errno_text(error: &std::io::Error) -> String {
 #[derive(Debug)]
 pub struct HttpAnswer {
     pub status: u16,
-    pub body: Vec<u8>,
     pub location: Option<String>,
     host: String,
 }
@@ -170,11 +175,13 @@ pub async fn run_http(
     let run = async {
         for _ in 0..10 {
             let answer = get_once(get, &address, host, tls, &path, agent).await?;
-            let Some(location) = answer.location.as_deref().filter(|_| (300..400).contains(&answer.status)) else {
+            let Some(location) = answer.location.as_deref().filter(|_| (300..400).contains(&answer.status))
+            else {
                 return Ok(answer);
             };
             // a redirect to another host is not followed: the answer there is not the container's
-            let here = location.strip_prefix(&url("")).or(Some(location)).filter(|rest| rest.starts_with('/'));
+            let here =
+                location.strip_prefix(&url("")).or(Some(location)).filter(|rest| rest.starts_with('/'));
             match here {
                 Some(next) => path = next.to_owned(),
                 None => return Ok(answer),
@@ -230,7 +237,11 @@ async fn get_once(
     }
 }
 
-async fn exchange<T>(io: T, request: http::Request<Empty<bytes::Bytes>>, host: &str) -> Result<HttpAnswer, String>
+async fn exchange<T>(
+    io: T,
+    request: http::Request<Empty<bytes::Bytes>>,
+    host: &str,
+) -> Result<HttpAnswer, String>
 where
     T: hyper::rt::Read + hyper::rt::Write + Send + Unpin + 'static,
 {
@@ -241,10 +252,8 @@ where
         let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
         let status = answer.status().as_u16();
         let location = answer.headers().get("location").and_then(|v| v.to_str().ok()).map(str::to_owned);
-        // a longer body is cut: the status has said enough
-        let body = Limited::new(answer.into_body(), MAX_BODY).collect().await;
-        let body = body.map(|body| body.to_bytes().to_vec()).unwrap_or_default();
-        Ok(HttpAnswer { status, body, location, host: host.to_owned() })
+        // the body is not read: the status has said enough
+        Ok(HttpAnswer { status, location, host: host.to_owned() })
     }
     .await;
     driver.abort();
@@ -291,7 +300,12 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signature: &rustls::DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -300,7 +314,12 @@ impl ServerCertVerifier for AnyCertificate {
         certificate: &CertificateDer<'_>,
         signature: &rustls::DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
@@ -324,7 +343,9 @@ struct HealthAnswer {
 const SERVING: i32 = 1;
 
 async fn run_grpc(host: &str, port: i32, service: String, limit: Duration) -> Outcome {
-    let Ok(port) = u16::try_from(port) else { return Outcome::Unknown(format!("invalid port number: {port}")) };
+    let Ok(port) = u16::try_from(port) else {
+        return Outcome::Unknown(format!("invalid port number: {port}"));
+    };
     let address = host_and_port(host, port);
     let check = async {
         let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"))
@@ -332,7 +353,10 @@ async fn run_grpc(host: &str, port: i32, service: String, limit: Duration) -> Ou
             .user_agent("kube-probe/1.36")
             .map_err(|error| Outcome::Unknown(error.to_string()))?;
         let channel = endpoint.connect().await.map_err(|_| {
-            Outcome::Failure(format!("timeout: failed to connect service {address:?} within {}s", limit.as_secs()))
+            Outcome::Failure(format!(
+                "timeout: failed to connect service {address:?} within {}s",
+                limit.as_secs()
+            ))
         })?;
         let mut client = tonic::client::Grpc::new(channel);
         client.ready().await.map_err(|error| Outcome::Failure(format!("error: {error}")))?;
@@ -359,7 +383,9 @@ async fn run_grpc(host: &str, port: i32, service: String, limit: Duration) -> Ou
             }
         )),
         Ok(Err(outcome)) => outcome,
-        Err(_) => Outcome::Failure(format!("timeout: health rpc did not complete within {}s", limit.as_secs())),
+        Err(_) => {
+            Outcome::Failure(format!("timeout: health rpc did not complete within {}s", limit.as_secs()))
+        }
     }
 }
 
@@ -393,7 +419,11 @@ impl tonic::codec::Encoder for HealthEncoder {
     type Item = HealthRequest;
     type Error = tonic::Status;
 
-    fn encode(&mut self, item: HealthRequest, out: &mut tonic::codec::EncodeBuf<'_>) -> Result<(), tonic::Status> {
+    fn encode(
+        &mut self,
+        item: HealthRequest,
+        out: &mut tonic::codec::EncodeBuf<'_>,
+    ) -> Result<(), tonic::Status> {
         prost::Message::encode(&item, out).map_err(|error| tonic::Status::internal(error.to_string()))
     }
 }
@@ -402,7 +432,10 @@ impl tonic::codec::Decoder for HealthDecoder {
     type Item = HealthAnswer;
     type Error = tonic::Status;
 
-    fn decode(&mut self, from: &mut tonic::codec::DecodeBuf<'_>) -> Result<Option<HealthAnswer>, tonic::Status> {
+    fn decode(
+        &mut self,
+        from: &mut tonic::codec::DecodeBuf<'_>,
+    ) -> Result<Option<HealthAnswer>, tonic::Status> {
         let answer: Result<HealthAnswer, _> = prost::Message::decode(from);
         answer.map(Some).map_err(|error| tonic::Status::internal(error.to_string()))
     }
@@ -449,9 +482,15 @@ mod tests {
     #[tokio::test]
     async fn http_statuses_decide() {
         let (port, asked) = serve(vec!["HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"]).await;
-        assert_eq!(probe(port, json!({"httpHeaders": [{"name": "X-A", "value": "b"}]})).await, Outcome::Success);
+        assert_eq!(
+            probe(port, json!({"httpHeaders": [{"name": "X-A", "value": "b"}]})).await,
+            Outcome::Success
+        );
         let request = asked.await.expect("requests").remove(0).to_lowercase();
-        assert!(request.starts_with("get /h http/1.1") && request.contains("user-agent: kube-probe/1.36"), "{request}");
+        assert!(
+            request.starts_with("get /h http/1.1") && request.contains("user-agent: kube-probe/1.36"),
+            "{request}"
+        );
         assert!(request.contains("x-a: b") && request.contains("accept: */*"), "{request}");
         let (port, _) = serve(vec!["HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"]).await;
         let failed = Outcome::Failure("HTTP probe failed with statuscode: 503".into());
@@ -462,7 +501,8 @@ mod tests {
         ])
         .await;
         assert_eq!(probe(port, json!({})).await, Outcome::Success);
-        let (port, _) = serve(vec!["HTTP/1.1 302 Found\r\nLocation: http://other/\r\nContent-Length: 0\r\n\r\n"]).await;
+        let (port, _) =
+            serve(vec!["HTTP/1.1 302 Found\r\nLocation: http://other/\r\nContent-Length: 0\r\n\r\n"]).await;
         assert!(matches!(probe(port, json!({})).await, Outcome::Warning(_)));
     }
 
@@ -480,7 +520,10 @@ mod tests {
         assert_eq!(run_tcp("127.0.0.1", port, Duration::from_secs(1)).await, Outcome::Success);
         drop(listener);
         let refused = format!("dial tcp 127.0.0.1:{port}: connect: connection refused");
-        assert_eq!(run_tcp("127.0.0.1", port, Duration::from_secs(1)).await, Outcome::Failure(refused.clone()));
+        assert_eq!(
+            run_tcp("127.0.0.1", port, Duration::from_secs(1)).await,
+            Outcome::Failure(refused.clone())
+        );
         let http = format!("Get \"http://127.0.0.1:{port}/h\": {refused}");
         assert_eq!(probe(port, json!({})).await, Outcome::Failure(http));
     }
@@ -488,7 +531,8 @@ mod tests {
     #[test]
     fn ports_may_be_named() {
         let container: Container =
-            serde_json::from_value(json!({"name": "c", "ports": [{"name": "web", "containerPort": 8080}]})).expect("ok");
+            serde_json::from_value(json!({"name": "c", "ports": [{"name": "web", "containerPort": 8080}]}))
+                .expect("ok");
         let name = |text: &str| IntOrString::String(text.into());
         assert_eq!(resolve_port(&name("web"), &container), Ok(8080));
         assert_eq!(resolve_port(&name("81"), &container), Ok(81));

@@ -3,5 +3,5 @@
 mod check;
 mod state;
 
-pub use check::{Target, run_http, run_once};
-pub use state::{ContainerProbes, Notify, Probes};
+pub use check::{Target, run_http};
+pub use state::Probes;

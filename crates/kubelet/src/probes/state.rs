@@ -106,7 +106,11 @@ impl Probes {
                 about: about.clone(),
                 results: self.results.clone(),
                 notify: self.notify.clone(),
-                delay: if adopted.is_some() { Duration::ZERO } else { seconds(probe.initial_delay_seconds, 0) },
+                delay: if adopted.is_some() {
+                    Duration::ZERO
+                } else {
+                    seconds(probe.initial_delay_seconds, 0)
+                },
             };
             tasks.push((kind, tokio::spawn(run.run())));
         }
@@ -272,7 +276,11 @@ impl Run {
         match outcome {
             Outcome::Success => {}
             Outcome::Warning(message) => {
-                self.recorder.warning(&self.about, "ProbeWarning", format!("{kind} probe warning: {message}"));
+                self.recorder.warning(
+                    &self.about,
+                    "ProbeWarning",
+                    format!("{kind} probe warning: {message}"),
+                );
             }
             Outcome::Failure(message) => {
                 self.recorder.warning(&self.about, "Unhealthy", format!("{kind} probe failed: {message}"));

@@ -17,8 +17,8 @@ use tonic::{Code, Request};
 
 use super::labels;
 use super::{
-    Container, ContainerState, Error, ErrorKind, ExecResult, Handler, Image, Listed, PodState, Result, Runtime,
-    Sandbox, Status, Streams, User, Version,
+    Container, ContainerState, Error, ErrorKind, ExecResult, Handler, Image, Listed, PodState, Result,
+    Runtime, Sandbox, Status, Streams, User, Version,
 };
 
 /// Calls that only read or change records.
@@ -166,14 +166,17 @@ fn termination_message(status: &api::ContainerStatus) -> Option<String> {
         match crate::files::read_tail(Path::new(&mount.host_path), MAX_TERMINATION_MESSAGE) {
             Ok(bytes) if !bytes.is_empty() => return Some(String::from_utf8_lossy(&bytes).into_owned()),
             Ok(_) => {}
-            Err(error) => return Some(format!("Error on reading termination log {}: {error}", mount.host_path)),
+            Err(error) => {
+                return Some(format!("Error on reading termination log {}: {error}", mount.host_path));
+            }
         }
     }
     let falls_back = annotation(labels::TERMINATION_MESSAGE_POLICY) == "FallbackToLogsOnError";
     if !falls_back || (status.exit_code == 0 && status.reason != "ContainerCannotRun") {
         return None;
     }
-    crate::logs::tail_text(Path::new(&status.log_path), MAX_TERMINATION_LOG_LINES, MAX_TERMINATION_LOG_BYTES).ok()
+    crate::logs::tail_text(Path::new(&status.log_path), MAX_TERMINATION_LOG_LINES, MAX_TERMINATION_LOG_BYTES)
+        .ok()
 }
 
 fn container(listed: &api::Container, status: api::ContainerStatus) -> Container {
@@ -325,7 +328,10 @@ impl Runtime for Cri {
     async fn pod_state(&self, uid: &str) -> Result<PodState> {
         let label_selector = by_label(labels::POD_UID, uid);
         let sandboxes = api::ListPodSandboxRequest {
-            filter: Some(api::PodSandboxFilter { label_selector: label_selector.clone(), ..Default::default() }),
+            filter: Some(api::PodSandboxFilter {
+                label_selector: label_selector.clone(),
+                ..Default::default()
+            }),
         };
         let containers = api::ListContainersRequest {
             filter: Some(api::ContainerFilter { label_selector, ..Default::default() }),
@@ -366,7 +372,8 @@ impl Runtime for Cri {
             for_sandboxes.list_pod_sandbox(request(api::ListPodSandboxRequest { filter: None }, QUICK)),
             for_containers.list_containers(request(api::ListContainersRequest { filter: None }, QUICK)),
         )?;
-        let label = |labels: &HashMap<String, String>, key: &str| labels.get(key).cloned().unwrap_or_default();
+        let label =
+            |labels: &HashMap<String, String>, key: &str| labels.get(key).cloned().unwrap_or_default();
         let sandboxes = sandboxes.into_inner().items.into_iter().map(|s| Listed {
             pod_uid: label(&s.labels, labels::POD_UID),
             pod_name: label(&s.labels, labels::POD_NAME),

@@ -43,7 +43,11 @@ fn validate(payload: &Payload) -> io::Result<()> {
 
 /// Writes the payload into `target`. `prepare` sets owners and modes before anything is visible. Returns whether
 /// anything changed.
-pub fn write(target: &Path, payload: &Payload, prepare: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<bool> {
+pub fn write(
+    target: &Path,
+    payload: &Payload,
+    prepare: impl FnOnce(&Path) -> io::Result<()>,
+) -> io::Result<bool> {
     validate(payload)?;
     let old = fs::read_link(target.join(DATA)).ok();
     if let Some(old) = &old

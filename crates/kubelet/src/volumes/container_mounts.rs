@@ -115,7 +115,11 @@ pub fn hosts_mount(
 }
 
 /// A fresh file that the container may leave its last words in.
-pub fn termination_message_mount(pod: &Pod, container: &Container, paths: &Paths) -> std::io::Result<Option<Mount>> {
+pub fn termination_message_mount(
+    pod: &Pod,
+    container: &Container,
+    paths: &Paths,
+) -> std::io::Result<Option<Mount>> {
     let Some(inside) = container.termination_message_path.as_deref().filter(|p| !p.is_empty()) else {
         return Ok(None);
     };
@@ -150,7 +154,10 @@ mod tests {
     fn sub_paths_are_expanded() {
         assert_eq!(sub(json!({"name": "v", "mountPath": "/x"})), Ok(None));
         assert_eq!(sub(json!({"name": "v", "mountPath": "/x", "subPath": "a"})), Ok(Some("a".into())));
-        assert_eq!(sub(json!({"name": "v", "mountPath": "/x", "subPathExpr": "$(POD)/y"})), Ok(Some("p/y".into())));
+        assert_eq!(
+            sub(json!({"name": "v", "mountPath": "/x", "subPathExpr": "$(POD)/y"})),
+            Ok(Some("p/y".into()))
+        );
         assert_eq!(
             sub(json!({"name": "v", "mountPath": "/x", "subPathExpr": "$(NONE)"})),
             Err("missing value for \"NONE\"".into())
@@ -167,7 +174,8 @@ mod tests {
         let volumes = HashMap::from([("a".to_owned(), mounted(false)), ("r".to_owned(), mounted(true))]);
         let paths = crate::Config::new("n", [10, 0, 0, 1].into(), "/data").paths();
         let made = volume_mounts(&Pod::default(), &container, &volumes, &[], &paths).expect("mounts");
-        let shown: Vec<_> = made.iter().map(|m| (m.container_path.as_str(), m.readonly, m.propagation)).collect();
+        let shown: Vec<_> =
+            made.iter().map(|m| (m.container_path.as_str(), m.readonly, m.propagation)).collect();
         assert_eq!(shown, [("/a", false, 0), ("/b", true, 0), ("/r", true, 2)]);
         let missing = volume_mounts(&Pod::default(), &container, &HashMap::new(), &[], &paths);
         assert_eq!(missing, Err("cannot find volume \"a\" to mount into container \"c\"".into()));

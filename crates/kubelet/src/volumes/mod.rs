@@ -197,10 +197,12 @@ mod tests {
     fn failures_name_their_volume() {
         let folder = tempfile::tempdir().expect("a folder");
         let paths = Config::new("n", [10, 0, 0, 1].into(), folder.path()).paths();
-        let pod: Pod = serde_json::from_value(json!({"metadata": {"uid": "u"}, "spec": {"containers": [], "volumes": [
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"uid": "u"}, "spec": {"containers": [], "volumes": [
             {"name": "v", "configMap": {"name": "m"}}, {"name": "w", "nfs": {"path": "/", "server": "s"}}]}}))
-        .expect("a pod");
-        let errors = set_up(&pod, &paths, &Objects::default(), &Surroundings::default()).expect_err("failures");
+            .expect("a pod");
+        let errors =
+            set_up(&pod, &paths, &Objects::default(), &Surroundings::default()).expect_err("failures");
         let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
         assert_eq!(
             texts,

@@ -12,7 +12,8 @@ use nix::sys::stat::Mode;
 
 /// Whether something is mounted on a folder.
 pub fn is_mount_point(path: &Path) -> bool {
-    let (Ok(own), Some(Ok(parent))) = (fs::symlink_metadata(path), path.parent().map(fs::symlink_metadata)) else {
+    let (Ok(own), Some(Ok(parent))) = (fs::symlink_metadata(path), path.parent().map(fs::symlink_metadata))
+    else {
         return false;
     };
     own.dev() != parent.dev()
@@ -26,7 +27,8 @@ pub fn mount_tmpfs(path: &Path, size: Option<i64>, mode: u32) -> io::Result<()> 
     }
     let size = size.filter(|size| *size > 0).map(|size| format!(",size={size}")).unwrap_or_default();
     let options = format!("mode={mode:o}{size}");
-    mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), Some(options.as_str())).map_err(io::Error::from)
+    mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))
+        .map_err(io::Error::from)
 }
 
 /// Mount points at or below a path, deepest first.
@@ -47,7 +49,10 @@ fn unescape(text: &str) -> String {
     let mut out = Vec::new();
     let mut rest = text.as_bytes();
     while let Some((first, after)) = rest.split_first() {
-        let octal = after.get(..3).and_then(|d| std::str::from_utf8(d).ok()).and_then(|d| u8::from_str_radix(d, 8).ok());
+        let octal = after
+            .get(..3)
+            .and_then(|d| std::str::from_utf8(d).ok())
+            .and_then(|d| u8::from_str_radix(d, 8).ok());
         match octal.filter(|_| *first == b'\\') {
             Some(byte) => {
                 out.push(byte);
@@ -108,11 +113,16 @@ pub fn check_host_path(path: &Path, kind: &str) -> Result<(), String> {
     let is = |test: fn(&fs::FileType) -> bool| metadata.as_ref().is_some_and(|m| test(&m.file_type()));
     match kind {
         "" => Ok(()),
-        "DirectoryOrCreate" if !exists => {
-            make(fs::create_dir_all(path).and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755))))
-        }
+        "DirectoryOrCreate" if !exists => make(
+            fs::create_dir_all(path)
+                .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755))),
+        ),
         "FileOrCreate" if !exists => make(
-            fs::OpenOptions::new().create(true).append(true).open(path).map(|_| ())
+            fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(path)
+                .map(|_| ())
                 .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o644))),
         ),
         "Directory" | "DirectoryOrCreate" if !is(fs::FileType::is_dir) => failed("a directory"),
@@ -149,9 +159,14 @@ pub fn bind_sub_path(volume: &Path, sub_path: &str, target: &Path) -> io::Result
         unmount_below(target)?;
         crate::files::remove_all(target)?;
     }
-    if is_folder { fs::create_dir(target)? } else { fs::File::create(target).map(|_| ())? };
+    if is_folder {
+        fs::create_dir(target)?
+    } else {
+        fs::File::create(target).map(|_| ())?
+    };
     let source = Path::new(&source);
-    mount(Some(source), target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>).map_err(io::Error::from)
+    mount(Some(source), target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
+        .map_err(io::Error::from)
 }
 
 /// Makes the folders of a sub-path one by one, each opened without following links out of the volume.

@@ -273,7 +273,9 @@ mod tests {
         check(none(), map(json!({})), Ok("b=\\0\\u{1}(644) k=v(644) l=w(644)"));
         check(
             none(),
-            map(json!({"defaultMode": 256, "items": [{"key": "k", "path": "x/y"}, {"key": "l", "path": "z", "mode": 511}]})),
+            map(
+                json!({"defaultMode": 256, "items": [{"key": "k", "path": "x/y"}, {"key": "l", "path": "z", "mode": 511}]}),
+            ),
             Ok("x/y=v(400) z=w(777)"),
         );
         let bad = json!({"items": [{"key": "q", "path": "q"}]});
@@ -295,7 +297,11 @@ mod tests {
             {"configMap": {"name": "m", "items": [{"key": "k", "path": "ca.crt"}]}},
             {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.name"}}]}}]}});
         check(json!({}), volume.clone(), Ok("ca.crt=v(644) namespace=p(644) token=token(644)"));
-        check(json!({"runAsUser": 5}), volume.clone(), Ok("ca.crt=v(644) namespace=p(644) token=token(600@5)"));
+        check(
+            json!({"runAsUser": 5}),
+            volume.clone(),
+            Ok("ca.crt=v(644) namespace=p(644) token=token(600@5)"),
+        );
         check(json!({"fsGroup": 7}), volume, Ok("ca.crt=v(644) namespace=p(644) token=token(600)"));
         let bad = json!({"name": "v", "projected": {"sources": [
             {"secret": {"name": "x"}}, {"configMap": {"name": "y"}}]}});

@@ -1,5 +1,10 @@
 //! A network namespace and a data directory for tests that run a real container runtime.
 
+// each test binary uses a part of this
+#![allow(dead_code)]
+
+pub mod cluster;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -104,7 +109,8 @@ fn end_cgroup(path: &Path) {
     for _ in 0..50 {
         let processes = std::fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
         for pid in processes.lines().filter_map(|line| line.parse().ok()) {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
         if std::fs::remove_dir(path).is_ok() {
             return;
