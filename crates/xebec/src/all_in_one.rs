@@ -24,6 +24,9 @@ use crate::resolve::{self, Cluster};
 use crate::signals;
 use crate::terminal::Terminal;
 
+/// What pods may send in one packet.
+const POD_MTU: u32 = 1500;
+
 /// How long components may take to end.
 const STOP: Duration = Duration::from_secs(10);
 
@@ -150,6 +153,14 @@ struct Agent {
 
 impl Agent {
     fn start(self, tasks: &mut JoinSet<anyhow::Result<()>>, cancel: &CancellationToken) {
+        let paths = self.kubelet.paths();
+        let network = cluster_network::Config {
+            node_name: self.kubelet.node_name.clone(),
+            cni_folder: paths.cni_config(),
+            state: paths.cni_state(),
+            mtu: POD_MTU,
+        };
+        tasks.spawn(cluster_network::run(network, self.kubelet_client.clone(), cancel.clone()));
         tasks.spawn(kubelet::run(self.kubelet, self.kubelet_client, cancel.clone()));
     }
 }
