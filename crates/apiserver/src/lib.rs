@@ -1,5 +1,27 @@
 //! The HTTP front of the cluster: the one crate that touches storage.
 
+mod access;
+mod admission;
 pub mod authentication;
 pub mod authorization;
+pub mod bootstrap;
+mod cache;
+mod context;
+mod discovery;
+mod handlers;
+mod health;
+pub mod http;
+mod inprocess;
+mod kinds;
+mod kubelet_client;
+mod metrics;
+mod nonresource;
+mod openapi;
 pub mod pki;
+mod registry;
+mod server;
+mod stream_proxy;
+
+pub use inprocess::InProcess;
+pub use registry::allocators::{Cidr, PortRange};
+pub use server::{Config, Server, StartError};

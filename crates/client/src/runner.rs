@@ -40,6 +40,21 @@ pub async fn run<K, F, R>(
     }
 }
 
+/// An error and its causes in a line; of what the API says, the message alone.
+fn describe(error: &anyhow::Error) -> String {
+    let texts: Vec<String> = error
+        .chain()
+        .map(|cause| match cause.downcast_ref::<kube::Error>() {
+            Some(kube::Error::Api(status)) => status.message.clone(),
+            _ => cause.to_string(),
+        })
+        .collect();
+    let mut texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    // the API's status is its own cause
+    texts.dedup_by(|next, last| last.contains(*next) || next.contains(*last));
+    texts.join(": ")
+}
+
 async fn work<K, F, R>(controller: &'static str, queue: &Queue<K>, reconcile: &F)
 where
     K: Clone + Eq + Hash + std::fmt::Display,
@@ -63,7 +78,7 @@ where
                 if error.downcast_ref::<kube::Error>().is_some_and(crate::is_conflict) {
                     tracing::debug!(controller, key = %key, "conflict, trying again");
                 } else {
-                    let error = format!("{error:#}");
+                    let error = describe(&error);
                     tracing::warn!(controller, key = %key, error, "reconciling failed, trying again");
                 }
                 queue.add_rate_limited(key.clone());

@@ -1,1 +1,91 @@
-//! One module per controller.
+//! The controller manager: one module per controller, each with an identity of its own, over shared informers.
+//! Controllers are clients of the API like any other; what they decide is computed by pure functions.
+
+mod cluster_role_aggregation;
+mod deployment;
+mod endpoints;
+mod expectations;
+mod garbage_collector;
+mod namespaces;
+pub mod node_ipam;
+mod node_lifecycle;
+mod owners;
+mod pod_gc;
+mod pods;
+mod replica_set;
+
+use std::sync::Arc;
+
+use client::Informers;
+use futures::future::{BoxFuture, join_all};
+use kube::Client;
+use tokio_util::sync::CancellationToken;
+
+pub use node_ipam::ClusterCidr;
+
+/// What all controllers share.
+#[derive(Clone)]
+pub struct Shared {
+    pub informers: Arc<Informers>,
+    /// The CA that pods get, in PEM.
+    pub root_ca: Arc<str>,
+}
+
+pub struct Config {
+    pub cluster_cidr: ClusterCidr,
+    /// The CA that pods get, in PEM.
+    pub root_ca: String,
+}
+
+/// The identities that controllers run under.
+pub const CONTROLLERS: &[&str] = &[
+    "namespace-controller",
+    "service-account-controller",
+    "root-ca-cert-publisher",
+    "replicaset-controller",
+    "deployment-controller",
+    "endpoint-controller",
+    "endpointslice-controller",
+    "node-controller",
+    "generic-garbage-collector",
+    "pod-garbage-collector",
+    "clusterrole-aggregation-controller",
+];
+
+/// Gives each controller a client of its own, for the service account of its name in `kube-system`.
+pub trait Identities: Send + Sync {
+    fn client(&self, controller: &'static str) -> Client;
+}
+
+/// Runs all controllers until cancelled. `client` lists and watches for all of them.
+pub async fn run(config: Config, client: Client, identities: &dyn Identities, cancel: CancellationToken) {
+    let shared = Shared {
+        informers: Arc::new(Informers::new(client, cancel.clone())),
+        root_ca: config.root_ca.into(),
+    };
+    type Run = fn(Shared, Client, CancellationToken) -> BoxFuture<'static, ()>;
+    let controllers: [(&'static str, Run); 11] = [
+        ("namespace-controller", |s, c, t| Box::pin(namespaces::run(s, c, t))),
+        ("service-account-controller", |s, c, t| Box::pin(namespaces::run_service_accounts(s, c, t))),
+        ("root-ca-cert-publisher", |s, c, t| Box::pin(namespaces::run_root_ca(s, c, t))),
+        ("replicaset-controller", |s, c, t| Box::pin(replica_set::run(s, c, t))),
+        ("deployment-controller", |s, c, t| Box::pin(deployment::run(s, c, t))),
+        ("endpoint-controller", |s, c, t| Box::pin(endpoints::run(s, c, t))),
+        ("endpointslice-controller", |s, c, t| Box::pin(endpoints::run_slices(s, c, t))),
+        ("node-controller", |s, c, t| Box::pin(node_lifecycle::run(s, c, t))),
+        ("generic-garbage-collector", |s, c, t| Box::pin(garbage_collector::run(s, c, t))),
+        ("pod-garbage-collector", |s, c, t| Box::pin(pod_gc::run(s, c, t))),
+        ("clusterrole-aggregation-controller", |s, c, t| Box::pin(cluster_role_aggregation::run(s, c, t))),
+    ];
+    let mut tasks = Vec::new();
+    for (name, run) in controllers {
+        tasks.push(tokio::spawn(run(shared.clone(), identities.client(name), cancel.clone())));
+    }
+    let ipam = node_ipam::run(shared, identities.client("node-controller"), config.cluster_cidr, cancel);
+    tasks.push(tokio::spawn(ipam));
+    for outcome in join_all(tasks).await {
+        if let Err(error) = outcome {
+            tracing::error!(%error, "a controller ended by a panic");
+        }
+    }
+}

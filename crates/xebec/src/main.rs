@@ -1,3 +1,46 @@
 //! The `xebec` binary: arguments and wiring, nothing else.
 
-fn main() {}
+mod all_in_one;
+mod alone;
+mod cli;
+mod identities;
+mod log;
+mod resolve;
+mod signals;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse_from(cli::arguments());
+    if let Err(error) = log::init(&cli.logging) {
+        eprintln!("xebec: {error:#}");
+        return ExitCode::from(2);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("xebec: the runtime could not be started: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(async {
+        match cli.command {
+            Command::Server(args) => all_in_one::run(args).await,
+            Command::Apiserver(args) => alone::apiserver(args).await,
+            Command::ControllerManager(args) => alone::controller_manager(args).await,
+        }
+    });
+    // what is left are threads that wait for input that will never come
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xebec: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

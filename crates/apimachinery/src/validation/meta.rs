@@ -305,7 +305,7 @@ mod tests {
         for (meta, namespaced, expected) in cases {
             let object = Object::from(json!({ "metadata": meta }));
             let path = Path::new("metadata");
-            let errors = validate_object_meta(&object, namespaced, names::name_is_dns_subdomain, &path);
+            let errors = validate_object_meta(&object, namespaced, &names::name_is_dns_subdomain, &path);
             assert_eq!(texts(errors), expected);
         }
     }

@@ -23,7 +23,7 @@ const LABEL_VALUE_MESSAGE: &str = "a valid label must be an empty string or cons
 pub type Messages = Vec<String>;
 
 /// A name rule: the name, and whether it is only the beginning of one (`generateName`).
-pub type NameFn = fn(&str, bool) -> Messages;
+pub type NameFn<'a> = &'a dyn Fn(&str, bool) -> Messages;
 
 pub fn max_len_error(length: usize) -> String {
     format!("must be no more than {length} characters")

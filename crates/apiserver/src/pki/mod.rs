@@ -129,6 +129,11 @@ impl Pki {
         ClientCa::new([self.ca_der()?]).map_err(|error| PkiError::Tls(error.to_string()))
     }
 
+    /// The cluster's authority, for a TLS client to trust.
+    pub fn ca_certificates(&self) -> Result<Vec<CertificateDer<'static>>, PkiError> {
+        self.ca.certificates()
+    }
+
     fn ca_der(&self) -> Result<CertificateDer<'static>, PkiError> {
         let chain = self.ca.certificates()?;
         chain.into_iter().next().ok_or_else(|| PkiError::Tls("the authority has no certificate".into()))

@@ -1,0 +1,126 @@
+//! Authentication and authorization put together, and kept in step with the cache.
+
+use std::sync::Arc;
+
+use apimachinery::Object;
+
+use crate::authentication::keys::OpenIdMetadata;
+use crate::authentication::{Authenticator, ServiceAccountTokens, TokenGetter, TokenIssuer};
+use crate::authorization::node::{Kind as NodeKind, NodeAuthorizer};
+use crate::authorization::rbac::{Kind as RbacKind, Rbac};
+use crate::authorization::{Authorizer, PrivilegedGroups, Union};
+use crate::cache::{Cache, Change, Entry};
+use crate::pki::{Pki, PkiError};
+use crate::registry::Registry;
+use crate::server::Config;
+
+/// Everything that decides who may do what.
+pub struct Access {
+    pub authenticator: Authenticator,
+    pub authorizer: Arc<dyn Authorizer>,
+    pub rbac: Arc<Rbac>,
+    pub issuer: TokenIssuer,
+    pub open_id: OpenIdMetadata,
+    /// The audiences of the API server itself.
+    pub audiences: Vec<String>,
+}
+
+impl Access {
+    pub fn new(registry: &Arc<Registry>, pki: &Pki, config: &Config) -> Result<Self, PkiError> {
+        let issuer = format!("https://kubernetes.default.svc.{}", config.cluster_domain);
+        let key = pki.service_account_key()?;
+        let public = key.public().clone();
+        let jwks_uri = format!("https://{}{}", config.advertise, OpenIdMetadata::JWKS_PATH);
+        let audiences = vec![issuer.clone()];
+        let tokens = ServiceAccountTokens::new(
+            vec![issuer.clone()],
+            [public.clone()],
+            audiences.clone(),
+            Arc::new(Getter(registry.clone())),
+        );
+        let authenticator = Authenticator::new()
+            .with_client_ca(pki.client_ca()?)
+            .with_tokens(Arc::new(tokens))
+            .with_anonymous(true);
+        let rbac = Arc::new(Rbac::default());
+        let nodes = Arc::new(NodeAuthorizer::default());
+        follow(&registry.cache, rbac.clone(), nodes.clone());
+        let authorizers: Vec<Arc<dyn Authorizer>> = vec![Arc::new(PrivilegedGroups), nodes, rbac.clone()];
+        Ok(Self {
+            authenticator,
+            authorizer: Arc::new(Union::new(authorizers)),
+            rbac,
+            open_id: OpenIdMetadata::new(&issuer, &jwks_uri, &[public]),
+            issuer: TokenIssuer::new(&issuer, key, audiences.clone(), true),
+            audiences,
+        })
+    }
+}
+
+/// Feeds the authorizers with every change of what they judge by.
+fn follow(cache: &Cache, rbac: Arc<Rbac>, nodes: Arc<NodeAuthorizer>) {
+    cache.observe(Box::new(move |resource, change: &Change| {
+        let rbac_kind = match resource.group {
+            "rbac.authorization.k8s.io" => RbacKind::parse(resource.kind),
+            _ => None,
+        };
+        let node_kind = if resource.group.is_empty() { NodeKind::parse(resource.kind) } else { None };
+        if rbac_kind.is_none() && node_kind.is_none() {
+            return;
+        }
+        let decoded = |entry: &Arc<Entry>| match entry.object() {
+            Ok(object) => Some(object),
+            Err(error) => {
+                tracing::error!(key = %entry.key(), %error, "a stored object cannot be read");
+                None
+            }
+        };
+        match (&change.new, &change.old) {
+            (Some(new), _) => {
+                let Some(object) = decoded(new) else { return };
+                if let Some(kind) = rbac_kind {
+                    rbac.upsert(kind, &object);
+                }
+                if let Some(kind) = node_kind {
+                    nodes.upsert(kind, &object);
+                }
+            }
+            (None, Some(old)) => {
+                if let Some(kind) = rbac_kind {
+                    rbac.remove(kind, old.namespace(), old.name());
+                }
+                if let Some(kind) = node_kind {
+                    nodes.remove(kind, old.namespace(), old.name());
+                }
+            }
+            (None, None) => {}
+        }
+    }));
+}
+
+/// The objects that tokens are bound to, from the cache.
+struct Getter(Arc<Registry>);
+
+impl Getter {
+    fn get(&self, plural: &str, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        self.0.peek(self.0.core(plural), namespace, name).map(Arc::new)
+    }
+}
+
+impl TokenGetter for Getter {
+    fn service_account(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        self.get("serviceaccounts", namespace, name)
+    }
+
+    fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        self.get("pods", namespace, name)
+    }
+
+    fn secret(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        self.get("secrets", namespace, name)
+    }
+
+    fn node(&self, name: &str) -> Option<Arc<Object>> {
+        self.get("nodes", "", name)
+    }
+}

@@ -1,0 +1,307 @@
+//! What every cluster has from the start: namespaces, roles, priority classes, the `kubernetes` Service. Made
+//! when missing, put right when it drifted, before the server says that it is ready.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use apimachinery::{Object, Reason, Status, Value};
+use futures::future::try_join_all;
+use serde_json::json;
+
+use crate::authorization::bootstrap as policy;
+use crate::authorization::rbac::Kind as RbacKind;
+use crate::authorization::reconcile::{Reconciled, reconcile};
+use crate::context::{Context, WriteOptions};
+use crate::kinds::Kind;
+use crate::registry::{DeleteOptions, Part};
+use crate::server::Server;
+
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+
+/// How often what may drift is put right.
+const RECONCILE: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Certificates that `extension-apiserver-authentication` hands to extension servers.
+pub struct Authorities {
+    pub client_ca: String,
+    pub front_proxy_ca: String,
+}
+
+/// Makes all of it, then keeps the endpoints of `default/kubernetes` and the server's lease true.
+pub async fn run(server: Arc<Server>, authorities: Authorities) -> Result<(), Status> {
+    let ctx = Context::internal();
+    let of_namespaces = NAMESPACES
+        .map(|name| ensure(&server, &ctx, "", "v1", "namespaces", json!({"metadata": {"name": name}})));
+    try_join_all(of_namespaces).await?;
+    let mut roles = policy::objects();
+    roles.push((RbacKind::ClusterRoleBinding, policy::cluster_admins_binding()));
+    let of_roles = roles.into_iter().map(|(kind, object)| reconcile_rbac(&server, &ctx, kind, object));
+    let service_cidr = json!({
+        "metadata": {"name": "kubernetes"}, "spec": {"cidrs": [server.config.service_cidr.to_string()]},
+    });
+    let cidr_status = json!([{"type": "Ready", "status": "True", "reason": "", "message":
+        "Kubernetes default Service CIDR is ready", "lastTransitionTime": ctx.timestamp()}]);
+    tokio::try_join!(
+        async { try_join_all(of_roles).await.map(drop) },
+        async {
+            let made = ensure(&server, &ctx, "networking.k8s.io", "v1", "servicecidrs", service_cidr).await?;
+            if made {
+                set_status(&server, &ctx, "networking.k8s.io", "servicecidrs", "kubernetes", cidr_status)
+                    .await?;
+            }
+            kubernetes_service(&server, &ctx).await
+        },
+        priority_classes(&server, &ctx),
+        authentication_config(&server, &ctx, authorities),
+    )?;
+    server.bootstrapped.store(true, Ordering::Release);
+    tokio::spawn(keep(server));
+    Ok(())
+}
+
+async fn keep(server: Arc<Server>) {
+    loop {
+        let ctx = Context::internal();
+        if let Err(status) = identity_lease(&server, &ctx).await {
+            tracing::warn!(%status, "the server's lease could not be renewed");
+        }
+        if let Err(status) = kubernetes_endpoints(&server, &ctx).await {
+            tracing::warn!(%status, "the endpoints of default/kubernetes could not be put right");
+        }
+        tokio::select! {
+            () = server.stopping.cancelled() => return,
+            () = tokio::time::sleep(RECONCILE) => {}
+        }
+    }
+}
+
+fn kind<'a>(server: &'a Server, group: &str, version: &str, plural: &str) -> Result<&'a Arc<Kind>, Status> {
+    server
+        .registry
+        .kind(group, version, plural)
+        .ok_or_else(|| Status::internal(format!("{plural}.{group} is not served")))
+}
+
+fn typed(kind: &Kind, object: Value) -> Object {
+    let mut object = Object::from(object);
+    object.set_type(&kind.resource.gvk());
+    kind.resource.strategy.default(&mut object);
+    object
+}
+
+/// Creates an object unless it is there. Says whether it did.
+async fn ensure(
+    server: &Server,
+    ctx: &Context,
+    group: &str,
+    version: &str,
+    plural: &str,
+    object: Value,
+) -> Result<bool, Status> {
+    let kind = kind(server, group, version, plural)?;
+    let object = typed(kind, object);
+    let namespace = object.namespace().to_owned();
+    if server.registry.peek(kind, &namespace, object.name()).is_some() {
+        return Ok(false);
+    }
+    match server.registry.create(ctx, kind, &namespace, object, WriteOptions::default()).await {
+        Ok(_) => Ok(true),
+        Err(status) if status.is(Reason::AlreadyExists) => Ok(false),
+        Err(status) => Err(status),
+    }
+}
+
+/// Creates an object, or makes the fields that `object` names what they should be.
+async fn put(
+    server: &Server,
+    ctx: &Context,
+    group: &str,
+    plural: &str,
+    object: Value,
+    fields: &[&str],
+) -> Result<(), Status> {
+    let kind = kind(server, group, "v1", plural)?;
+    let wanted = typed(kind, object);
+    let (namespace, name) = (wanted.namespace().to_owned(), wanted.name().to_owned());
+    let transform = |old: Option<&Object>| {
+        let Some(old) = old else { return Ok(wanted.clone()) };
+        let mut new = old.clone();
+        for field in fields {
+            if let Some(value) = wanted.get(&[field]) {
+                new.set(&[field], value.clone());
+            }
+        }
+        for (key, value) in wanted.labels().into_iter().flatten() {
+            new.set(&["metadata", "labels", key], value.clone());
+        }
+        Ok(new)
+    };
+    let options = WriteOptions::default();
+    server.registry.update(ctx, kind, &namespace, &name, Part::Main, &transform, true, options).await?;
+    Ok(())
+}
+
+async fn set_status(
+    server: &Server,
+    ctx: &Context,
+    group: &str,
+    plural: &str,
+    name: &str,
+    conditions: Value,
+) -> Result<(), Status> {
+    let kind = kind(server, group, "v1", plural)?;
+    let transform = |old: Option<&Object>| {
+        let mut new = old.cloned().unwrap_or_default();
+        new.set(&["status", "conditions"], conditions.clone());
+        Ok(new)
+    };
+    let options = WriteOptions::default();
+    server.registry.update(ctx, kind, "", name, Part::Status, &transform, false, options).await?;
+    Ok(())
+}
+
+/// Bootstrap roles get back what was taken from them, unless they opt out; what was added stays.
+async fn reconcile_rbac(
+    server: &Server,
+    ctx: &Context,
+    rbac_kind: RbacKind,
+    object: Object,
+) -> Result<(), Status> {
+    let plural = match rbac_kind {
+        RbacKind::ClusterRole => "clusterroles",
+        RbacKind::ClusterRoleBinding => "clusterrolebindings",
+        RbacKind::Role => "roles",
+        RbacKind::RoleBinding => "rolebindings",
+    };
+    let kind = kind(server, "rbac.authorization.k8s.io", "v1", plural)?;
+    let wanted = typed(kind, object.into_value());
+    let (namespace, name) = (wanted.namespace().to_owned(), wanted.name().to_owned());
+    let registry = &server.registry;
+    let options = WriteOptions::default();
+    let Some(old) = registry.peek(kind, &namespace, &name) else {
+        return match registry.create(ctx, kind, &namespace, wanted, options).await {
+            Err(status) if !status.is(Reason::AlreadyExists) => Err(status),
+            _ => Ok(()),
+        };
+    };
+    match reconcile(rbac_kind, &old, &wanted) {
+        Reconciled::Unchanged => Ok(()),
+        Reconciled::Update(_) => {
+            let transform = |old: Option<&Object>| {
+                let old = old.cloned().unwrap_or_default();
+                Ok(match reconcile(rbac_kind, &old, &wanted) {
+                    Reconciled::Update(new) => new,
+                    _ => old,
+                })
+            };
+            registry.update(ctx, kind, &namespace, &name, Part::Main, &transform, false, options).await?;
+            Ok(())
+        }
+        Reconciled::Recreate(new) => {
+            registry.delete(ctx, kind, &namespace, &name, &DeleteOptions::default()).await?;
+            registry.create(ctx, kind, &namespace, new, options).await?;
+            Ok(())
+        }
+    }
+}
+
+async fn priority_classes(server: &Server, ctx: &Context) -> Result<(), Status> {
+    let classes = [
+        (
+            "system-node-critical",
+            2_000_001_000_i64,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
+        (
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
+    ];
+    for (name, value, description) in classes {
+        let class = json!({"metadata": {"name": name}, "value": value, "description": description});
+        ensure(server, ctx, "scheduling.k8s.io", "v1", "priorityclasses", class).await?;
+    }
+    Ok(())
+}
+
+async fn authentication_config(server: &Server, ctx: &Context, ca: Authorities) -> Result<(), Status> {
+    let list = |items: &[&str]| json!(items).to_string();
+    let map = json!({
+        "metadata": {"namespace": "kube-system", "name": "extension-apiserver-authentication"},
+        "data": {
+            "client-ca-file": ca.client_ca,
+            "requestheader-client-ca-file": ca.front_proxy_ca,
+            "requestheader-allowed-names": list(&["front-proxy-client"]),
+            "requestheader-username-headers": list(&["X-Remote-User"]),
+            "requestheader-uid-headers": list(&["X-Remote-Uid"]),
+            "requestheader-group-headers": list(&["X-Remote-Group"]),
+            "requestheader-extra-headers-prefix": list(&["X-Remote-Extra-"]),
+        },
+    });
+    put(server, ctx, "", "configmaps", map, &["data"]).await
+}
+
+async fn kubernetes_service(server: &Server, ctx: &Context) -> Result<(), Status> {
+    let ip = server.config.service_cidr.nth(1).to_string();
+    let port = server.config.advertise.port();
+    let service = json!({
+        "metadata": {"namespace": "default", "name": "kubernetes", "labels": {
+            "component": "apiserver", "provider": "kubernetes",
+        }},
+        "spec": {"type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip], "sessionAffinity": "None",
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]},
+    });
+    ensure(server, ctx, "", "v1", "services", service).await?;
+    kubernetes_endpoints(server, ctx).await
+}
+
+async fn kubernetes_endpoints(server: &Server, ctx: &Context) -> Result<(), Status> {
+    let address = server.config.advertise;
+    let ip = address.ip().to_string();
+    let endpoints = json!({
+        "metadata": {"namespace": "default", "name": "kubernetes", "labels": {
+            "endpointslice.kubernetes.io/skip-mirror": "true",
+        }},
+        "subsets": [{"addresses": [{"ip": ip}],
+            "ports": [{"name": "https", "port": address.port(), "protocol": "TCP"}]}],
+    });
+    put(server, ctx, "", "endpoints", endpoints, &["subsets"]).await?;
+    let slice = json!({
+        "metadata": {"namespace": "default", "name": "kubernetes", "labels": {
+            "kubernetes.io/service-name": "kubernetes",
+        }},
+        "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
+        "endpoints": [{"addresses": [ip], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": address.port(), "protocol": "TCP"}],
+    });
+    put(server, ctx, "discovery.k8s.io", "endpointslices", slice, &["endpoints", "ports"]).await
+}
+
+/// The lease by which servers know of each other.
+async fn identity_lease(server: &Server, ctx: &Context) -> Result<(), Status> {
+    use sha2::{Digest, Sha256};
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    let digest = Sha256::digest(host.as_bytes());
+    let hash: String = digest.iter().take(13).map(|byte| char::from(b'a' + byte % 26)).collect();
+    let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+    let name = format!("apiserver-{hash}");
+    let lease = json!({
+        "metadata": {"namespace": "kube-system", "name": name, "labels": {
+            "apiserver.kubernetes.io/identity": "kube-apiserver", "kubernetes.io/hostname": host,
+        }},
+        "spec": {"holderIdentity": name, "leaseDurationSeconds": 3600, "renewTime": now, "acquireTime": now},
+    });
+    let kind = kind(server, "coordination.k8s.io", "v1", "leases")?;
+    let wanted = typed(kind, lease);
+    let transform = |old: Option<&Object>| {
+        let Some(old) = old else { return Ok(wanted.clone()) };
+        let mut new = old.clone();
+        new.set(&["spec", "renewTime"], now.as_str());
+        Ok(new)
+    };
+    let options = WriteOptions::default();
+    server.registry.update(ctx, kind, "kube-system", &name, Part::Main, &transform, true, options).await?;
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! One object as the cache holds it: its stored bytes, what selectors ask about, and its encodings, each made
+//! once and shared by all who read it.
+
+use std::sync::{Arc, OnceLock};
+
+use apimachinery::codec::{DecodeError, EncodedJson, EncodedProtobuf};
+use apimachinery::{Object, Value};
+use bytes::Bytes;
+use serde_json::Map;
+use storage::Revision;
+
+use crate::kinds::Kind;
+
+pub struct Entry {
+    kind: Arc<Kind>,
+    key: Arc<str>,
+    revision: Revision,
+    stored: Arc<EncodedProtobuf>,
+    name: String,
+    namespace: String,
+    uid: String,
+    deleting: bool,
+    labels: Map<String, Value>,
+    fields: Vec<(&'static str, String)>,
+    json: OnceLock<Arc<EncodedJson>>,
+}
+
+impl Entry {
+    /// `object` is what `stored` decodes to, where somebody has it at hand.
+    pub fn from_store(
+        kind: &Arc<Kind>,
+        key: &str,
+        stored: Bytes,
+        revision: Revision,
+        object: Option<Arc<Object>>,
+    ) -> Result<Arc<Self>, DecodeError> {
+        let decoded;
+        let object = match &object {
+            Some(object) => object.as_ref(),
+            None => {
+                decoded = kind.decode_stored(&stored)?;
+                &decoded
+            }
+        };
+        Ok(Arc::new(Self {
+            key: key.into(),
+            revision,
+            name: object.name().to_owned(),
+            namespace: object.namespace().to_owned(),
+            uid: object.uid().to_owned(),
+            deleting: object.deletion_timestamp().is_some(),
+            labels: object.labels().cloned().unwrap_or_default(),
+            fields: kind.resource.selectable_fields(object),
+            kind: kind.clone(),
+            stored: Arc::new(EncodedProtobuf::from_stored(stored)?),
+            json: OnceLock::new(),
+        }))
+    }
+
+    /// The same object at the revision at which it was deleted.
+    pub fn deleted_at(&self, revision: Revision) -> Arc<Self> {
+        Arc::new(Self {
+            kind: self.kind.clone(),
+            key: self.key.clone(),
+            revision,
+            stored: self.stored.clone(),
+            name: self.name.clone(),
+            namespace: self.namespace.clone(),
+            uid: self.uid.clone(),
+            deleting: self.deleting,
+            labels: self.labels.clone(),
+            fields: self.fields.clone(),
+            json: self.json.clone(),
+        })
+    }
+
+    pub fn key(&self) -> &Arc<str> {
+        &self.key
+    }
+
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The object in protobuf, but for its resourceVersion.
+    pub fn protobuf(&self) -> &EncodedProtobuf {
+        &self.stored
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    pub fn uid(&self) -> &str {
+        &self.uid
+    }
+
+    pub fn is_deleting(&self) -> bool {
+        self.deleting
+    }
+
+    pub fn labels(&self) -> &Map<String, Value> {
+        &self.labels
+    }
+
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|(field, _)| *field == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn fields(&self) -> &[(&'static str, String)] {
+        &self.fields
+    }
+
+    /// The object, decoded anew, with its resourceVersion.
+    pub fn object(&self) -> Result<Object, DecodeError> {
+        let mut object = self.kind.decode_stored(self.stored.stored())?;
+        object.set_resource_version(&self.revision.to_string());
+        Ok(object)
+    }
+
+    /// The object in JSON, but for its resourceVersion.
+    pub fn json(&self) -> Result<&EncodedJson, DecodeError> {
+        if let Some(json) = self.json.get() {
+            return Ok(json);
+        }
+        let object = self.kind.decode_stored(self.stored.stored())?;
+        let json = Arc::new(EncodedJson::new(&object, &self.kind.stored_schema));
+        Ok(self.json.get_or_init(|| json))
+    }
+}

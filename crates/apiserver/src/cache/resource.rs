@@ -1,0 +1,206 @@
+//! The cache of one resource: a persistent map of its objects, its newest events and its watchers.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use apimachinery::Status;
+use imbl::OrdMap;
+use parking_lot::{Mutex, RwLock};
+use storage::Revision;
+use tokio::sync::mpsc;
+
+use super::entry::Entry;
+use super::watcher::{Filter, Scope, Watcher, Watchers};
+use crate::kinds::Kind;
+
+/// How many events are kept for watches that start a little in the past.
+const RECENT: usize = 4096;
+
+/// How many snapshots are kept for the next page of a list.
+const PAGES: usize = 64;
+
+/// What one write did. `new` is absent for a delete; then `old` is the object as it went, at the revision of the delete.
+#[derive(Clone)]
+pub struct Change {
+    pub revision: Revision,
+    pub new: Option<Arc<Entry>>,
+    pub old: Option<Arc<Entry>>,
+}
+
+pub type Map = OrdMap<Arc<str>, Arc<Entry>>;
+
+/// All objects of a resource at one revision. Cheap to take and to keep.
+#[derive(Clone)]
+pub struct Snapshot {
+    pub revision: Revision,
+    objects: Map,
+}
+
+impl Snapshot {
+    pub fn new(revision: Revision, entries: Vec<Arc<Entry>>) -> Self {
+        let objects = entries.into_iter().map(|entry| (entry.key().clone(), entry)).collect();
+        Self { revision, objects }
+    }
+
+    /// The same objects, known to be the newest up to `revision`: what other resources did moves the version
+    /// of a list too.
+    pub fn at_least(mut self, revision: Revision) -> Self {
+        self.revision = self.revision.max(revision);
+        self
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        self.objects.values()
+    }
+
+    /// Entries whose keys start with `prefix`, from `start` on.
+    pub fn range<'a>(&'a self, prefix: &'a str, start: Option<&str>) -> impl Iterator<Item = &'a Arc<Entry>> {
+        let from: Arc<str> = start.unwrap_or(prefix).into();
+        self.objects.range(from..).map(|(_, entry)| entry).take_while(move |e| e.key().starts_with(prefix))
+    }
+
+    pub fn get(&self, key: &str) -> Option<&Arc<Entry>> {
+        self.objects.get(key)
+    }
+
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+}
+
+pub struct ResourceCache {
+    kind: Arc<Kind>,
+    /// Written by the task that applies events alone; readers clone the map and let go.
+    state: RwLock<Snapshot>,
+    /// Locked by that task and by watches that start, so that a watch neither misses nor repeats an event.
+    feed: Mutex<Feed>,
+    pages: Mutex<BTreeMap<Revision, Snapshot>>,
+}
+
+struct Feed {
+    /// Events after this revision are in `recent`.
+    floor: Revision,
+    recent: VecDeque<Arc<Change>>,
+    watchers: Watchers,
+}
+
+/// Why a watch cannot start from memory.
+pub enum FromMemory {
+    Started(Watcher),
+    /// The events since the asked revision are no longer in memory; the store may still have them.
+    TooOld,
+}
+
+impl ResourceCache {
+    pub fn new(kind: Arc<Kind>) -> Self {
+        Self {
+            kind,
+            state: RwLock::new(Snapshot { revision: 0, objects: Map::new() }),
+            feed: Mutex::new(Feed { floor: 0, recent: VecDeque::new(), watchers: Watchers::default() }),
+            pages: Mutex::default(),
+        }
+    }
+
+    pub fn kind(&self) -> &Arc<Kind> {
+        &self.kind
+    }
+
+    pub(super) fn load(&self, entries: Vec<Arc<Entry>>, revision: Revision) {
+        *self.state.write() = Snapshot::new(revision, entries);
+    }
+
+    pub(super) fn set_floor(&self, revision: Revision) {
+        self.feed.lock().floor = revision;
+        self.state.write().revision = revision;
+    }
+
+    pub(super) fn put(&self, entry: Arc<Entry>) -> Change {
+        let revision = entry.revision();
+        let mut state = self.state.write();
+        let old = state.objects.insert(entry.key().clone(), entry.clone());
+        state.revision = revision;
+        Change { revision, new: Some(entry), old }
+    }
+
+    pub(super) fn delete(&self, key: &str, revision: Revision) -> Option<Change> {
+        let mut state = self.state.write();
+        let old = state.objects.remove(key)?;
+        state.revision = revision;
+        Some(Change { revision, new: None, old: Some(old.deleted_at(revision)) })
+    }
+
+    pub(super) fn publish(&self, change: Change) {
+        let change = Arc::new(change);
+        let mut feed = self.feed.lock();
+        feed.watchers.send(&change);
+        feed.recent.push_back(change);
+        if feed.recent.len() > RECENT
+            && let Some(gone) = feed.recent.pop_front()
+        {
+            feed.floor = gone.revision;
+        }
+    }
+
+    /// What the cache holds now.
+    pub fn snapshot(&self) -> Snapshot {
+        self.state.read().clone()
+    }
+
+    pub fn get(&self, key: &str) -> Option<Arc<Entry>> {
+        self.state.read().objects.get(key).cloned()
+    }
+
+    /// Keeps a snapshot for the following pages of a list.
+    pub fn keep_page(&self, snapshot: &Snapshot) {
+        let mut pages = self.pages.lock();
+        pages.insert(snapshot.revision, snapshot.clone());
+        while pages.len() > PAGES {
+            pages.pop_first();
+        }
+    }
+
+    /// The snapshot of an earlier page, when it is still there.
+    pub fn page(&self, revision: Revision) -> Option<Snapshot> {
+        let now = self.snapshot();
+        if now.revision == revision {
+            return Some(now);
+        }
+        self.pages.lock().get(&revision).cloned()
+    }
+
+    /// Starts a watch of everything after `after`.
+    pub fn watch(&self, after: Revision, scope: Scope, filter: Filter) -> FromMemory {
+        let mut feed = self.feed.lock();
+        if after < feed.floor {
+            return FromMemory::TooOld;
+        }
+        let start = feed.recent.partition_point(|change| change.revision <= after);
+        let backlog: Vec<Arc<Change>> = feed.recent.range(start..).cloned().collect();
+        FromMemory::Started(feed.watchers.add(scope, filter, backlog, after))
+    }
+
+    /// Starts a watch with everything there is: first the objects, then what comes.
+    pub fn watch_from_now(&self, scope: Scope, filter: Filter) -> (Snapshot, Watcher) {
+        let mut feed = self.feed.lock();
+        let snapshot = self.snapshot();
+        // events that are in the snapshot already but not yet published are skipped by their revision
+        let watcher = feed.watchers.add(scope, filter, Vec::new(), snapshot.revision);
+        (snapshot, watcher)
+    }
+
+    /// Ends all watches, as a server that stops does.
+    pub fn end_watches(&self) {
+        self.feed.lock().watchers.end_all();
+    }
+}
+
+/// The error of a revision that nothing remembers any more.
+pub fn too_old(revision: Revision, floor: Revision) -> Status {
+    Status::expired(format!("too old resource version: {revision} ({floor})"))
+}
+
+pub(super) type ChangeSender = mpsc::Sender<Arc<Change>>;

@@ -1,0 +1,125 @@
+//! What a write or read knows about the request that caused it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use apimachinery::Status;
+use apimachinery::field::{self, Path};
+use chrono::{DateTime, SecondsFormat, Utc};
+use parking_lot::Mutex;
+
+use crate::authentication::{API_SERVER, SYSTEM_PRIVILEGED_GROUP, UserInfo};
+use crate::http::request_info::{Query, RequestInfo};
+
+/// How unknown and duplicate fields are treated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FieldValidation {
+    Ignore,
+    #[default]
+    Warn,
+    Strict,
+}
+
+/// One request on its way through the registry.
+pub struct Context {
+    pub user: Arc<UserInfo>,
+    pub info: RequestInfo,
+    pub query: Query,
+    pub user_agent: String,
+    pub now: DateTime<Utc>,
+    pub deadline: Option<Instant>,
+    /// Lines for `Warning` headers, in order, each once.
+    pub warnings: Mutex<Vec<String>>,
+}
+
+impl Context {
+    /// A request of the server itself, as a member of `system:masters`.
+    pub fn internal() -> Self {
+        let user = UserInfo::new(API_SERVER, &[SYSTEM_PRIVILEGED_GROUP]);
+        Self {
+            user: Arc::new(user),
+            info: RequestInfo::default(),
+            query: Query::default(),
+            user_agent: "xebec-apiserver".into(),
+            now: Utc::now(),
+            deadline: None,
+            warnings: Mutex::default(),
+        }
+    }
+
+    pub fn warn(&self, text: impl Into<String>) {
+        let text = text.into();
+        let mut warnings = self.warnings.lock();
+        if !warnings.contains(&text) {
+            warnings.push(text);
+        }
+    }
+
+    /// The moment of the request, for managedFields.
+    pub fn now_time(&self) -> apimachinery::time::Time {
+        apimachinery::time::from_unix(self.now.timestamp(), 0).unwrap_or_default()
+    }
+
+    /// The moment of the request as metadata shows it.
+    pub fn timestamp(&self) -> String {
+        self.now.to_rfc3339_opts(SecondsFormat::Secs, true)
+    }
+
+    /// Who writes, for managedFields: `fieldManager`, or the client's name.
+    pub fn field_manager(&self) -> String {
+        match self.query.text("fieldManager") {
+            "" => {
+                let agent = self.user_agent.split('/').next().unwrap_or_default();
+                let printable: String = agent.chars().filter(|c| !c.is_control()).take(128).collect();
+                if printable.is_empty() { "unknown".into() } else { printable }
+            }
+            manager => manager.to_owned(),
+        }
+    }
+
+    /// Refuses options of a write that make no sense: `dryRun`, `fieldManager`, `fieldValidation`.
+    pub fn write_options(&self, options_kind: &str) -> Result<WriteOptions, Status> {
+        let mut errors = Vec::new();
+        for value in self.query.all("dryRun") {
+            if value != "All" && !value.is_empty() {
+                errors.push(field::Error::not_supported(&Path::new("dryRun"), value, &["All"]));
+            }
+        }
+        let manager = self.query.text("fieldManager");
+        if manager.len() > 128 {
+            errors.push(field::Error::too_long(&Path::new("fieldManager"), 128));
+        }
+        if manager.chars().any(char::is_control) {
+            let path = Path::new("fieldManager");
+            errors.push(field::Error::invalid(&path, manager, "should only contain printable characters"));
+        }
+        let field_validation = match self.query.text("fieldValidation") {
+            "" | "Warn" => FieldValidation::Warn,
+            "Ignore" => FieldValidation::Ignore,
+            "Strict" => FieldValidation::Strict,
+            other => {
+                let valid = ["Ignore", "Strict", "Warn"];
+                errors.push(field::Error::not_supported(&Path::new("fieldValidation"), other, &valid));
+                FieldValidation::Warn
+            }
+        };
+        if !errors.is_empty() {
+            let kind = apimachinery::GroupKind::new("meta.k8s.io", options_kind);
+            return Err(Status::invalid(&kind, "", &errors));
+        }
+        Ok(WriteOptions {
+            dry_run: self.query.all("dryRun").any(|value| value == "All"),
+            field_validation,
+            force: self.query.flag("force"),
+        })
+    }
+}
+
+/// Options that all writes share.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WriteOptions {
+    pub dry_run: bool,
+    pub field_validation: FieldValidation,
+    /// Apply only: take fields over from other managers.
+    pub force: bool,
+}

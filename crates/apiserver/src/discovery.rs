@@ -1,0 +1,261 @@
+//! Discovery: which groups, versions and resources there are; one by one, and all at once.
+
+use api::{Access, Resource};
+use apimachinery::{GroupVersion, Status, Value};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::StatusCode;
+use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH};
+use serde_json::json;
+use sha2::{Digest, Sha256, Sha512};
+
+use crate::http::body::Response;
+use crate::http::respond;
+use crate::server::Server;
+
+/// Groups in the order in which clients should prefer them.
+const ORDER: [&str; 19] = [
+    "apiregistration.k8s.io",
+    "apps",
+    "events.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "scheduling.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "discovery.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+];
+
+/// Named groups and their versions, in order.
+pub fn group_versions(server: &Server) -> Vec<GroupVersion> {
+    let mut out: Vec<GroupVersion> = Vec::new();
+    for kind in server.registry.kinds.all() {
+        let gv = kind.resource.group_version();
+        if !gv.group.is_empty() && !out.contains(&gv) {
+            out.push(gv);
+        }
+    }
+    out.sort_by_key(|gv| ORDER.iter().position(|group| *group == gv.group).unwrap_or(ORDER.len()));
+    out
+}
+
+fn resources_of<'a>(server: &'a Server, group: &'a str, version: &'a str) -> Vec<&'static Resource> {
+    let all = server.registry.kinds.all().map(|kind| kind.resource);
+    let mut out: Vec<_> = all.filter(|r| r.group == group && r.version == version).collect();
+    out.sort_by_key(|resource| resource.plural);
+    out
+}
+
+/// The hash that tells clients which version of a kind is stored.
+fn storage_version_hash(resource: &Resource) -> String {
+    let text = format!("{}/{}/{}", resource.group, resource.version, resource.kind);
+    STANDARD.encode(&Sha256::digest(text.as_bytes())[..8])
+}
+
+pub fn core_versions(server: &Server, headers: &HeaderMap) -> Response {
+    if let Some(response) = aggregated(server, headers, true) {
+        return response;
+    }
+    let body = json!({
+        "kind": "APIVersions", "versions": ["v1"],
+        "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": server.address()}],
+    });
+    respond::json(StatusCode::OK, &body)
+}
+
+fn api_group(group: &str, versions: &[GroupVersion]) -> Value {
+    let versions: Vec<Value> = versions
+        .iter()
+        .filter(|gv| gv.group == group)
+        .map(|gv| json!({"groupVersion": gv.to_string(), "version": gv.version}))
+        .collect();
+    json!({"name": group, "versions": versions, "preferredVersion": versions[0]})
+}
+
+pub fn groups(server: &Server, headers: &HeaderMap) -> Response {
+    if let Some(response) = aggregated(server, headers, false) {
+        return response;
+    }
+    let versions = group_versions(server);
+    let mut names: Vec<&str> = versions.iter().map(|gv| gv.group.as_str()).collect();
+    names.dedup();
+    let groups: Vec<Value> = names.into_iter().map(|name| api_group(name, &versions)).collect();
+    respond::json(StatusCode::OK, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
+}
+
+pub fn group(server: &Server, group: &str) -> Result<Response, Status> {
+    let versions = group_versions(server);
+    if !versions.iter().any(|gv| gv.group == group) {
+        return Err(Status::no_such_path());
+    }
+    let mut body = api_group(group, &versions);
+    body["kind"] = json!("APIGroup");
+    body["apiVersion"] = json!("v1");
+    Ok(respond::json(StatusCode::OK, &body))
+}
+
+pub fn resources(
+    server: &Server,
+    headers: &HeaderMap,
+    group: &str,
+    version: &str,
+) -> Result<Response, Status> {
+    let _ = headers;
+    let resources = resources_of(server, group, version);
+    if resources.is_empty() {
+        return Err(Status::no_such_path());
+    }
+    let mut list = Vec::new();
+    for resource in resources {
+        let mut entry = json!({
+            "name": resource.plural, "singularName": resource.singular, "namespaced": resource.namespaced,
+            "kind": resource.kind, "verbs": resource.access.verbs(),
+        });
+        if !resource.short_names.is_empty() {
+            entry["shortNames"] = json!(resource.short_names);
+        }
+        if !resource.categories.is_empty() {
+            entry["categories"] = json!(resource.categories);
+        }
+        if resource.access == Access::Stored {
+            entry["storageVersionHash"] = json!(storage_version_hash(resource));
+        }
+        list.push(entry);
+        let mut subresources = resource.subresources.to_vec();
+        subresources.sort_by_key(|sub| sub.name);
+        for sub in subresources {
+            let mut entry = json!({
+                "name": format!("{}/{}", resource.plural, sub.name), "singularName": "",
+                "namespaced": resource.namespaced, "kind": sub.kind, "verbs": sub.verbs,
+            });
+            if let Some((group, version)) = sub.group_version {
+                entry["group"] = json!(group);
+                entry["version"] = json!(version);
+            }
+            list.push(entry);
+        }
+    }
+    let gv = GroupVersion::new(group, version).to_string();
+    let body = json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": gv, "resources": list});
+    Ok(respond::json(StatusCode::OK, &body))
+}
+
+/// The whole of discovery in one document, where the client takes it.
+fn aggregated(server: &Server, headers: &HeaderMap, core: bool) -> Option<Response> {
+    let accept = headers.get(ACCEPT)?.to_str().ok()?;
+    // the first clause that fits decides
+    let version = accept.split(',').find_map(|clause| {
+        let has = |part: &str| clause.split(';').any(|p| p.trim() == part);
+        let asks = has("g=apidiscovery.k8s.io") && has("as=APIGroupDiscoveryList");
+        let plain = clause.trim() == "application/json" || clause.trim() == "*/*";
+        match (asks && has("v=v2"), asks && has("v=v2beta1"), plain) {
+            (true, ..) => Some(Some("v2")),
+            (_, true, _) => Some(Some("v2beta1")),
+            (.., true) => Some(None),
+            _ => None,
+        }
+    })??;
+    let gvs: Vec<GroupVersion> =
+        if core { vec![GroupVersion::new("", "v1")] } else { group_versions(server) };
+    let items: Vec<Value> = gvs.iter().map(|gv| group_discovery(server, gv)).collect();
+    let body = json!({
+        "kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"),
+        "metadata": {}, "items": items,
+    })
+    .to_string();
+    let etag = format!("\"{:X}\"", Sha512::digest(body.as_bytes()));
+    let mut response = if matches_etag(headers, &etag) {
+        respond::bytes(StatusCode::NOT_MODIFIED, "application/json", "")
+    } else {
+        respond::bytes(StatusCode::OK, "application/json", body)
+    };
+    let media_type = match version {
+        "v2" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+        _ => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
+    };
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    if let Ok(etag) = HeaderValue::from_str(&etag) {
+        response.headers_mut().insert(ETAG, etag);
+    }
+    response.headers_mut().insert(http::header::VARY, HeaderValue::from_static("Accept"));
+    response.headers_mut().remove(http::header::CACHE_CONTROL);
+    response.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("public"));
+    Some(response)
+}
+
+/// Whether the client has this very document already.
+pub fn matches_etag(headers: &HeaderMap, etag: &str) -> bool {
+    headers
+        .get(IF_NONE_MATCH)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|tags| tags.split(',').any(|tag| tag.trim() == etag))
+}
+
+fn response_kind(group: &str, version: &str, kind: &str) -> Value {
+    json!({"group": group, "version": version, "kind": kind})
+}
+
+fn group_discovery(server: &Server, gv: &GroupVersion) -> Value {
+    let resources: Vec<Value> = resources_of(server, &gv.group, &gv.version)
+        .into_iter()
+        .map(|resource| {
+            let mut out = json!({
+                "resource": resource.plural,
+                "responseKind": response_kind(resource.group, resource.version, resource.kind),
+                "scope": if resource.namespaced { "Namespaced" } else { "Cluster" },
+                "singularResource": resource.singular,
+                "verbs": resource.access.verbs(),
+            });
+            if !resource.short_names.is_empty() {
+                out["shortNames"] = json!(resource.short_names);
+            }
+            if !resource.categories.is_empty() {
+                out["categories"] = json!(resource.categories);
+            }
+            if !resource.subresources.is_empty() {
+                let subresources: Vec<Value> = resource
+                    .subresources
+                    .iter()
+                    .map(|sub| {
+                        let (group, version) =
+                            sub.group_version.unwrap_or((resource.group, resource.version));
+                        json!({
+                            "subresource": sub.name,
+                            "responseKind": response_kind(group, version, sub.kind),
+                            "verbs": sub.verbs,
+                        })
+                    })
+                    .collect();
+                out["subresources"] = json!(subresources);
+            }
+            out
+        })
+        .collect();
+    json!({
+        "metadata": {"name": gv.group, "creationTimestamp": null},
+        "versions": [{"version": gv.version, "resources": resources, "freshness": "Current"}],
+    })
+}
+
+/// Answers with a document unless the client has it.
+pub fn document(headers: &HeaderMap, media_type: &'static str, etag: &str, body: bytes::Bytes) -> Response {
+    let mut response = if matches_etag(headers, etag) {
+        respond::bytes(StatusCode::NOT_MODIFIED, media_type, "")
+    } else {
+        respond::bytes(StatusCode::OK, media_type, body)
+    };
+    if let Ok(etag) = HeaderValue::from_str(etag) {
+        response.headers_mut().insert(ETAG, etag);
+    }
+    response
+}

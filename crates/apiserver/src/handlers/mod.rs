@@ -1,0 +1,103 @@
+//! What answers a resource request: the verbs over the registry, and the subresources that have ways of their own.
+
+mod binding;
+mod decode;
+mod eviction;
+mod finalize;
+mod objects;
+mod patch;
+mod reviews;
+mod scale;
+mod streams;
+mod token;
+mod watch;
+
+use apimachinery::{GroupResource, Status};
+
+use crate::context::Context;
+use crate::http::body::{Request, Response};
+use crate::http::negotiate::{self, Accepted};
+use crate::kinds::Kind;
+use crate::registry::Part;
+use crate::server::Server;
+
+/// One resource request, past authentication and authorization.
+pub struct Call<'a> {
+    pub server: &'a Server,
+    pub ctx: &'a Context,
+    pub kind: &'a Kind,
+    pub accepted: Accepted,
+}
+
+/// Answers a resource request.
+pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Result<Response, Status> {
+    let info = &ctx.info;
+    let kind = server
+        .registry
+        .kind(&info.group, &info.version, &info.resource)
+        .ok_or_else(Status::no_such_path)?
+        .clone();
+    if kind.resource.namespaced && info.namespace.is_empty() && !matches!(info.verb, "list" | "watch") {
+        // a namespaced object without a namespace has no address; only lists go across
+        return Err(if info.verb == "deletecollection" || info.verb == "create" {
+            let resource = GroupResource::new(&info.group, &info.resource);
+            Status::method_not_supported(&resource, info.verb)
+        } else {
+            Status::no_such_path()
+        });
+    }
+    if !kind.resource.namespaced && !info.namespace.is_empty() && kind.resource.plural != "namespaces" {
+        return Err(Status::no_such_path());
+    }
+    let accepted = negotiate::accepted(request.headers(), ctx.query.get("pretty"), info.verb == "watch")?;
+    let call = Call { server, ctx, kind: &kind, accepted };
+    if info.subresource.is_empty() {
+        return call.main(request).await;
+    }
+    let subresource = kind.resource.subresource(&info.subresource).ok_or_else(Status::no_such_path)?;
+    let allowed = match info.verb {
+        "create" | "get" | "update" | "patch" | "delete" => subresource.verbs.contains(&info.verb),
+        _ => false,
+    };
+    if !allowed {
+        return Err(call.not_supported());
+    }
+    match (kind.resource.plural, info.subresource.as_str()) {
+        (_, "status") => call.part(request, Part::Status).await,
+        (_, "scale") => call.scale(request).await,
+        ("pods", "binding") => call.binding(request).await,
+        ("pods", "eviction") => call.eviction(request).await,
+        ("pods", "log" | "exec" | "attach" | "portforward") | ("nodes", "proxy") => {
+            call.stream(request).await
+        }
+        ("namespaces", "finalize") => call.finalize(request).await,
+        ("serviceaccounts", "token") => call.token(request).await,
+        _ => Err(Status::no_such_path()),
+    }
+}
+
+impl Call<'_> {
+    pub fn not_supported(&self) -> Status {
+        Status::method_not_supported(&self.kind.resource.group_resource(), self.ctx.info.verb)
+    }
+
+    async fn main(&self, request: Request) -> Result<Response, Status> {
+        if self.kind.resource.access == api::Access::CreateOnly {
+            return match (self.ctx.info.verb, self.kind.resource.plural) {
+                ("create", "bindings") => self.binding(request).await,
+                ("create", _) => self.review(request).await,
+                _ => Err(self.not_supported()),
+            };
+        }
+        match self.ctx.info.verb {
+            "get" => self.get().await,
+            "list" => self.list().await,
+            "watch" => self.watch(request).await,
+            "create" => self.create(request).await,
+            "update" | "patch" => self.part(request, Part::Main).await,
+            "delete" => self.delete(request).await,
+            "deletecollection" => self.delete_collection(request).await,
+            _ => Err(self.not_supported()),
+        }
+    }
+}

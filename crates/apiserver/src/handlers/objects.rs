@@ -1,0 +1,195 @@
+//! get, list, create, update, delete and deletecollection of whole objects and of their status.
+
+use apimachinery::apply::{self, FieldSet};
+use apimachinery::codec;
+use apimachinery::schema::Schema;
+use apimachinery::{GroupVersionKind, Object, Status};
+use futures::future::join_all;
+use http::StatusCode;
+
+use super::{Call, decode};
+use crate::context::WriteOptions;
+use crate::http::body::{self, Request, Response};
+use crate::http::{negotiate, respond};
+use crate::registry::list::ListOptions;
+use crate::registry::{DeleteOptions, Part};
+
+/// How many deletes of a collection run at once.
+const DELETES_AT_ONCE: usize = 8;
+
+impl Call<'_> {
+    pub async fn get(&self) -> Result<Response, Status> {
+        let info = &self.ctx.info;
+        let version = self.ctx.query.text("resourceVersion");
+        let entry = self.server.registry.get(self.kind, &info.namespace, &info.name, version).await?;
+        respond::entry(self.accepted, self.ctx, self.kind, &entry)
+    }
+
+    pub async fn list(&self) -> Result<Response, Status> {
+        let options = ListOptions::parse(self.kind, &self.ctx.info, &self.ctx.query)?;
+        let page = self.server.registry.list(self.kind, &self.ctx.info.namespace, &options).await?;
+        respond::list(self.accepted, self.ctx, self.kind, &page)
+    }
+
+    pub async fn create(&self, request: Request) -> Result<Response, Status> {
+        let options = self.ctx.write_options("CreateOptions")?;
+        let format = negotiate::content(request.headers())?;
+        let bytes = body::read(request.into_body()).await?;
+        let gvk = self.kind.resource.gvk();
+        let schema = &self.kind.schema;
+        let object = decode::decode(self.ctx, &bytes, format, schema, &gvk, options.field_validation)?;
+        let object = self.defaulted(object);
+        if object.name().is_empty() && object.generate_name().is_empty() {
+            return Err(nameless(self.kind, &object));
+        }
+        let object = self.managed(None, object, "")?;
+        let namespace = &self.ctx.info.namespace;
+        let created = self.server.registry.create(self.ctx, self.kind, namespace, object, options).await?;
+        Ok(respond::object(self.accepted, StatusCode::CREATED, self.ctx, self.kind, &created))
+    }
+
+    /// PUT and PATCH of an object or of its status.
+    pub async fn part(&self, request: Request, part: Part) -> Result<Response, Status> {
+        match self.ctx.info.verb {
+            "get" => self.get().await,
+            "patch" => self.patch(request, part).await,
+            _ => self.replace(request, part).await,
+        }
+    }
+
+    async fn replace(&self, request: Request, part: Part) -> Result<Response, Status> {
+        let options = self.ctx.write_options("UpdateOptions")?;
+        let format = negotiate::content(request.headers())?;
+        let bytes = body::read(request.into_body()).await?;
+        let gvk = self.kind.resource.gvk();
+        let schema = &self.kind.schema;
+        let object = decode::decode(self.ctx, &bytes, format, schema, &gvk, options.field_validation)?;
+        if object.name().is_empty() {
+            return Err(Status::bad_request("name must be provided"));
+        }
+        let object = self.defaulted(object);
+        let transform = |old: Option<&Object>| self.managed(old, object.clone(), part.name());
+        self.update(part, &transform, self.kind.resource.strategy.allow_create_on_update(), options).await
+    }
+
+    /// Runs an update and answers with its outcome.
+    pub async fn update(
+        &self,
+        part: Part,
+        transform: &(dyn Fn(Option<&Object>) -> Result<Object, Status> + Send + Sync),
+        may_create: bool,
+        options: WriteOptions,
+    ) -> Result<Response, Status> {
+        let info = &self.ctx.info;
+        let updated = self
+            .server
+            .registry
+            .update(self.ctx, self.kind, &info.namespace, &info.name, part, transform, may_create, options)
+            .await?;
+        let code = if updated.created { StatusCode::CREATED } else { StatusCode::OK };
+        Ok(respond::object(self.accepted, code, self.ctx, self.kind, &updated.object))
+    }
+
+    pub fn defaulted(&self, mut object: Object) -> Object {
+        self.kind.resource.strategy.default(&mut object);
+        object
+    }
+
+    /// Notes in managedFields who changed what.
+    pub fn managed(&self, old: Option<&Object>, new: Object, subresource: &str) -> Result<Object, Status> {
+        let reset = self.reset_fields(subresource);
+        let manager = self.ctx.field_manager();
+        let schema = &self.kind.schema;
+        Ok(apply::update(old, new, schema, &manager, self.ctx.now_time(), subresource, Some(&reset)))
+    }
+
+    /// Fields that a write through a subresource does not change, so that it cannot own them.
+    pub fn reset_fields(&self, subresource: &str) -> FieldSet {
+        FieldSet::of_fields(self.kind.resource.strategy.reset_fields(subresource))
+    }
+
+    async fn delete_options(&self, request: Request) -> Result<DeleteOptions, Status> {
+        let format = negotiate::content(request.headers());
+        let bytes = body::read(request.into_body()).await?;
+        let mut options = DeleteOptions::default();
+        if !bytes.is_empty() {
+            let schema = Schema::builtin("k8s.io.apimachinery.pkg.apis.meta.v1", "DeleteOptions")
+                .ok_or_else(|| Status::internal("no schema of DeleteOptions"))?;
+            let decoded = match format? {
+                negotiate::Format::Json => codec::decode_json(&bytes, &schema).map(|d| d.object),
+                negotiate::Format::Yaml => codec::decode_yaml(&bytes, &schema).map(|d| d.object),
+                negotiate::Format::Protobuf => codec::decode_protobuf(&bytes, &schema),
+            };
+            let object = decoded.map_err(|error| {
+                let expected = GroupVersionKind::new("", "v1", "DeleteOptions");
+                Status::bad_request(format!("couldn't get version/kind; {error} ({expected})"))
+            })?;
+            if !object.kind().is_empty() && object.kind() != "DeleteOptions" {
+                return Err(Status::bad_request(format!(
+                    "decoded object cannot be converted to DeleteOptions: it is a {}",
+                    object.kind()
+                )));
+            }
+            options = DeleteOptions::from_object(&object);
+        }
+        let query = &self.ctx.query;
+        if let Some(seconds) = query.get("gracePeriodSeconds") {
+            let seconds = seconds.parse().map_err(|_| {
+                Status::bad_request(format!("strconv.ParseInt: parsing {seconds:?}: invalid syntax"))
+            })?;
+            options.grace_period_seconds = Some(seconds);
+        }
+        if let Some(policy) = query.get("propagationPolicy") {
+            options.propagation_policy = Some(policy.to_owned());
+        }
+        if query.get("orphanDependents").is_some() {
+            options.orphan_dependents = Some(query.flag("orphanDependents"));
+        }
+        options.dry_run |= query.all("dryRun").any(|value| value == "All");
+        options.validate()?;
+        Ok(options)
+    }
+
+    pub async fn delete(&self, request: Request) -> Result<Response, Status> {
+        let options = self.delete_options(request).await?;
+        let info = &self.ctx.info;
+        let deleted =
+            self.server.registry.delete(self.ctx, self.kind, &info.namespace, &info.name, &options).await?;
+        let cascades = options.orphan_dependents == Some(false);
+        let code = if !deleted.gone && cascades { StatusCode::ACCEPTED } else { StatusCode::OK };
+        if deleted.gone && !self.kind.resource.returns_deleted {
+            return Ok(respond::success(self.accepted, code, self.kind, &deleted.object));
+        }
+        Ok(respond::object(self.accepted, code, self.ctx, self.kind, &deleted.object))
+    }
+
+    pub async fn delete_collection(&self, request: Request) -> Result<Response, Status> {
+        let options = self.delete_options(request).await?;
+        let list_options = ListOptions::parse(self.kind, &self.ctx.info, &self.ctx.query)?;
+        let registry = &self.server.registry;
+        let page = registry.list(self.kind, &self.ctx.info.namespace, &list_options).await?;
+        for some in page.entries.chunks(DELETES_AT_ONCE) {
+            let mut deletes = Vec::with_capacity(some.len());
+            for entry in some {
+                deletes.push(registry.delete(self.ctx, self.kind, entry.namespace(), entry.name(), &options));
+            }
+            for deleted in join_all(deletes).await {
+                match deleted {
+                    Ok(_) => {}
+                    // somebody else was faster
+                    Err(status) if status.is(apimachinery::Reason::NotFound) => {}
+                    Err(status) => return Err(status),
+                }
+            }
+        }
+        respond::list(self.accepted, self.ctx, self.kind, &page)
+    }
+}
+
+/// The refusal of an object without a name.
+fn nameless(kind: &crate::kinds::Kind, object: &Object) -> Status {
+    let path = apimachinery::field::Path::new("metadata").child("name");
+    let mut errors = vec![apimachinery::field::Error::required(&path, "name or generateName is required")];
+    errors.extend(kind.resource.strategy.validate(object));
+    Status::invalid(&kind.resource.group_kind(), "", &errors)
+}

@@ -1,0 +1,137 @@
+//! `scale`: how many replicas, whatever the kind.
+
+use apimachinery::codec;
+use apimachinery::schema::Schema;
+use apimachinery::{GroupVersionKind, Object, Status, Value, patch};
+use http::StatusCode;
+use serde_json::json;
+
+use super::{Call, decode};
+use crate::http::body::{self, Request, Response};
+use crate::http::{negotiate, respond};
+use crate::registry::Part;
+
+const PACKAGE: &str = "k8s.io.api.autoscaling.v1";
+
+fn gvk() -> GroupVersionKind {
+    GroupVersionKind::new("autoscaling", "v1", "Scale")
+}
+
+/// The scale of an object.
+fn scale_of(object: &Object) -> Object {
+    let mut scale = Object::default();
+    scale.set_type(&gvk());
+    for key in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = object.get(&["metadata", key]) {
+            scale.set(&["metadata", key], value.clone());
+        }
+    }
+    scale.set(&["spec"], json!({}));
+    if let Some(replicas) = object.get_i64(&["spec", "replicas"]).filter(|n| *n != 0) {
+        scale.set(&["spec", "replicas"], replicas);
+    }
+    scale.set(&["status", "replicas"], object.get_i64(&["status", "replicas"]).unwrap_or_default());
+    let selector = object.get(&["spec", "selector"]).cloned().unwrap_or(Value::Null);
+    if let Ok(selector) = apimachinery::selectors::LabelSelector::from_label_selector(&selector) {
+        scale.set(&["status", "selector"], selector.to_string());
+    }
+    scale
+}
+
+impl Call<'_> {
+    pub async fn scale(&self, request: Request) -> Result<Response, Status> {
+        let schema =
+            Schema::builtin(PACKAGE, "Scale").ok_or_else(|| Status::internal("no schema of Scale"))?;
+        let info = &self.ctx.info;
+        let answer = |object: &Object| {
+            let accepted = self.accepted;
+            respond::encoded(StatusCode::OK, accepted.format, accepted.pretty, &scale_of(object), &schema)
+        };
+        if info.verb == "get" {
+            let entry = self.server.registry.get(self.kind, &info.namespace, &info.name, "").await?;
+            return Ok(answer(&entry.object().map_err(Status::internal)?));
+        }
+        let options =
+            self.ctx.write_options(if info.verb == "patch" { "PatchOptions" } else { "UpdateOptions" })?;
+        let media_type = negotiate::media_type(request.headers()).to_owned();
+        let format = negotiate::content(request.headers());
+        let bytes = body::read(request.into_body()).await?;
+        let put = match info.verb {
+            "update" => {
+                Some(decode::decode(self.ctx, &bytes, format?, &schema, &gvk(), options.field_validation)?)
+            }
+            _ => None,
+        };
+        let transform = |old: Option<&Object>| {
+            let old =
+                old.ok_or_else(|| Status::not_found(&self.kind.resource.group_resource(), &info.name))?;
+            let wanted = match &put {
+                Some(scale) => scale.clone(),
+                None => patched(&media_type, &bytes, &scale_of(old), &schema)?,
+            };
+            let replicas = wanted.get_i64(&["spec", "replicas"]).unwrap_or_default();
+            if replicas < 0 {
+                let path = apimachinery::field::Path::new("spec").child("replicas");
+                let why = "must be greater than or equal to 0";
+                let error = apimachinery::field::Error::invalid(&path, replicas, why);
+                let kind = apimachinery::GroupKind::new("autoscaling", "Scale");
+                return Err(Status::invalid(&kind, &info.name, &[error]));
+            }
+            let version = wanted.resource_version();
+            if !version.is_empty() && version != old.resource_version() {
+                return Err(Status::modified(&self.kind.resource.group_resource(), &info.name));
+            }
+            let mut new = old.clone();
+            new.set(&["spec", "replicas"], replicas);
+            new.set_generation(
+                old.generation() + i64::from(old.get_i64(&["spec", "replicas"]) != Some(replicas)),
+            );
+            self.managed(Some(old), new, "scale")
+        };
+        let updated = self
+            .server
+            .registry
+            .update(
+                self.ctx,
+                self.kind,
+                &info.namespace,
+                &info.name,
+                Part::Other("scale"),
+                &transform,
+                false,
+                options,
+            )
+            .await?;
+        Ok(answer(&updated.object))
+    }
+}
+
+fn patched(media_type: &str, bytes: &[u8], scale: &Object, schema: &Schema) -> Result<Object, Status> {
+    let parsed = || -> Result<Value, Status> {
+        serde_json::from_slice(bytes)
+            .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
+    };
+    let mut value = scale.as_value().clone();
+    match media_type {
+        "application/json-patch+json" => patch::json_patch(&mut value, &parsed()?)?,
+        "application/merge-patch+json" | "application/strategic-merge-patch+json" => {
+            patch::merge_patch(&mut value, &parsed()?)?;
+        }
+        "application/apply-patch+yaml" => {
+            let applied =
+                codec::decode_yaml(bytes, schema).map_err(|e| Status::bad_request(e.to_string()))?;
+            patch::merge_patch(&mut value, applied.object.as_value())?;
+        }
+        _ => {
+            return Err(negotiate::unsupported(&[
+                "application/json-patch+json",
+                "application/merge-patch+json",
+                "application/apply-patch+yaml",
+            ]));
+        }
+    }
+    let bytes = serde_json::to_vec(&value).map_err(Status::internal)?;
+    let decoded =
+        codec::decode_json(&bytes, schema).map_err(|error| Status::bad_request(error.to_string()))?;
+    Ok(decoded.object)
+}

@@ -1,0 +1,208 @@
+//! `log`, `exec`, `attach`, `portforward` and `nodes/proxy`: what the kubelet answers, passed through.
+
+use apimachinery::{Object, Status, Value};
+use form_urlencoded::Serializer;
+use http::header::{self, HeaderName};
+use http::{Method, StatusCode, Uri};
+
+use super::Call;
+use crate::http::body::{self, Request, Response};
+use crate::kubelet_client::Endpoint;
+use crate::stream_proxy;
+
+/// Headers of one hop, and those that carry the client's credentials.
+const DROPPED: [HeaderName; 4] =
+    [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION, header::HOST];
+
+impl Call<'_> {
+    pub async fn stream(&self, request: Request) -> Result<Response, Status> {
+        let info = &self.ctx.info;
+        let registry = &self.server.registry;
+        if self.kind.resource.plural == "nodes" {
+            let node = self.node(&info.name).await?;
+            let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+            return self.forward(request, &node, &format!("/{}{query}", info.rest)).await;
+        }
+        let entry = registry.get(self.kind, &info.namespace, &info.name, "").await?;
+        let pod = entry.object().map_err(Status::internal)?;
+        let node_name = pod.get_str(&["spec", "nodeName"]);
+        if node_name.is_empty() {
+            // a pod that is nowhere has no logs, and nothing to talk to
+            return match info.subresource.as_str() {
+                "log" => Ok(crate::http::respond::text(StatusCode::OK, "")),
+                _ => Err(Status::bad_request(format!("pod {} does not have a host assigned", pod.name()))),
+            };
+        }
+        let path = match info.subresource.as_str() {
+            "portforward" => {
+                let mut query = Serializer::new(String::new());
+                for port in self.ctx.query.all("ports").flat_map(|ports| ports.split(',')) {
+                    query.append_pair("port", port);
+                }
+                format!("/portForward/{}/{}?{}", pod.namespace(), pod.name(), query.finish())
+            }
+            "log" => {
+                let container = container(&pod, self.ctx.query.text("container"))?;
+                let query = self.log_query(&pod)?;
+                format!("/containerLogs/{}/{}/{container}?{query}", pod.namespace(), pod.name())
+            }
+            subresource => {
+                let container = container(&pod, self.ctx.query.text("container"))?;
+                let query = self.exec_query(subresource)?;
+                format!("/{subresource}/{}/{}/{container}?{query}", pod.namespace(), pod.name())
+            }
+        };
+        let node = self.node(node_name).await?;
+        self.forward(request, &node, &path).await
+    }
+
+    async fn node(&self, name: &str) -> Result<Object, Status> {
+        let registry = &self.server.registry;
+        let entry = registry.get(registry.core("nodes"), "", name, "").await?;
+        entry.object().map_err(Status::internal)
+    }
+
+    fn log_query(&self, pod: &Object) -> Result<String, Status> {
+        use apimachinery::field::{Error, Path};
+        let query = &self.ctx.query;
+        let mut errors = Vec::new();
+        for (key, least) in [("tailLines", 0), ("limitBytes", 1), ("sinceSeconds", 1)] {
+            let text = query.text(key);
+            match text.parse::<i64>() {
+                _ if text.is_empty() => {}
+                Ok(number) if number >= least => {}
+                Ok(number) => {
+                    let why = format!("must be greater than or equal to {least}");
+                    errors.push(Error::invalid(&Path::new(key), number, why));
+                }
+                Err(_) => {
+                    return Err(Status::bad_request(format!(
+                        "strconv.ParseInt: parsing {text:?}: invalid syntax"
+                    )));
+                }
+            }
+        }
+        if !query.text("sinceSeconds").is_empty() && !query.text("sinceTime").is_empty() {
+            let why = "at most one of `sinceTime` or `sinceSeconds` may be specified";
+            errors.push(Error::forbidden(&Path::root(), why));
+        }
+        if !errors.is_empty() {
+            let kind = apimachinery::GroupKind::new("", "PodLogOptions");
+            return Err(Status::invalid(&kind, pod.name(), &errors));
+        }
+        let mut out = Serializer::new(String::new());
+        const KEYS: [&str; 8] = [
+            "follow",
+            "previous",
+            "timestamps",
+            "tailLines",
+            "limitBytes",
+            "sinceSeconds",
+            "sinceTime",
+            "stream",
+        ];
+        for key in KEYS {
+            if let Some(value) = query.get(key) {
+                out.append_pair(key, value);
+            }
+        }
+        Ok(out.finish())
+    }
+
+    fn exec_query(&self, subresource: &str) -> Result<String, Status> {
+        let query = &self.ctx.query;
+        let mut out = Serializer::new(String::new());
+        let mut any = false;
+        for (asked, sent) in [("stdin", "input"), ("stdout", "output"), ("stderr", "error")] {
+            if query.flag(asked) {
+                out.append_pair(sent, "1");
+                any = true;
+            }
+        }
+        if query.flag("tty") {
+            out.append_pair("tty", "1");
+            if query.flag("stderr") {
+                return Err(Status::bad_request("tty and stderr cannot both be true"));
+            }
+        }
+        if !any {
+            return Err(Status::bad_request("you must specify at least 1 of stdin, stdout, stderr"));
+        }
+        let mut commands = query.all("command").peekable();
+        if subresource == "exec" && commands.peek().is_none() {
+            return Err(Status::bad_request("you must specify at least 1 command for the container"));
+        }
+        for command in commands {
+            out.append_pair("command", command);
+        }
+        Ok(out.finish())
+    }
+
+    async fn forward(&self, mut request: Request, node: &Object, path: &str) -> Result<Response, Status> {
+        let endpoint = Endpoint::of(node)?;
+        *request.uri_mut() = path.parse::<Uri>().map_err(|error| Status::bad_request(error.to_string()))?;
+        for name in DROPPED {
+            request.headers_mut().remove(name);
+        }
+        let streams = matches!(self.ctx.info.subresource.as_str(), "exec" | "attach" | "portforward");
+        if streams || stream_proxy::is_upgrade(&request) {
+            return stream_proxy::forward(&self.server.kubelets, endpoint, request).await;
+        }
+        if self.ctx.info.subresource == "log" {
+            *request.method_mut() = Method::GET;
+            let body = std::mem::replace(request.body_mut(), body::empty());
+            drop(body);
+        }
+        let response = self.server.kubelets.send(&endpoint, request).await?;
+        if self.ctx.info.subresource == "log" && !response.status().is_success() {
+            return Err(log_failure(response).await);
+        }
+        Ok(response)
+    }
+}
+
+/// What the kubelet says of a log that it cannot give.
+async fn log_failure(response: Response) -> Status {
+    let code = response.status();
+    let text = match body::read(response.into_body()).await {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).trim().to_owned(),
+        Err(status) => return status,
+    };
+    match code {
+        StatusCode::BAD_REQUEST => Status::bad_request(text),
+        StatusCode::NOT_FOUND => Status::new(404, apimachinery::Reason::NotFound, text),
+        _ => Status::internal(text),
+    }
+}
+
+/// The container that is meant: the one named, or the only one.
+fn container(pod: &Object, asked: &str) -> Result<String, Status> {
+    let names = |key: &str| -> Vec<&str> {
+        pod.get_array(&["spec", key]).iter().filter_map(|c| c.get("name").and_then(Value::as_str)).collect()
+    };
+    let (containers, inits, ephemeral) =
+        (names("containers"), names("initContainers"), names("ephemeralContainers"));
+    if asked.is_empty() {
+        if let [only] = containers.as_slice()
+            && inits.is_empty()
+        {
+            return Ok((*only).to_owned());
+        }
+        let mut message = format!(
+            "a container name must be specified for pod {}, choose one of: [{}]",
+            pod.name(),
+            containers.join(" ")
+        );
+        if !inits.is_empty() {
+            message.push_str(&format!(" or one of the init containers: [{}]", inits.join(" ")));
+        }
+        if !ephemeral.is_empty() {
+            message.push_str(&format!(" or one of the ephemeral containers: [{}]", ephemeral.join(" ")));
+        }
+        return Err(Status::bad_request(message));
+    }
+    if [&containers, &inits, &ephemeral].iter().any(|names| names.contains(&asked)) {
+        return Ok(asked.to_owned());
+    }
+    Err(Status::bad_request(format!("container {asked} is not valid for pod {}", pod.name())))
+}

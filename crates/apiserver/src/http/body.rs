@@ -1,0 +1,48 @@
+//! One body type for requests and answers, whether they came over TLS or in memory.
+
+use std::convert::Infallible;
+
+use apimachinery::Status;
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt, Full};
+
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, BoxError>;
+pub type Request = http::Request<Body>;
+pub type Response = http::Response<Body>;
+
+/// Upstream's limit of a request body: 3 MiB.
+pub const MAX_BODY: usize = 3 * 1024 * 1024;
+
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
+}
+
+pub fn empty() -> Body {
+    full(Bytes::new())
+}
+
+/// Reads a whole body within the limit.
+pub async fn read(mut body: Body) -> Result<Bytes, Status> {
+    let mut first: Option<Bytes> = None;
+    let mut rest = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame
+            .map_err(|error| Status::bad_request(format!("unable to read the request body: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let size = first.as_ref().map_or(0, Bytes::len).max(rest.len()) + data.len();
+        if size > MAX_BODY {
+            return Err(Status::request_entity_too_large(format_args!("limit is {MAX_BODY}")));
+        }
+        // most bodies come in one piece, which needs no copy
+        match (&first, rest.is_empty()) {
+            (None, true) => first = Some(data),
+            (Some(begun), true) => {
+                rest.extend_from_slice(begun);
+                rest.extend_from_slice(&data);
+            }
+            _ => rest.extend_from_slice(&data),
+        }
+    }
+    Ok(if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() })
+}

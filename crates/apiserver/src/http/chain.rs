@@ -1,0 +1,207 @@
+//! The chain that every request goes through, whether it came over TLS or in memory: identify, audit id,
+//! authenticate, authorize, dispatch, deadline, and an answer in every case.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use apimachinery::Status;
+use apimachinery::selectors::FieldSelector;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::header::{HeaderName, HeaderValue, USER_AGENT};
+use http::{Method, StatusCode};
+
+use super::body::{Request, Response};
+use super::negotiate::{self, Accepted};
+use super::request_info::{Query, RequestInfo};
+use super::respond;
+use crate::authentication::UserInfo;
+use crate::authorization::Attributes;
+use crate::context::Context;
+use crate::server::Server;
+use crate::{handlers, nonresource};
+
+/// How long a request that is no watch and no stream may take.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+
+/// Answers one request. Never fails and never panics: what goes wrong becomes a `Status`.
+///
+/// The transport vouches for its peer in the request's extensions, with [`PeerCertificates`] or [`InProcessUser`].
+///
+/// [`PeerCertificates`]: crate::authentication::PeerCertificates
+/// [`InProcessUser`]: crate::authentication::InProcessUser
+pub fn handle(server: Arc<Server>, request: Request) -> BoxFuture<'static, Response> {
+    // boxed here once, so that what serves connections need not know the shape of all handlers
+    Box::pin(run(server, request))
+}
+
+async fn run(server: Arc<Server>, request: Request) -> Response {
+    let started = Instant::now();
+    let audit_id = audit_id(&request);
+    let query = Query::parse(request.uri().query());
+    let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
+    let accepted = negotiate::accepted(request.headers(), query.get("pretty"), false).ok();
+    let long_running = info.is_long_running();
+    let deadline = (!long_running).then(|| started + deadline_of(&query));
+
+    let recorded = server.metrics.begin(&info, long_running);
+    let answer = AssertUnwindSafe(answer(&server, request, info, query, accepted, deadline));
+    let mut response = match answer.catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => {
+            let status = Status::internal("the server failed while it handled the request");
+            respond::failure(&status, accepted)
+        }
+    };
+    recorded.end(response.status(), started.elapsed());
+    response.headers_mut().insert(AUDIT_ID, audit_id);
+    response
+}
+
+async fn answer(
+    server: &Arc<Server>,
+    request: Request,
+    info: RequestInfo,
+    query: Query,
+    accepted: Option<Accepted>,
+    deadline: Option<Instant>,
+) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let user = match server.access.authenticator.authenticate(&mut parts).await {
+        Ok(authenticated) => authenticated.user,
+        Err(error) => {
+            tracing::debug!(%error, "a request could not be authenticated");
+            return respond::failure(&Status::unauthorized(), accepted);
+        }
+    };
+    let request = Request::from_parts(parts, body);
+    if let Err(status) = authorize(server, &user, &info, &query).await {
+        return respond::failure(&status, accepted);
+    }
+    let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
+    let ctx = Context {
+        user,
+        user_agent: user_agent.unwrap_or_default().to_owned(),
+        info,
+        query,
+        now: chrono::Utc::now(),
+        deadline,
+        warnings: Default::default(),
+    };
+    let work = async {
+        if ctx.info.is_resource {
+            handlers::dispatch(server, &ctx, request).await
+        } else {
+            nonresource::dispatch(server, &ctx, request).await
+        }
+    };
+    let outcome = match deadline {
+        None => work.await,
+        Some(deadline) => match tokio::time::timeout_at(deadline.into(), work).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Status::timeout("request did not complete within the allotted timeout", 0)),
+        },
+    };
+    let mut response = outcome.unwrap_or_else(|status| respond::failure(&status, accepted));
+    respond::warn(&mut response, &ctx);
+    response
+}
+
+/// The client's `timeout`, within the server's.
+fn deadline_of(query: &Query) -> Duration {
+    match query.get("timeout").and_then(parse_duration) {
+        Some(asked) if !asked.is_zero() => asked.min(DEADLINE),
+        _ => DEADLINE,
+    }
+}
+
+/// Go's durations, as far as whole seconds, minutes, hours and milliseconds go: `30s`, `1m30s`.
+fn parse_duration(text: &str) -> Option<Duration> {
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let number: u64 = rest[..digits].parse().ok()?;
+        let tail = &rest[digits..];
+        let unit = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        total += match &tail[..unit] {
+            "ms" => Duration::from_millis(number),
+            "s" => Duration::from_secs(number),
+            "m" => Duration::from_secs(number.checked_mul(60)?),
+            "h" => Duration::from_secs(number.checked_mul(3600)?),
+            _ => return None,
+        };
+        rest = &tail[unit..];
+    }
+    Some(total)
+}
+
+/// The client's id where it is sensible, a new one else.
+fn audit_id(request: &Request) -> HeaderValue {
+    let given = request.headers().get(&AUDIT_ID).filter(|id| !id.is_empty() && id.len() <= 64);
+    match given {
+        Some(id) => id.clone(),
+        None => HeaderValue::from_str(&uuid::Uuid::new_v4().to_string())
+            .unwrap_or_else(|_| HeaderValue::from_static("")),
+    }
+}
+
+async fn authorize(
+    server: &Server,
+    user: &UserInfo,
+    info: &RequestInfo,
+    query: &Query,
+) -> Result<(), Status> {
+    let selector = match query.text("fieldSelector") {
+        "" => FieldSelector::everything(),
+        // one that cannot be read is refused later; here it narrows nothing
+        text => FieldSelector::parse(text).unwrap_or_default(),
+    };
+    let exact = selector.requirements().iter().filter(|requirement| requirement.equals);
+    let fields: Vec<(&str, &str)> =
+        exact.map(|requirement| (requirement.field.as_str(), requirement.value.as_str())).collect();
+    let attributes = Attributes {
+        user,
+        verb: info.verb,
+        namespace: &info.namespace,
+        api_group: &info.group,
+        api_version: &info.version,
+        resource: &info.resource,
+        subresource: &info.subresource,
+        name: &info.name,
+        path: &info.path,
+        is_resource: info.is_resource,
+        field_selector: &fields,
+    };
+    let verdict = server.access.authorizer.authorize(&attributes).await;
+    match verdict.is_allowed() {
+        true => Ok(()),
+        false => Err(attributes.forbidden(&verdict.reason)),
+    }
+}
+
+/// The answer to a method or path that no part of the server knows.
+pub fn not_found() -> Response {
+    respond::text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+pub fn method_not_allowed(_method: &Method) -> Response {
+    respond::text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_those_of_go() {
+        for (text, millis) in
+            [("30s", Some(30_000)), ("1m30s", Some(90_000)), ("250ms", Some(250)), ("5", None), ("x", None)]
+        {
+            assert_eq!(parse_duration(text).map(|d| d.as_millis()), millis, "{text}");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The HTTP side: what a request asks for, how its answer is written, and the chain every request goes through.
+
+pub mod body;
+pub mod chain;
+pub mod negotiate;
+pub mod request_info;
+pub mod respond;
+pub mod serve;
+
+pub use body::{Body, Request, Response};

@@ -1,0 +1,166 @@
+//! Which format a body is in and which one its answer takes.
+
+use apimachinery::Status;
+use http::HeaderMap;
+use http::header::{ACCEPT, CONTENT_TYPE};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Json,
+    Yaml,
+    Protobuf,
+}
+
+impl Format {
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Yaml => "application/yaml",
+            Self::Protobuf => "application/vnd.kubernetes.protobuf",
+        }
+    }
+
+    fn parse(media_type: &str) -> Option<Self> {
+        match media_type {
+            "application/json" => Some(Self::Json),
+            "application/yaml" => Some(Self::Yaml),
+            "application/vnd.kubernetes.protobuf" => Some(Self::Protobuf),
+            _ => None,
+        }
+    }
+}
+
+/// What an object or list is turned into before it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum As {
+    Itself,
+    Table,
+    PartialObjectMetadata,
+    PartialObjectMetadataList,
+}
+
+/// The answer a client asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    pub format: Format,
+    pub r#as: As,
+    pub pretty: bool,
+}
+
+/// The formats that answers can take, for the error that names them.
+pub const SUPPORTED: [&str; 3] =
+    ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+
+struct Clause<'a> {
+    media_type: &'a str,
+    parameters: Vec<(&'a str, &'a str)>,
+    quality: f32,
+}
+
+fn clauses(accept: &str) -> Vec<Clause<'_>> {
+    let mut out: Vec<Clause<'_>> = accept
+        .split(',')
+        .filter_map(|clause| {
+            let mut parts = clause.split(';').map(str::trim);
+            let media_type = parts.next().filter(|text| !text.is_empty())?;
+            let parameters: Vec<(&str, &str)> = parts
+                .filter_map(|part| part.split_once('='))
+                .map(|(key, value)| (key.trim(), value.trim().trim_matches('"')))
+                .collect();
+            let quality = parameters.iter().find(|(key, _)| *key == "q").and_then(|(_, q)| q.parse().ok());
+            Some(Clause { media_type, parameters, quality: quality.unwrap_or(1.0) })
+        })
+        .collect();
+    // a stable sort: of equals, the first wins
+    out.sort_by(|a, b| b.quality.total_cmp(&a.quality));
+    out
+}
+
+/// The first clause of `Accept` that can be served. Where no clause can, 406.
+pub fn accepted(headers: &HeaderMap, pretty: Option<&str>, stream: bool) -> Result<Accepted, Status> {
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
+    let pretty = match pretty {
+        Some(value) => !matches!(value, "false" | "0"),
+        None => is_browser_or_curl(headers),
+    };
+    for clause in clauses(accept) {
+        let format = match clause.media_type {
+            "*/*" | "application/*" => Format::Json,
+            media_type => match Format::parse(media_type) {
+                // a watch of YAML documents is not a thing
+                Some(Format::Yaml) if stream => continue,
+                Some(format) => format,
+                None => continue,
+            },
+        };
+        let parameter = |name: &str| clause.parameters.iter().find(|(key, _)| *key == name).map(|(_, v)| *v);
+        let r#as = match (parameter("as"), parameter("g"), parameter("v")) {
+            (None, ..) => As::Itself,
+            (Some("Table"), Some("meta.k8s.io"), Some("v1" | "v1beta1")) => As::Table,
+            (Some("PartialObjectMetadata"), Some("meta.k8s.io"), Some("v1" | "v1beta1")) => {
+                As::PartialObjectMetadata
+            }
+            (Some("PartialObjectMetadataList"), Some("meta.k8s.io"), Some("v1" | "v1beta1")) => {
+                As::PartialObjectMetadataList
+            }
+            _ => continue,
+        };
+        return Ok(Accepted { format, r#as, pretty });
+    }
+    Err(Status::not_acceptable(format!(
+        "only the following media types are accepted: {}",
+        SUPPORTED.join(", ")
+    )))
+}
+
+fn is_browser_or_curl(headers: &HeaderMap) -> bool {
+    let agent = headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok());
+    agent.is_some_and(|agent| ["curl", "Wget", "Mozilla/5.0"].iter().any(|name| agent.starts_with(name)))
+}
+
+/// The format of a request body; without a content type it is JSON.
+pub fn content(headers: &HeaderMap) -> Result<Format, Status> {
+    let media_type = media_type(headers);
+    if media_type.is_empty() {
+        return Ok(Format::Json);
+    }
+    Format::parse(media_type).ok_or_else(|| unsupported(&SUPPORTED))
+}
+
+/// The media type of a body without its parameters.
+pub fn media_type(headers: &HeaderMap) -> &str {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim()
+}
+
+pub fn unsupported(accepted: &[&str]) -> Status {
+    Status::unsupported_media_type(format!(
+        "the body of the request was in an unknown format - accepted media types include: {}",
+        accepted.join(", ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_clause_that_can_be_served_wins() {
+        let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        let cases = [
+            ("*/*", Some((Format::Json, As::Itself))),
+            (kubectl, Some((Format::Json, As::Table))),
+            ("application/vnd.kubernetes.protobuf,application/json", Some((Format::Protobuf, As::Itself))),
+            ("application/json;q=0.5, application/yaml", Some((Format::Yaml, As::Itself))),
+            ("application/json;as=Table;v=v2;g=meta.k8s.io", None),
+            ("application/cbor", None),
+            ("text/html", None),
+        ];
+        for (accept, expected) in cases {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, accept.parse().unwrap());
+            let got = accepted(&headers, None, false).ok().map(|a| (a.format, a.r#as));
+            assert_eq!(got, expected, "{accept}");
+        }
+    }
+}

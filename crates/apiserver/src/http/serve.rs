@@ -1,0 +1,111 @@
+//! The listener: TLS, HTTP/1.1 and HTTP/2, one task per connection, and an orderly end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::body::BoxError;
+use super::chain;
+use crate::authentication::PeerCertificates;
+use crate::server::Server;
+
+/// How long a client may take for its TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How long running requests may take to end once the server stops.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Opens the port; the error says which one and what to do.
+pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::AddrInUse => "; another server has the port, choose one with --secure-port",
+            io::ErrorKind::AddrNotAvailable => {
+                "; this machine has no such address, choose one with --bind-address"
+            }
+            io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges",
+            _ => "",
+        };
+        io::Error::new(error.kind(), format!("cannot listen on {address}: {error}{hint}"))
+    })
+}
+
+/// Serves until cancelled, then lets running requests end.
+pub async fn serve(
+    server: Arc<Server>,
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    cancel: CancellationToken,
+) {
+    let acceptor = TlsAcceptor::from(tls);
+    let graceful = GracefulShutdown::new();
+    let mut http = auto::Builder::new(TokioExecutor::new());
+    http.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
+    http.http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(30))
+        .max_concurrent_streams(1000)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20);
+    let http = Arc::new(http);
+    loop {
+        let stream = tokio::select! {
+            () = cancel.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // out of file descriptors, most likely: wait for some to come back
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+        };
+        let (server, acceptor, http) = (server.clone(), acceptor.clone(), http.clone());
+        let watcher = graceful.watcher();
+        tokio::spawn(async move {
+            if let Err(error) = connection(server, acceptor, http, watcher, stream).await {
+                tracing::debug!(%error, "a connection ended with an error");
+            }
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+        tracing::debug!("some connections were still open when the server stopped");
+    }
+}
+
+async fn connection(
+    server: Arc<Server>,
+    acceptor: TlsAcceptor,
+    http: Arc<auto::Builder<TokioExecutor>>,
+    watcher: hyper_util::server::graceful::Watcher,
+    stream: TcpStream,
+) -> Result<(), BoxError> {
+    stream.set_nodelay(true)?;
+    let tls = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await??;
+    let peer = tls.get_ref().1.peer_certificates().and_then(PeerCertificates::new);
+    let service = service_fn(move |request: http::Request<Incoming>| {
+        let (server, peer) = (server.clone(), peer.clone());
+        async move {
+            let mut request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(peer);
+            }
+            Ok::<_, std::convert::Infallible>(chain::handle(server, request).await)
+        }
+    });
+    let connection = http.serve_connection_with_upgrades(TokioIo::new(tls), service);
+    watcher.watch(connection.into_owned()).await
+}

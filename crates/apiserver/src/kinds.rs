@@ -1,0 +1,127 @@
+//! Kinds as the server handles them: a catalogue row joined with its schema and the form it is stored in.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use api::Resource;
+use apimachinery::codec::{self, DecodeError};
+use apimachinery::schema::Schema;
+use apimachinery::{GroupVersionKind, Object};
+
+/// One served kind.
+pub struct Kind {
+    pub resource: &'static Resource,
+    pub schema: Schema,
+    /// The version that the store holds; the same as `schema` but for kinds that share a store.
+    pub stored_schema: Schema,
+    pub stored: GroupVersionKind,
+    convert: Option<Convert>,
+}
+
+/// How a kind that shares another's store is turned into the stored one and back.
+#[derive(Clone, Copy)]
+struct Convert {
+    to_stored: fn(&mut Object),
+    from_stored: fn(&mut Object),
+}
+
+impl Kind {
+    fn new(resource: &'static Resource) -> Option<Self> {
+        let schema = Schema::builtin(resource.package, resource.kind)?;
+        let mut kind =
+            Self { resource, stored_schema: schema.clone(), schema, stored: resource.gvk(), convert: None };
+        if (resource.group, resource.kind) == ("events.k8s.io", "Event") {
+            kind.stored = GroupVersionKind::new("", "v1", "Event");
+            kind.stored_schema = Schema::builtin("k8s.io.api.core.v1", "Event")?;
+            kind.convert = Some(Convert {
+                to_stored: api::core::event::from_events_v1,
+                from_stored: api::core::event::to_events_v1,
+            });
+        }
+        Some(kind)
+    }
+
+    /// Whether stored objects need a conversion before this kind can show them.
+    pub fn converts(&self) -> bool {
+        self.convert.is_some()
+    }
+
+    pub fn convert_to_stored(&self, object: &mut Object) {
+        if let Some(convert) = self.convert {
+            (convert.to_stored)(object);
+        }
+    }
+
+    pub fn convert_from_stored(&self, object: &mut Object) {
+        if let Some(convert) = self.convert {
+            (convert.from_stored)(object);
+        }
+    }
+
+    /// Decodes what the store holds, in the stored version, with defaults.
+    pub fn decode_stored(&self, bytes: &[u8]) -> Result<Object, DecodeError> {
+        let mut object = match bytes.starts_with(b"k8s\0") {
+            true => codec::decode_protobuf(bytes, &self.stored_schema)?,
+            false => codec::decode_json(bytes, &self.stored_schema)?.object,
+        };
+        object.set_type(&self.stored);
+        self.resource.strategy.default(&mut object);
+        Ok(object)
+    }
+
+    /// The bytes to store: without a resourceVersion, which is the revision of the write.
+    pub fn encode_stored(&self, object: &Object) -> Vec<u8> {
+        let mut out = Vec::with_capacity(512);
+        codec::encode_protobuf(object, &self.stored_schema, &mut out);
+        out
+    }
+
+    /// The key of an object; of a namespace or of all objects where the name, or both, are empty.
+    pub fn key(&self, namespace: &str, name: &str) -> String {
+        let prefix = self.resource.prefix;
+        match (self.resource.namespaced, namespace) {
+            (true, "") => format!("/registry/{prefix}/"),
+            (true, namespace) => format!("/registry/{prefix}/{namespace}/{name}"),
+            (false, _) => format!("/registry/{prefix}/{name}"),
+        }
+    }
+}
+
+/// All served kinds.
+pub struct Kinds {
+    /// By plural name; few share one.
+    by_plural: HashMap<&'static str, Vec<Arc<Kind>>>,
+    order: Vec<Arc<Kind>>,
+}
+
+impl Kinds {
+    /// The built-in kinds of the catalogue.
+    pub fn builtin() -> Self {
+        let order: Vec<Arc<Kind>> = api::catalogue()
+            .all()
+            .map(|resource| {
+                let kind = Kind::new(resource).expect("the descriptor table has every catalogued kind");
+                Arc::new(kind)
+            })
+            .collect();
+        let mut by_plural: HashMap<&'static str, Vec<Arc<Kind>>> = HashMap::new();
+        for kind in &order {
+            by_plural.entry(kind.resource.plural).or_default().push(kind.clone());
+        }
+        Self { by_plural, order }
+    }
+
+    pub fn get(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Kind>> {
+        let named = self.by_plural.get(plural)?;
+        named.iter().find(|kind| kind.resource.group == group && kind.resource.version == version)
+    }
+
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Kind>> {
+        self.order.iter()
+    }
+
+    /// The kinds that own a place in the store, each place once.
+    pub fn stored(&self) -> impl Iterator<Item = &Arc<Kind>> {
+        self.order.iter().filter(|kind| kind.resource.access == api::Access::Stored && kind.convert.is_none())
+    }
+}

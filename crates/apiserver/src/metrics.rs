@@ -1,0 +1,174 @@
+//! `/metrics`: what the server does, under upstream's names.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use http::StatusCode;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::http::request_info::RequestInfo;
+use crate::server::Server;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    verb: Verb,
+    group: String,
+    version: String,
+    resource: String,
+    subresource: String,
+    scope: String,
+    code: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DurationLabels {
+    verb: Verb,
+    group: String,
+    version: String,
+    resource: String,
+    subresource: String,
+    scope: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Verb(&'static str);
+
+impl EncodeLabelValue for Verb {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        encoder.write_str(self.0)
+    }
+}
+
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    durations: Family<DurationLabels, Histogram, fn() -> Histogram>,
+    in_flight: Gauge<i64, AtomicI64>,
+    long_running: Gauge<i64, AtomicI64>,
+}
+
+fn histogram() -> Histogram {
+    Histogram::new([
+        0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0,
+        15.0, 20.0, 30.0, 45.0, 60.0,
+    ])
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::default();
+        let requests = Family::default();
+        registry.register("apiserver_request", "Requests by verb, resource and answer", requests.clone());
+        let durations: Family<DurationLabels, Histogram, fn() -> Histogram> =
+            Family::new_with_constructor(histogram);
+        registry.register(
+            "apiserver_request_duration_seconds",
+            "Seconds until the answer began, by verb and resource",
+            durations.clone(),
+        );
+        let in_flight = Gauge::default();
+        registry.register(
+            "apiserver_current_inflight_requests",
+            "Requests that are being answered",
+            in_flight.clone(),
+        );
+        let long_running = Gauge::default();
+        registry.register(
+            "apiserver_longrunning_requests",
+            "Watches and streams that are open",
+            long_running.clone(),
+        );
+        Self { registry, requests, durations, in_flight, long_running }
+    }
+}
+
+/// A request that has begun.
+pub struct Recorded<'a> {
+    metrics: &'a Metrics,
+    labels: DurationLabels,
+    long_running: bool,
+}
+
+impl Metrics {
+    pub fn begin(&self, info: &RequestInfo, long_running: bool) -> Recorded<'_> {
+        let gauge = if long_running { &self.long_running } else { &self.in_flight };
+        gauge.inner().fetch_add(1, Ordering::Relaxed);
+        let scope = match (info.is_resource, info.name.is_empty(), info.namespace.is_empty()) {
+            (false, ..) => "",
+            (true, false, _) => "resource",
+            (true, true, false) => "namespace",
+            (true, true, true) => "cluster",
+        };
+        let labels = DurationLabels {
+            verb: Verb(upper(info.verb)),
+            group: info.group.clone(),
+            version: info.version.clone(),
+            resource: info.resource.clone(),
+            subresource: info.subresource.clone(),
+            scope: scope.into(),
+        };
+        Recorded { metrics: self, labels, long_running }
+    }
+
+    pub fn render(&self, server: &Server) -> String {
+        let mut out = String::new();
+        if encode(&mut out, &self.registry).is_err() {
+            tracing::error!("metrics could not be written");
+        }
+        // the text ends with a marker of OpenMetrics that the older format does not know
+        let mut out = out.trim_end_matches("# EOF\n").to_owned();
+        let stored = "# HELP apiserver_storage_objects Objects in the store, by resource\n# TYPE apiserver_storage_objects gauge\n";
+        out.push_str(stored);
+        for cache in server.registry.cache.resources() {
+            let resource = cache.kind().resource.group_resource();
+            let _ = writeln!(
+                out,
+                "apiserver_storage_objects{{resource=\"{resource}\"}} {}",
+                cache.snapshot().len()
+            );
+        }
+        out
+    }
+}
+
+impl Recorded<'_> {
+    pub fn end(self, code: StatusCode, took: Duration) {
+        let gauge = if self.long_running { &self.metrics.long_running } else { &self.metrics.in_flight };
+        gauge.inner().fetch_sub(1, Ordering::Relaxed);
+        // paths that nothing serves would make a series each
+        if code == StatusCode::NOT_FOUND && self.labels.scope.is_empty() {
+            return;
+        }
+        let labels = self.labels;
+        if !self.long_running {
+            self.metrics.durations.get_or_create(&labels).observe(took.as_secs_f64());
+        }
+        let DurationLabels { verb, group, version, resource, subresource, scope } = labels;
+        let labels =
+            RequestLabels { verb, group, version, resource, subresource, scope, code: code.as_u16() };
+        self.metrics.requests.get_or_create(&labels).inc();
+    }
+}
+
+fn upper(verb: &'static str) -> &'static str {
+    match verb {
+        "get" => "GET",
+        "list" => "LIST",
+        "watch" => "WATCH",
+        "create" | "post" => "POST",
+        "update" | "put" => "PUT",
+        "patch" => "PATCH",
+        "delete" => "DELETE",
+        "deletecollection" => "DELETECOLLECTION",
+        "head" => "HEAD",
+        "options" => "OPTIONS",
+        _ => "OTHER",
+    }
+}

@@ -1,0 +1,68 @@
+//! Paths that are no resources: health, version, metrics, discovery, OpenAPI, keys.
+
+use apimachinery::Status;
+use http::{Method, StatusCode};
+use serde_json::json;
+
+use crate::authentication::keys::OpenIdMetadata;
+use crate::context::Context;
+use crate::http::body::{Request, Response};
+use crate::http::{chain, respond};
+use crate::server::Server;
+use crate::{discovery, health, openapi};
+
+/// The Kubernetes version that this server is.
+pub const VERSION: &str = "v1.36.3";
+
+pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Result<Response, Status> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Ok(chain::method_not_allowed(request.method()));
+    }
+    let headers = request.headers();
+    let path = ctx.info.path.trim_end_matches('/');
+    let parts: Vec<&str> = path.split('/').skip(1).collect();
+    match parts.as_slice() {
+        [] => Ok(respond::json(StatusCode::OK, &json!({"paths": server.paths()}))),
+        ["livez" | "readyz" | "healthz", rest @ ..] => {
+            Ok(health::answer(server, parts[0], rest.first().copied(), &ctx.query))
+        }
+        ["version"] => Ok(respond::json(StatusCode::OK, &version())),
+        ["metrics"] => Ok(respond::bytes(
+            StatusCode::OK,
+            "text/plain; version=0.0.4; charset=utf-8",
+            server.metrics.render(server),
+        )),
+        ["api"] => Ok(discovery::core_versions(server, headers)),
+        ["api", version] => discovery::resources(server, headers, "", version),
+        ["apis"] => Ok(discovery::groups(server, headers)),
+        ["apis", group] => discovery::group(server, group),
+        ["apis", group, version] => discovery::resources(server, headers, group, version),
+        ["openapi", "v2"] => Ok(openapi::v2(server, headers)),
+        ["openapi", "v3"] => Ok(openapi::v3_index(server, headers)),
+        ["openapi", "v3", rest @ ..] => Ok(openapi::v3(server, headers, &ctx.query, &rest.join("/"))),
+        [".well-known", "openid-configuration"] => {
+            Ok(key_document(OpenIdMetadata::CONFIGURATION_TYPE, &server.access.open_id.configuration))
+        }
+        ["openid", "v1", "jwks"] => Ok(key_document(OpenIdMetadata::JWKS_TYPE, &server.access.open_id.jwks)),
+        _ => Ok(chain::not_found()),
+    }
+}
+
+/// How the tokens of this server are checked by others.
+fn key_document(media_type: &'static str, body: &str) -> Response {
+    let mut response = respond::bytes(StatusCode::OK, media_type, body.to_owned());
+    let keep = http::HeaderValue::from_static(OpenIdMetadata::CACHE_CONTROL);
+    response.headers_mut().insert(http::header::CACHE_CONTROL, keep);
+    response
+}
+
+fn version() -> serde_json::Value {
+    let commit = option_env!("XEBEC_COMMIT").unwrap_or("unknown");
+    json!({
+        "major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36",
+        "minCompatibilityMajor": "1", "minCompatibilityMinor": "35",
+        "gitVersion": VERSION, "gitCommit": commit, "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z", "goVersion": "none", "compiler": "rustc",
+        "platform": format!("linux/{}", if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }),
+    })
+}

@@ -1,0 +1,181 @@
+//! Paths of a document: what can be done with each resource.
+
+use api::{Access, Resource, Subresource};
+use apimachinery::schema::Schema;
+use serde_json::{Map, Value, json};
+
+use super::schemas::{Dialect, Schemas};
+
+/// Where a resource's group and version live.
+pub fn root(resource: &Resource) -> String {
+    match resource.group {
+        "" => format!("/api/{}", resource.version),
+        group => format!("/apis/{group}/{}", resource.version),
+    }
+}
+
+pub fn paths(resources: &[&'static Resource], schemas: &mut Schemas) -> Value {
+    let mut out = Map::new();
+    for resource in resources {
+        let Some(schema) = Schema::builtin(resource.package, resource.kind) else { continue };
+        let root = root(resource);
+        let scoped = match resource.namespaced {
+            true => format!("{root}/namespaces/{{namespace}}/{}", resource.plural),
+            false => format!("{root}/{}", resource.plural),
+        };
+        let one = schemas.reference(&schema);
+        if resource.access == Access::CreateOnly {
+            out.insert(
+                scoped,
+                json!({"post": operation(schemas, resource, "post", "create", "", &one, true)}),
+            );
+            continue;
+        }
+        let list = schemas.list(&schema, &resource.gvk());
+        let mut collection = json!({
+            "get": operation(schemas, resource, "list", "list", "", &list, false),
+            "post": operation(schemas, resource, "post", "create", "", &one, true),
+            "delete": operation(schemas, resource, "deletecollection", "deletecollection", "", &one, false),
+        });
+        let mut item = json!({
+            "get": operation(schemas, resource, "get", "read", "", &one, false),
+            "put": operation(schemas, resource, "put", "replace", "", &one, true),
+            "patch": operation(schemas, resource, "patch", "patch", "", &one, true),
+            "delete": operation(schemas, resource, "delete", "delete", "", &one, false),
+        });
+        collection["parameters"] = parameters(resource, false);
+        item["parameters"] = parameters(resource, true);
+        if resource.namespaced {
+            let all = operation(schemas, resource, "list", "list", "ForAllNamespaces", &list, false);
+            out.insert(format!("{root}/{}", resource.plural), json!({"get": all}));
+        }
+        for sub in resource.subresources {
+            out.insert(format!("{scoped}/{{name}}/{}", sub.name), subresource(schemas, resource, sub, &one));
+        }
+        out.insert(scoped.clone(), collection);
+        out.insert(format!("{scoped}/{{name}}"), item);
+    }
+    Value::Object(out)
+}
+
+fn subresource(schemas: &mut Schemas, resource: &Resource, sub: &Subresource, parent: &Value) -> Value {
+    let package = match sub.group_version {
+        Some(("autoscaling", _)) => "k8s.io.api.autoscaling.v1",
+        Some(("policy", _)) => "k8s.io.api.policy.v1",
+        Some(("authentication.k8s.io", _)) => "k8s.io.api.authentication.v1",
+        _ => resource.package,
+    };
+    let body = match Schema::builtin(package, sub.kind) {
+        Some(schema) if sub.kind != resource.kind => schemas.reference(&schema),
+        _ => parent.clone(),
+    };
+    let mut out = json!({});
+    for verb in sub.verbs {
+        let (method, action, name) = match *verb {
+            "get" => ("get", "get", "read"),
+            "create" => ("post", "post", "create"),
+            "update" => ("put", "put", "replace"),
+            "patch" => ("patch", "patch", "patch"),
+            "delete" => ("delete", "delete", "delete"),
+            _ => continue,
+        };
+        let suffix = camel(sub.name);
+        out[method] =
+            operation(schemas, resource, action, name, &suffix, &body, !matches!(method, "get" | "delete"));
+    }
+    out["parameters"] = parameters(resource, true);
+    out
+}
+
+fn camel(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
+}
+
+fn parameters(resource: &Resource, item: bool) -> Value {
+    let parameter = |name: &str, what: &str| json!({"name": name, "in": "path", "required": true, "description": what, "schema": {"type": "string"}});
+    let mut out = Vec::new();
+    if item {
+        out.push(parameter("name", &format!("name of the {}", resource.kind)));
+    }
+    if resource.namespaced {
+        out.push(parameter("namespace", "object name and auth scope, such as for teams and projects"));
+    }
+    json!(out)
+}
+
+fn operation(
+    schemas: &mut Schemas,
+    resource: &Resource,
+    action: &str,
+    verb: &str,
+    suffix: &str,
+    answer: &Value,
+    has_body: bool,
+) -> Value {
+    let group = match resource.group {
+        "" => "core".to_owned(),
+        group => camel(group.split('.').next().unwrap_or_default()),
+    };
+    let scope = if resource.namespaced && suffix != "ForAllNamespaces" { "Namespaced" } else { "" };
+    let id = format!("{verb}{}{}{scope}{}{suffix}", camel(&group), camel(resource.version), resource.kind);
+    let mut out = json!({
+        "operationId": id,
+        "tags": [format!("{}_{}", group.to_lowercase(), resource.version)],
+        "x-kubernetes-action": action,
+        "x-kubernetes-group-version-kind":
+            {"group": resource.group, "version": resource.version, "kind": resource.kind},
+    });
+    const TYPES: [&str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+    const PATCHES: [&str; 4] = [
+        "application/json-patch+json",
+        "application/merge-patch+json",
+        "application/strategic-merge-patch+json",
+        "application/apply-patch+yaml",
+    ];
+    let consumes: &[&str] = if action == "patch" { &PATCHES } else { &TYPES };
+    let of = |types: &[&str], schema: &Value| -> Value {
+        types.iter().map(|t| ((*t).to_owned(), json!({"schema": schema}))).collect::<Map<_, _>>().into()
+    };
+    let body = if action == "patch" { schemas.meta("Patch") } else { answer.clone() };
+    match schemas.dialect() {
+        Dialect::V2 => {
+            out["consumes"] = json!(consumes);
+            out["produces"] = json!(TYPES);
+            out["schemes"] = json!(["https"]);
+            if has_body {
+                out["parameters"] = json!([{"name": "body", "in": "body", "required": true, "schema": body}]);
+            }
+            out["responses"] = json!({"200": {"description": "OK", "schema": answer}});
+        }
+        Dialect::V3 => {
+            let mut query = Vec::new();
+            let mut add = |name: &str, kind: &str| {
+                query.push(
+                    json!({"name": name, "in": "query", "schema": {"type": kind, "uniqueItems": true}}),
+                );
+            };
+            add("pretty", "string");
+            if matches!(action, "post" | "put" | "patch" | "delete" | "deletecollection") {
+                add("dryRun", "string");
+            }
+            if matches!(action, "post" | "put" | "patch") {
+                add("fieldManager", "string");
+                add("fieldValidation", "string");
+            }
+            if action == "list" {
+                for name in ["continue", "fieldSelector", "labelSelector", "resourceVersion"] {
+                    add(name, "string");
+                }
+                add("limit", "integer");
+                add("watch", "boolean");
+            }
+            out["parameters"] = json!(query);
+            if has_body {
+                out["requestBody"] = json!({"required": true, "content": of(consumes, &body)});
+            }
+            out["responses"] = json!({"200": {"description": "OK", "content": of(&TYPES, answer)}});
+        }
+    }
+    out
+}

@@ -1,0 +1,118 @@
+//! Create: from an admitted object to a stored one.
+
+use apimachinery::{Object, Status};
+use storage::Expect;
+
+use super::{Registry, metadata};
+use crate::admission::{Attributes, Operation};
+use crate::context::{Context, WriteOptions};
+use crate::kinds::Kind;
+
+/// How often a generated name is tried before the client has to.
+const NAME_TRIES: usize = 8;
+
+impl Registry {
+    /// Creates an object that has been decoded and defaulted.
+    pub async fn create(
+        &self,
+        ctx: &Context,
+        kind: &Kind,
+        namespace: &str,
+        object: Object,
+        options: WriteOptions,
+    ) -> Result<Object, Status> {
+        let generates = object.name().is_empty() && !object.generate_name().is_empty();
+        let mut last = Status::internal("no name could be generated");
+        for _ in 0..if generates { NAME_TRIES } else { 1 } {
+            match self.create_once(ctx, kind, namespace, object.clone(), options).await {
+                Err(status) if generates && status.is(apimachinery::Reason::AlreadyExists) => {
+                    let name =
+                        status.details.as_ref().map(|details| details.name.clone()).unwrap_or_default();
+                    last = Status::generate_name_conflict(&kind.resource.group_resource(), &name);
+                }
+                done => return done,
+            }
+        }
+        Err(last)
+    }
+
+    async fn create_once(
+        &self,
+        ctx: &Context,
+        kind: &Kind,
+        namespace: &str,
+        mut object: Object,
+        options: WriteOptions,
+    ) -> Result<Object, Status> {
+        let resource = kind.resource;
+        if !object.resource_version().is_empty() && object.resource_version() != "0" {
+            return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+        }
+        metadata::match_namespace(resource, namespace, &mut object)?;
+        metadata::fill_new(&mut object, ctx);
+        let mut attributes = Attributes {
+            operation: Operation::Create,
+            kind,
+            subresource: "",
+            namespace: namespace.to_owned(),
+            name: object.name().to_owned(),
+            object: Some(object),
+            old: None,
+            dry_run: options.dry_run,
+        };
+        self.admission.admit(self, ctx, &mut attributes).await?;
+        let mut object = attributes.object.take().unwrap_or_default();
+        let allocation = self.allocators.begin_create(self, kind, &mut object, options.dry_run).await?;
+        let stored = self.create_prepared(ctx, kind, &mut attributes, object, options).await;
+        match &stored {
+            Ok(_) if !options.dry_run => allocation.keep(),
+            _ => allocation.release(self).await,
+        }
+        stored
+    }
+
+    async fn create_prepared(
+        &self,
+        ctx: &Context,
+        kind: &Kind,
+        attributes: &mut Attributes<'_>,
+        mut object: Object,
+        options: WriteOptions,
+    ) -> Result<Object, Status> {
+        let resource = kind.resource;
+        resource.strategy.prepare_for_create(&mut object);
+        let errors = metadata::validate_new(resource, &object);
+        if !errors.is_empty() {
+            return Err(Status::invalid(&resource.group_kind(), object.name(), &errors));
+        }
+        for warning in resource.strategy.warnings_on_create(&object) {
+            ctx.warn(warning);
+        }
+        apimachinery::codec::normalize(&mut object, &kind.schema).map_err(Status::internal)?;
+        attributes.object = Some(object);
+        self.admission.validate(self, ctx, attributes).await?;
+        let object = attributes.object.take().unwrap_or_default();
+        let key = kind.key(object.namespace(), object.name());
+        let name = object.name().to_owned();
+        if options.dry_run {
+            return match self.fresh(kind, &key).await? {
+                Some(_) => Err(Status::already_exists(&resource.group_resource(), &name)),
+                None => Ok(object),
+            };
+        }
+        match self.store(kind, &key, object, Expect::Absent).await? {
+            Ok(object) => Ok(object),
+            Err(current) => {
+                let mut status = Status::already_exists(&resource.group_resource(), &name);
+                let deleting = match current {
+                    Some(kv) => self.decode_kv(kind, &kv)?.0.deletion_timestamp().is_some(),
+                    None => false,
+                };
+                if deleting {
+                    status.message = format!("object is being deleted: {}", status.message);
+                }
+                Err(status)
+            }
+        }
+    }
+}

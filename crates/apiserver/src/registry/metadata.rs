@@ -1,0 +1,134 @@
+//! Metadata that the server owns: names it makes up, identities, and what every update must leave alone.
+
+use api::Resource;
+use apimachinery::field::{self, ErrorList, Path};
+use apimachinery::{Object, Status, validation};
+use rand::Rng;
+
+use crate::context::Context;
+
+/// Upstream's alphabet of generated suffixes: no vowels, nothing that looks like something else.
+const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+const SUFFIX: usize = 5;
+const MAX_GENERATED: usize = 63 - SUFFIX;
+
+/// A name from a prefix.
+pub fn generate_name(prefix: &str) -> String {
+    let mut end = prefix.len().min(MAX_GENERATED);
+    while !prefix.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut rng = rand::rng();
+    let suffix: String = (0..SUFFIX).map(|_| ALPHABET[rng.random_range(0..ALPHABET.len())] as char).collect();
+    format!("{}{suffix}", &prefix[..end])
+}
+
+/// Fills in what a new object gets from the server.
+pub fn fill_new(object: &mut Object, ctx: &Context) {
+    for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+        object.remove(&["metadata", key]);
+    }
+    object.set(&["metadata", "creationTimestamp"], ctx.timestamp());
+    object.set_uid(&uuid::Uuid::new_v4().to_string());
+    if object.name().is_empty() && !object.generate_name().is_empty() {
+        let name = generate_name(object.generate_name());
+        object.set_name(&name);
+    }
+}
+
+/// The namespace of the path and that of the body are the same, or the body leaves it out.
+pub fn match_namespace(resource: &Resource, namespace: &str, object: &mut Object) -> Result<(), Status> {
+    if !resource.namespaced {
+        object.set_namespace("");
+        return Ok(());
+    }
+    if object.namespace().is_empty() {
+        object.set_namespace(namespace);
+    }
+    if object.namespace() != namespace {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    Ok(())
+}
+
+/// What is wrong with a new object.
+pub fn validate_new(resource: &Resource, object: &Object) -> ErrorList {
+    let mut errors = validation::validate_object_meta(
+        object,
+        resource.namespaced,
+        &|name, prefix| resource.strategy.validate_name(name, prefix),
+        &Path::new("metadata"),
+    );
+    errors.extend(resource.strategy.validate(object));
+    errors
+}
+
+/// Carries over what an update may leave out.
+pub fn carry_over(object: &mut Object, old: &Object) {
+    object.set_generation(old.generation());
+    if object.uid().is_empty() {
+        object.set_uid(old.uid());
+    }
+    if object.name().is_empty() {
+        object.set_name(old.name());
+    }
+    for key in ["creationTimestamp", "selfLink"] {
+        match old.get(&["metadata", key]).cloned() {
+            Some(value) => object.set(&["metadata", key], value),
+            None => {
+                object.remove(&["metadata", key]);
+            }
+        }
+    }
+    if let (None, Some(seconds)) =
+        (object.deletion_grace_period_seconds(), old.deletion_grace_period_seconds())
+    {
+        object.set(&["metadata", "deletionGracePeriodSeconds"], seconds);
+    }
+}
+
+/// An update of an object names the object as it is, or leaves the question open where the kind allows that.
+pub fn check_version(resource: &Resource, object: &Object, old: &Object) -> Result<(), Status> {
+    let version = object.resource_version();
+    if version.is_empty() || version == "0" {
+        if resource.strategy.allow_unconditional_update() {
+            return Ok(());
+        }
+        let path = Path::new("metadata").child("resourceVersion");
+        let error = field::Error::invalid(&path, 0, "must be specified for an update");
+        return Err(Status::invalid(&resource.group_kind(), object.name(), &[error]));
+    }
+    if version != old.resource_version() {
+        return Err(Status::modified(&resource.group_resource(), object.name()));
+    }
+    Ok(())
+}
+
+/// A precondition on the uid that an update's body carries.
+pub fn check_uid(resource: &Resource, object: &Object, old: &Object) -> Result<(), Status> {
+    if object.uid().is_empty() || object.uid() == old.uid() {
+        return Ok(());
+    }
+    let why = format!(
+        "Precondition failed: UID in precondition: {}, UID in object meta: {}",
+        object.uid(),
+        old.uid()
+    );
+    Err(Status::conflict(&resource.group_resource(), object.name(), why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_names_fit_a_label() {
+        let name = generate_name(&"a".repeat(100));
+        assert_eq!(name.len(), 63);
+        let short = generate_name("web-");
+        assert!(short.starts_with("web-") && short.len() == 9);
+        assert!(short[4..].bytes().all(|byte| ALPHABET.contains(&byte)));
+    }
+}

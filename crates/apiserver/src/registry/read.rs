@@ -1,0 +1,35 @@
+//! Get.
+
+use std::sync::Arc;
+
+use apimachinery::Status;
+
+use super::Registry;
+use crate::cache::Entry;
+use crate::kinds::Kind;
+
+impl Registry {
+    /// One object. `resource_version` as in the query: empty for the newest, `0` for whatever the cache has.
+    pub async fn get(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        resource_version: &str,
+    ) -> Result<Arc<Entry>, Status> {
+        let cache = self.cache_of(kind)?;
+        match resource_version {
+            "" => {
+                self.cache.wait_for_latest().await?;
+            }
+            "0" => {}
+            version => {
+                let revision = super::list::parse_version(version)?;
+                self.cache.wait_for(revision).await?;
+            }
+        }
+        cache
+            .get(&kind.key(namespace, name))
+            .ok_or_else(|| Status::not_found(&kind.resource.group_resource(), name))
+    }
+}

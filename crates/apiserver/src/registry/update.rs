@@ -1,0 +1,238 @@
+//! Update: one compare-and-swap loop under PUT, every kind of PATCH, and every subresource that writes.
+
+use apimachinery::field::Path;
+use apimachinery::{Object, Reason, Status, validation};
+use storage::{Expect, Revision};
+
+use super::{Registry, metadata};
+use crate::admission::{Attributes, Operation};
+use crate::context::{Context, WriteOptions};
+use crate::kinds::Kind;
+
+/// How often a write is tried again when others write the same object.
+const TRIES: usize = 64;
+
+/// Which part of an object a write is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Main,
+    Status,
+    /// Another subresource that writes the object by rules of its own; the name is for admission.
+    Other(&'static str),
+}
+
+impl Part {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Main => "",
+            Self::Status => "status",
+            Self::Other(name) => name,
+        }
+    }
+}
+
+/// The outcome of an update.
+#[derive(Debug)]
+pub struct Updated {
+    pub object: Object,
+    pub created: bool,
+}
+
+/// Makes the new object from the current one; runs again when somebody else wrote in between. It gets `None`
+/// where nothing is there and the resource may be created by an update.
+pub type Transform<'a> = &'a (dyn Fn(Option<&Object>) -> Result<Object, Status> + Send + Sync);
+
+impl Registry {
+    pub async fn update(
+        &self,
+        ctx: &Context,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+        part: Part,
+        transform: Transform<'_>,
+        may_create: bool,
+        options: WriteOptions,
+    ) -> Result<Updated, Status> {
+        let resource = kind.resource;
+        let key = kind.key(namespace, name);
+        let mut current = match self.cache_of(kind)?.get(&key) {
+            Some(entry) => Some((self.decode(kind, &entry)?, entry.revision())),
+            None => self.fresh(kind, &key).await?,
+        };
+        let mut from_cache = true;
+        for _ in 0..TRIES {
+            let Some((old, revision)) = &current else {
+                if !(part == Part::Main && may_create) {
+                    return Err(Status::not_found(&resource.group_resource(), name));
+                }
+                let object = transform(None)?;
+                check_name(name, &object)?;
+                match self.create(ctx, kind, namespace, object, options).await {
+                    Ok(object) => return Ok(Updated { object, created: true }),
+                    Err(status) if status.is(Reason::AlreadyExists) => {
+                        current = self.fresh(kind, &key).await?;
+                        from_cache = false;
+                        continue;
+                    }
+                    Err(status) => return Err(status),
+                }
+            };
+            match self.update_once(ctx, kind, &key, old, *revision, part, transform, options).await {
+                Ok(Ok(object)) => return Ok(Updated { object, created: false }),
+                // somebody wrote in between: go on from what they wrote
+                Ok(Err(newer)) => {
+                    current = newer;
+                    from_cache = false;
+                }
+                // the cache may be behind what the client has seen: look again before refusing
+                Err(status) if from_cache => {
+                    let newest = self.fresh(kind, &key).await?;
+                    if newest.as_ref().map(|(_, newest)| *newest) == Some(*revision) {
+                        return Err(status);
+                    }
+                    current = newest;
+                    from_cache = false;
+                }
+                Err(status) => return Err(status),
+            }
+        }
+        Err(Status::modified(&resource.group_resource(), name))
+    }
+
+    /// One try. The inner error is the object as somebody else has written it meanwhile.
+    async fn update_once(
+        &self,
+        ctx: &Context,
+        kind: &Kind,
+        key: &str,
+        old: &Object,
+        revision: Revision,
+        part: Part,
+        transform: Transform<'_>,
+        options: WriteOptions,
+    ) -> Result<Result<Object, Option<(Object, Revision)>>, Status> {
+        let resource = kind.resource;
+        let mut object = transform(Some(old))?;
+        check_name(old.name(), &object)?;
+        metadata::match_namespace(resource, old.namespace(), &mut object)?;
+        metadata::check_uid(resource, &object, old)?;
+        metadata::check_version(resource, &object, old)?;
+        object.set_resource_version(old.resource_version());
+        metadata::carry_over(&mut object, old);
+
+        let mut attributes = Attributes {
+            operation: Operation::Update,
+            kind,
+            subresource: part.name(),
+            namespace: old.namespace().to_owned(),
+            name: old.name().to_owned(),
+            object: Some(object),
+            old: Some(old.clone()),
+            dry_run: options.dry_run,
+        };
+        self.admission.admit(self, ctx, &mut attributes).await?;
+        let mut object = attributes.object.take().unwrap_or_default();
+        let allocation = match part {
+            Part::Main => self.allocators.begin_update(self, kind, &mut object, old, options.dry_run).await?,
+            _ => Default::default(),
+        };
+        let outcome =
+            self.update_prepared(ctx, kind, key, &mut attributes, object, old, revision, part, options).await;
+        match &outcome {
+            Ok(Ok(_)) if !options.dry_run => allocation.finish(self).await,
+            _ => allocation.release(self).await,
+        }
+        outcome
+    }
+
+    async fn update_prepared(
+        &self,
+        ctx: &Context,
+        kind: &Kind,
+        key: &str,
+        attributes: &mut Attributes<'_>,
+        mut object: Object,
+        old: &Object,
+        revision: Revision,
+        part: Part,
+        options: WriteOptions,
+    ) -> Result<Result<Object, Option<(Object, Revision)>>, Status> {
+        let resource = kind.resource;
+        let strategy = resource.strategy;
+        match part {
+            Part::Main => strategy.prepare_for_update(&mut object, old),
+            Part::Status => strategy.prepare_for_status_update(&mut object, old),
+            Part::Other(_) => {}
+        }
+        apimachinery::codec::normalize(&mut object, &kind.schema).map_err(Status::internal)?;
+        let mut errors = validation::validate_object_meta_update(&object, old, &Path::new("metadata"));
+        errors.extend(match part {
+            Part::Main => strategy.validate_update(&object, old),
+            Part::Status => strategy.validate_status_update(&object, old),
+            Part::Other(_) => Vec::new(),
+        });
+        if !errors.is_empty() {
+            return Err(Status::invalid(&resource.group_kind(), object.name(), &errors));
+        }
+        if part == Part::Main {
+            for warning in strategy.warnings_on_update(&object, old) {
+                ctx.warn(warning);
+            }
+        }
+        attributes.object = Some(object);
+        self.admission.validate(self, ctx, attributes).await?;
+        let object = attributes.object.take().unwrap_or_default();
+
+        // an update that changes nothing but the time of its own bookkeeping is no update
+        if without_times(&object) == without_times(old) {
+            return Ok(Ok(old.clone()));
+        }
+        if options.dry_run {
+            return Ok(Ok(object));
+        }
+        if goes_with_this_update(kind, &object, old) {
+            return Ok(Ok(self.remove(kind, key, object, revision).await?));
+        }
+        match self.store(kind, key, object, Expect::ModRevision(revision)).await? {
+            Ok(object) => Ok(Ok(object)),
+            Err(Some(kv)) => Ok(Err(Some(self.decode_kv(kind, &kv)?))),
+            Err(None) => Err(Status::not_found(&resource.group_resource(), old.name())),
+        }
+    }
+}
+
+/// The name in the body and the name in the path are one.
+fn check_name(name: &str, object: &Object) -> Result<(), Status> {
+    if object.name().is_empty() || object.name() == name {
+        return Ok(());
+    }
+    Err(Status::bad_request(format!(
+        "the name of the object ({}) does not match the name on the URL ({name})",
+        object.name()
+    )))
+}
+
+/// An object on its way out goes when its last finalizer does.
+fn goes_with_this_update(kind: &Kind, object: &Object, old: &Object) -> bool {
+    if object.deletion_timestamp().is_none() || !object.finalizers().is_empty() {
+        return false;
+    }
+    if old.deletion_grace_period_seconds().is_some_and(|seconds| seconds != 0) {
+        return false;
+    }
+    // a namespace has finalizers of its own
+    (kind.resource.group, kind.resource.plural) != ("", "namespaces")
+        || object.get_array(&["spec", "finalizers"]).is_empty()
+}
+
+fn without_times(object: &Object) -> Object {
+    let mut object = object.clone();
+    let fields = object.as_value_mut().pointer_mut("/metadata/managedFields");
+    for entry in fields.and_then(|fields| fields.as_array_mut()).into_iter().flatten() {
+        if let Some(entry) = entry.as_object_mut() {
+            entry.remove("time");
+        }
+    }
+    object
+}

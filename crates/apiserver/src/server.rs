@@ -1,0 +1,155 @@
+//! One API server: everything a request may need, put together.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use storage::Storage;
+use tokio_util::sync::CancellationToken;
+
+use crate::access::Access;
+use crate::cache::Cache;
+use crate::kinds::Kinds;
+use crate::kubelet_client::KubeletClient;
+use crate::metrics::Metrics;
+use crate::pki::{Pki, PkiError};
+use crate::registry::Registry;
+use crate::registry::allocators::{Allocators, Cidr, PortRange};
+use crate::{discovery, openapi};
+
+/// How often the store forgets what nobody can ask for any more, as upstream's compactor does.
+const COMPACTION: Duration = Duration::from_secs(300);
+
+/// Why a server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+}
+
+/// What a server is started with.
+pub struct Config {
+    /// The address that clients and `default/kubernetes` name.
+    pub advertise: SocketAddr,
+    pub service_cidr: Cidr,
+    pub node_ports: PortRange,
+    pub cluster_domain: String,
+}
+
+pub struct Server {
+    pub config: Config,
+    pub registry: Arc<Registry>,
+    pub access: Access,
+    pub kubelets: KubeletClient,
+    pub metrics: Metrics,
+    pub openapi: openapi::Documents,
+    pub bootstrapped: AtomicBool,
+    pub store_failed: AtomicBool,
+    pub stopping: CancellationToken,
+}
+
+impl Server {
+    /// Loads the store and starts to follow it. The server answers at once, and is ready after
+    /// [`crate::bootstrap::run`].
+    pub async fn start(
+        config: Config,
+        storage: Arc<dyn Storage>,
+        pki: &Pki,
+        stopping: CancellationToken,
+    ) -> Result<Arc<Self>, StartError> {
+        let kinds = Kinds::builtin();
+        let cache = Cache::load(storage.clone(), &kinds).await?;
+        let registry = Arc::new(Registry {
+            storage: storage.clone(),
+            cache: cache.clone(),
+            kinds,
+            admission: Default::default(),
+            allocators: Allocators { addresses: config.service_cidr, ports: config.node_ports },
+        });
+        let access = Access::new(&registry, pki, &config)?;
+        let server = Arc::new(Self {
+            kubelets: KubeletClient::new(pki)?,
+            config,
+            registry,
+            access,
+            metrics: Metrics::default(),
+            openapi: openapi::Documents::default(),
+            bootstrapped: AtomicBool::new(false),
+            store_failed: AtomicBool::new(false),
+            stopping: stopping.clone(),
+        });
+        let following = server.clone();
+        tokio::spawn(async move {
+            let end = following.registry.cache.clone().follow(following.stopping.clone()).await;
+            if let Err(error) = end {
+                following.store_failed.store(true, Ordering::Relaxed);
+                tracing::error!(%error, "the store's log broke off; the server can no longer answer truthfully and stops");
+                following.stopping.cancel();
+            }
+            for cache in following.registry.cache.resources() {
+                cache.end_watches();
+            }
+        });
+        tokio::spawn(compact(storage, stopping));
+        Ok(server)
+    }
+
+    /// Host and port as discovery names them.
+    pub fn address(&self) -> String {
+        self.config.advertise.to_string()
+    }
+
+    /// The paths that `/` lists.
+    pub fn paths(&self) -> Vec<String> {
+        let mut out: Vec<String> =
+            ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/apis/"]
+                .map(str::to_owned)
+                .into();
+        for gv in discovery::group_versions(self) {
+            let group = format!("/apis/{}", gv.group);
+            if !out.contains(&group) {
+                out.push(group);
+            }
+            out.push(format!("/apis/{gv}"));
+        }
+        for path in [
+            "/healthz",
+            "/livez",
+            "/metrics",
+            "/openapi/v2",
+            "/openapi/v3",
+            "/openid/v1/jwks",
+            "/readyz",
+            "/version",
+        ] {
+            out.push(path.to_owned());
+        }
+        out
+    }
+}
+
+/// Forgets revisions older than one interval, so that watches and pages have at least that long.
+async fn compact(storage: Arc<dyn Storage>, stopping: CancellationToken) {
+    let mut before = None;
+    loop {
+        tokio::select! {
+            () = stopping.cancelled() => return,
+            () = tokio::time::sleep(COMPACTION) => {}
+        }
+        let now = match storage.current_revision().await {
+            Ok(revision) => revision,
+            Err(error) => {
+                tracing::warn!(%error, "the store did not say where it is; compaction waits");
+                continue;
+            }
+        };
+        if let Some(revision) = before.replace(now)
+            && let Err(error) = storage.compact(revision).await
+        {
+            tracing::warn!(%error, "the store could not be compacted");
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! Images: their names, how they get onto the node, and when they go.
+
+pub mod archives;
+mod credentials;
+pub mod puller;
+pub mod reference;

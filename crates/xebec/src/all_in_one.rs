@@ -1,0 +1,216 @@
+//! `xebec server`: every component in one process, each still a client of the API with its own identity.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use apiserver::authentication::NODES_GROUP;
+use apiserver::authentication::{KUBE_CONTROLLER_MANAGER, UserInfo};
+use apiserver::bootstrap::{self, Authorities};
+use apiserver::http::serve;
+use apiserver::pki::{Pki, Profile};
+use apiserver::{Config, InProcess, Server};
+use client::{Informers, Selector};
+use k8s_openapi::api::core::v1::Node;
+use kube::Client;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::{ClusterArgs, ServerArgs};
+use crate::identities::InOneProcess;
+use crate::resolve::{self, Cluster};
+use crate::signals;
+use crate::terminal::Terminal;
+
+/// What pods may send in one packet.
+const POD_MTU: u32 = 1500;
+
+/// How long components may take to end.
+const STOP: Duration = Duration::from_secs(10);
+
+/// An API server that answers.
+pub struct Running {
+    pub server: Arc<Server>,
+    pub pki: apiserver::pki::Pki,
+    serving: tokio::task::JoinHandle<()>,
+    storage: Arc<dyn storage::Storage>,
+    /// Ends the server; components end before it.
+    stop: CancellationToken,
+}
+
+impl Running {
+    /// Opens the store, listens, and makes what every cluster has.
+    pub async fn start(args: &ClusterArgs, cluster: &Cluster) -> anyhow::Result<Self> {
+        resolve::data_dir(&args.data_dir)?;
+        let storage = resolve::open_storage(args)?;
+        let pki = resolve::pki(args, cluster)?;
+        let listener = serve::bind(cluster.bind).await?;
+        let config = Config {
+            advertise: cluster.advertise,
+            service_cidr: args.service_cluster_ip_range,
+            node_ports: args.service_node_port_range,
+            cluster_domain: args.cluster_domain.clone(),
+        };
+        let stop = CancellationToken::new();
+        let server = Server::start(config, storage.clone(), &pki, stop.clone()).await?;
+        let tls = Arc::new(pki.server_config()?);
+        let serving = tokio::spawn(serve::serve(server.clone(), listener, tls, stop.clone()));
+        let authorities = Authorities {
+            client_ca: pki.ca_pem().to_owned(),
+            front_proxy_ca: pki.front_proxy_ca_pem().to_owned(),
+        };
+        bootstrap::run(server.clone(), authorities)
+            .await
+            .context("the cluster's own objects cannot be made")?;
+        Ok(Self { server, pki, serving, storage, stop })
+    }
+
+    /// A token that is cancelled when the server cannot go on.
+    pub fn broken(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// Lets running requests end, then closes the store.
+    pub async fn finish(self) -> anyhow::Result<()> {
+        self.stop.cancel();
+        if tokio::time::timeout(STOP, self.serving).await.is_err() {
+            tracing::warn!("some requests did not end in time");
+        }
+        self.storage.close().await.context("closing the database")
+    }
+}
+
+pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
+    let terminal = Terminal::default();
+    let signal = signals::stop_token()?;
+    let cluster = Cluster::resolve(&args.cluster)?;
+    let cluster_cidr = controller_manager::ClusterCidr::parse(&args.cluster_cidr, args.node_cidr_mask_size)
+        .context("--cluster-cidr")?;
+    let running = Running::start(&args.cluster, &cluster).await?;
+    let kubeconfig = args.cluster.data_dir.join("admin.kubeconfig");
+    terminal.api_ready(&cluster.server_url, &kubeconfig);
+
+    let components = CancellationToken::new();
+    let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    let server = running.server.clone();
+    let client = |user: &str, groups: &[&str]| InProcess::client(server.clone(), UserInfo::new(user, groups));
+    tasks.spawn({
+        let config = controller_manager::Config { cluster_cidr, root_ca: running.pki.ca_pem().to_owned() };
+        let identities = InOneProcess(server.clone());
+        let (client, cancel) = (client(KUBE_CONTROLLER_MANAGER, &[]), components.clone());
+        async move {
+            controller_manager::run(config, client, &identities, cancel).await;
+            Ok(())
+        }
+    });
+    if !args.disable_agent {
+        let agent = Agent {
+            kubelet: kubelet_config(&args, &cluster, &running.pki)?,
+            kubelet_client: client(&format!("system:node:{}", cluster.node_name), &[NODES_GROUP]),
+        };
+        agent.start(&mut tasks, &components);
+        let ready = wait_until_ready(client(KUBE_CONTROLLER_MANAGER, &[]), &cluster.node_name);
+        tokio::select! {
+            outcome = ready => {
+                outcome?;
+                terminal.node_ready(&cluster.node_name);
+            }
+            () = signal.cancelled() => {}
+            () = running.broken().cancelled() => {}
+            ended = first_failure(&mut tasks) => {
+                components.cancel();
+                running.finish().await?;
+                return Err(ended);
+            }
+        }
+    }
+    terminal.how_to_go_on(&kubeconfig);
+
+    let outcome = tokio::select! {
+        () = signal.cancelled() => {
+            terminal.stopping();
+            Ok(())
+        }
+        () = running.broken().cancelled() => Err(anyhow::anyhow!("the store broke off; the log says why")),
+        ended = first_failure(&mut tasks) => Err(ended),
+    };
+    components.cancel();
+    let ending = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(STOP, ending).await.is_err() {
+        tracing::warn!("some components did not end in time");
+    }
+    running.finish().await?;
+    outcome
+}
+
+/// The parts of a node.
+struct Agent {
+    kubelet: kubelet::Config,
+    kubelet_client: Client,
+}
+
+impl Agent {
+    fn start(self, tasks: &mut JoinSet<anyhow::Result<()>>, cancel: &CancellationToken) {
+        let paths = self.kubelet.paths();
+        let network = cluster_network::Config {
+            node_name: self.kubelet.node_name.clone(),
+            cni_folder: paths.cni_config(),
+            state: paths.cni_state(),
+            mtu: POD_MTU,
+        };
+        tasks.spawn(cluster_network::run(network, self.kubelet_client.clone(), cancel.clone()));
+        tasks.spawn(kubelet::run(self.kubelet, self.kubelet_client, cancel.clone()));
+    }
+}
+
+/// The address of the cluster's DNS: as given, or the tenth of the Services'.
+fn cluster_dns(args: &ServerArgs) -> IpAddr {
+    args.cluster_dns.unwrap_or_else(|| args.cluster.service_cluster_ip_range.nth(10))
+}
+
+fn kubelet_config(args: &ServerArgs, cluster: &Cluster, pki: &Pki) -> anyhow::Result<kubelet::Config> {
+    let mut config = kubelet::Config::new(
+        &cluster.node_name,
+        cluster.node_ip,
+        std::path::absolute(&args.cluster.data_dir)?,
+    );
+    config.cluster_dns = vec![cluster_dns(args)];
+    config.cluster_domain = args.cluster.cluster_domain.clone();
+    config.container_runtime_endpoint = args.container_runtime_endpoint.clone();
+    config.client_ca = Some(pki.ca_pem().as_bytes().to_vec());
+    let names = vec![cluster.node_name.clone(), cluster.node_ip.to_string()];
+    let serving = pki.issue(&Profile::server(&format!("system:node:{}", cluster.node_name), names))?;
+    config.tls = Some(kubelet::config::ServingCertificate {
+        certificate: serving.certificate_pem.into_bytes(),
+        key: serving.key_pem.into_bytes(),
+    });
+    Ok(config)
+}
+
+/// Waits until the node says that it is ready.
+async fn wait_until_ready(client: Client, name: &str) -> anyhow::Result<()> {
+    let informers = Informers::new(client, CancellationToken::new());
+    let nodes = informers.select::<Node>(Selector::fields(format!("metadata.name={name}")));
+    let (ready, is_ready) = watch::channel(false);
+    nodes.on_change(move |change| {
+        let conditions = change.object().status.as_ref().and_then(|status| status.conditions.as_ref());
+        let found = conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+        ready.send_if_modified(|ready| std::mem::replace(ready, found) != found);
+    });
+    let mut is_ready = is_ready;
+    is_ready.wait_for(|ready| *ready).await.map(drop).context("waiting for the node")
+}
+
+/// Waits for a component that fails. One that merely ends does not end the others.
+async fn first_failure(tasks: &mut JoinSet<anyhow::Result<()>>) -> anyhow::Error {
+    while let Some(ended) = tasks.join_next().await {
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return error,
+            Err(error) => return anyhow::Error::new(error).context("a component ended by a panic"),
+        }
+    }
+    std::future::pending().await
+}

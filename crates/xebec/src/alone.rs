@@ -1,0 +1,75 @@
+//! Components as processes of their own, over HTTPS with kubeconfigs.
+
+use anyhow::Context;
+use client::leader::Election;
+use kube::Client;
+use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use tokio_util::sync::CancellationToken;
+
+use crate::all_in_one::Running;
+use crate::cli::{ApiserverArgs, ClientArgs, ControllerManagerArgs};
+use crate::identities::ByToken;
+use crate::resolve::Cluster;
+use crate::signals;
+use crate::terminal::Terminal;
+
+pub async fn apiserver(args: ApiserverArgs) -> anyhow::Result<()> {
+    let terminal = Terminal::default();
+    let signal = signals::stop_token()?;
+    let cluster = Cluster::resolve(&args.cluster)?;
+    let running = Running::start(&args.cluster, &cluster).await?;
+    terminal.api_ready(&cluster.server_url, &args.cluster.data_dir.join("admin.kubeconfig"));
+    let outcome = tokio::select! {
+        () = signal.cancelled() => {
+            terminal.stopping();
+            Ok(())
+        }
+        () = running.broken().cancelled() => Err(anyhow::anyhow!("the store broke off; the log says why")),
+    };
+    running.finish().await?;
+    outcome
+}
+
+/// Waits for this component's turn, then runs it until it is over or asked to stop.
+async fn in_turn<F>(args: &ClientArgs, lease: &str, client: Client, run: F) -> anyhow::Result<()>
+where
+    F: AsyncFnOnce(CancellationToken) -> anyhow::Result<()>,
+{
+    let signal = signals::stop_token()?;
+    if !args.leader_elect {
+        return run(signal).await;
+    }
+    let host = nix::unistd::gethostname().unwrap_or_default();
+    let identity = format!("{}_{}", host.to_string_lossy(), std::process::id());
+    let mut election = Election::new(client, "kube-system", lease, identity);
+    if !election.acquire(&signal).await {
+        return Ok(());
+    }
+    tokio::select! {
+        outcome = run(signal.clone()) => outcome,
+        () = election.hold(&signal) => match signal.is_cancelled() {
+            true => Ok(()),
+            false => Err(anyhow::anyhow!("the lease {lease} was lost to another copy; start again to stand by")),
+        },
+    }
+}
+
+pub async fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<()> {
+    let cluster_cidr = controller_manager::ClusterCidr::parse(&args.cluster_cidr, args.node_cidr_mask_size)
+        .context("--cluster-cidr")?;
+    let path = args.root_ca_file.display();
+    let root_ca = std::fs::read_to_string(&args.root_ca_file)
+        .with_context(|| format!("--root-ca-file {path} cannot be read"))?;
+    let client = client::kubeconfig::client(&args.client.kubeconfig).await?;
+    let kubeconfig = Kubeconfig::read_from(&args.client.kubeconfig)?;
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    config.read_timeout = None;
+    let lister = client.clone();
+    in_turn(&args.client, "kube-controller-manager", client.clone(), async move |cancel| {
+        let identities = ByToken::new(&config, &client).await?;
+        let config = controller_manager::Config { cluster_cidr, root_ca };
+        controller_manager::run(config, lister, &identities, cancel).await;
+        Ok(())
+    })
+    .await
+}

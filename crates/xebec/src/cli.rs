@@ -1,0 +1,194 @@
+//! What the user may type. Flags have upstream's names wherever upstream has them.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Kubernetes in one binary.
+#[derive(Debug, Parser)]
+#[command(name = "xebec", version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    pub logging: Logging,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Logging")]
+pub struct Logging {
+    /// How much to log: 0 warnings, 1 what happens, 2 how, 4 and more everything.
+    #[arg(short = 'v', long = "v", global = true, default_value_t = 0, value_name = "LEVEL")]
+    pub verbosity: u8,
+    /// Lines for people, or JSON for machines.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    pub logging_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Everything in one process: control plane, and a node unless told otherwise.
+    Server(ServerArgs),
+    /// The API server alone.
+    #[command(alias = "kube-apiserver")]
+    Apiserver(ApiserverArgs),
+    /// The controllers alone.
+    #[command(alias = "kube-controller-manager")]
+    ControllerManager(ControllerManagerArgs),
+}
+
+/// Where the cluster's state and identity are kept, and how it is reached.
+#[derive(Debug, Args)]
+pub struct ClusterArgs {
+    /// Where everything is kept: database, certificates, kubeconfigs, images, containers.
+    #[arg(long, default_value = "/var/lib/xebec", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// The address to listen on.
+    #[arg(long, default_value = "0.0.0.0", value_name = "IP")]
+    pub bind_address: IpAddr,
+    /// The port to listen on.
+    #[arg(long, default_value_t = 6443, value_name = "PORT")]
+    pub secure_port: u16,
+    /// The address by which others reach the API server [default: the node's].
+    #[arg(long, value_name = "IP")]
+    pub advertise_address: Option<IpAddr>,
+    /// More names and addresses for the server's certificate.
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    pub tls_san: Vec<String>,
+    /// The addresses of Services.
+    #[arg(long, default_value = "10.96.0.0/16", value_name = "CIDR")]
+    pub service_cluster_ip_range: apiserver::Cidr,
+    /// The ports of NodePort Services.
+    #[arg(long, default_value = "30000-32767", value_name = "FIRST-LAST", value_parser = port_range)]
+    pub service_node_port_range: apiserver::PortRange,
+    /// The domain of the cluster's DNS.
+    #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
+    pub cluster_domain: String,
+    /// What keeps the state.
+    #[arg(long, value_enum, default_value_t = StorageBackend::Sqlite, value_name = "BACKEND")]
+    pub storage_backend: StorageBackend,
+    /// The name of this node [default: the host's].
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// The address of this node [default: the one of the default route].
+    #[arg(long, value_name = "IP")]
+    pub node_ip: Option<IpAddr>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StorageBackend {
+    /// A database of its own in the data directory.
+    Sqlite,
+}
+
+fn port_range(text: &str) -> Result<apiserver::PortRange, String> {
+    let parsed = text.split_once('-').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    match parsed {
+        Some((first, last)) if 0 < first && first <= last => Ok(apiserver::PortRange { first, last }),
+        _ => Err("a range of ports looks like 30000-32767".into()),
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct ServerArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// The addresses of pods.
+    #[arg(long, default_value = "10.244.0.0/16", value_name = "CIDR")]
+    pub cluster_cidr: String,
+    /// How large each node's part of the pods' addresses is.
+    #[arg(long, default_value_t = 24, value_name = "BITS")]
+    pub node_cidr_mask_size: u8,
+    /// The address of the cluster's DNS [default: the tenth of the Services'].
+    #[arg(long, value_name = "IP")]
+    pub cluster_dns: Option<IpAddr>,
+    /// Control plane only: run no pods here.
+    #[arg(long)]
+    pub disable_agent: bool,
+    /// The socket of a container runtime that runs already [default: containerd is started].
+    #[arg(long, value_name = "SOCKET")]
+    pub container_runtime_endpoint: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct ApiserverArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+}
+
+/// How a component that runs alone reaches the API server.
+#[derive(Debug, Args)]
+pub struct ClientArgs {
+    /// The kubeconfig with address and identity.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: PathBuf,
+    /// Take turns with other copies by a lease.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub leader_elect: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ControllerManagerArgs {
+    #[command(flatten)]
+    pub client: ClientArgs,
+    /// The addresses of pods.
+    #[arg(long, default_value = "10.244.0.0/16", value_name = "CIDR")]
+    pub cluster_cidr: String,
+    /// How large each node's part of the pods' addresses is.
+    #[arg(long, default_value_t = 24, value_name = "BITS")]
+    pub node_cidr_mask_size: u8,
+    /// The CA that pods get, in PEM.
+    #[arg(long, value_name = "FILE")]
+    pub root_ca_file: PathBuf,
+}
+
+/// The arguments, with upstream's program names as subcommands: a link named `kube-apiserver` is one.
+pub fn arguments() -> Vec<OsString> {
+    const NAMES: [&str; 5] =
+        ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"];
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    let called = arguments.first().map(PathBuf::from);
+    let name = called.as_ref().and_then(|path| path.file_name()?.to_str());
+    if let Some(name) = name.filter(|name| NAMES.contains(name)) {
+        arguments.insert(1, name.into());
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_sound_and_all_documented() {
+        fn check(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+            for sub in command.get_subcommands() {
+                assert!(sub.get_about().is_some(), "{}", sub.get_name());
+                check(sub);
+            }
+        }
+        Cli::command().debug_assert();
+        check(&Cli::command());
+    }
+
+    #[test]
+    fn port_ranges() {
+        assert_eq!(port_range("1-2").map(|r| (r.first, r.last)), Ok((1, 2)));
+        for bad in ["", "1", "2-1", "0-5", "1-70000", "a-b"] {
+            assert!(port_range(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! From what was typed to what is meant: names, addresses, directories.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use apiserver::pki::{Pki, PkiOptions};
+use storage::Storage;
+use storage::sqlite::Sqlite;
+
+use crate::cli::{ClusterArgs, StorageBackend};
+
+/// A cluster's place in the world.
+pub struct Cluster {
+    pub node_name: String,
+    pub node_ip: IpAddr,
+    pub bind: SocketAddr,
+    pub advertise: SocketAddr,
+    /// The address in kubeconfigs of this machine.
+    pub server_url: String,
+}
+
+impl Cluster {
+    pub fn resolve(args: &ClusterArgs) -> anyhow::Result<Self> {
+        let node_name = match &args.node_name {
+            Some(name) => name.clone(),
+            None => host_name()?,
+        };
+        let messages = apimachinery::validation::is_dns1123_subdomain(&node_name);
+        if let Some(message) = messages.first() {
+            bail!("the node's name {node_name:?} will not do: {message}; choose another with --node-name");
+        }
+        let node_ip = match args.node_ip.or(args.advertise_address) {
+            Some(ip) => ip,
+            None => default_address()?,
+        };
+        let advertise_ip = args.advertise_address.unwrap_or(node_ip);
+        if advertise_ip.is_loopback() || advertise_ip.is_unspecified() {
+            bail!(
+                "pods cannot reach the API server at {advertise_ip}; give an address of this machine with --advertise-address"
+            );
+        }
+        let local =
+            if args.bind_address.is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { args.bind_address };
+        Ok(Self {
+            node_name,
+            node_ip,
+            bind: SocketAddr::new(args.bind_address, args.secure_port),
+            advertise: SocketAddr::new(advertise_ip, args.secure_port),
+            server_url: format!("https://{}", SocketAddr::new(local, args.secure_port)),
+        })
+    }
+}
+
+/// The host's name as a node's name: in lower case.
+fn host_name() -> anyhow::Result<String> {
+    let name =
+        nix::unistd::gethostname().context("the host's name cannot be read; give one with --node-name")?;
+    Ok(name.to_string_lossy().trim().to_lowercase())
+}
+
+/// The address from which packets to elsewhere would leave. Nothing is sent.
+fn default_address() -> anyhow::Result<IpAddr> {
+    const ELSEWHERE: (&str, u16) = ("192.0.2.1", 9);
+    const HINT: &str = "this machine has no default route to tell its address by; give one with --node-ip";
+    let socket = UdpSocket::bind(("0.0.0.0", 0)).context(HINT)?;
+    socket.connect(ELSEWHERE).context(HINT)?;
+    Ok(socket.local_addr().context(HINT)?.ip())
+}
+
+/// Makes the data directory, readable by its owner alone.
+pub fn data_dir(path: &Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let shown = path.display();
+    std::fs::DirBuilder::new().recursive(true).mode(0o711).create(path).with_context(|| {
+        format!("the data directory {shown} cannot be made; choose another with --data-dir")
+    })?;
+    let probe = path.join(".writable");
+    std::fs::write(&probe, b"")
+        .and_then(|()| std::fs::remove_file(&probe))
+        .with_context(|| format!("the data directory {shown} cannot be written; run as its owner, or choose another with --data-dir"))
+}
+
+/// Opens the store. A second server on the same directory ends here.
+pub fn open_storage(args: &ClusterArgs) -> anyhow::Result<Arc<dyn Storage>> {
+    match args.storage_backend {
+        StorageBackend::Sqlite => {
+            let path = args.data_dir.join("state.db");
+            match Sqlite::open(&path) {
+                Ok(storage) => Ok(Arc::new(storage)),
+                Err(error @ storage::Error::Locked { .. }) => Err(error).context(
+                    "another server runs on this data directory; stop it, or choose another with --data-dir",
+                ),
+                Err(error) => Err(error).context("the database cannot be opened; nothing was changed"),
+            }
+        }
+    }
+}
+
+/// Reads or makes the certificates and writes the kubeconfigs.
+pub fn pki(args: &ClusterArgs, cluster: &Cluster) -> anyhow::Result<Pki> {
+    let mut sans = args.tls_san.clone();
+    sans.push(cluster.advertise.ip().to_string());
+    sans.push(cluster.node_ip.to_string());
+    if !args.bind_address.is_unspecified() {
+        sans.push(args.bind_address.to_string());
+    }
+    let pki = Pki::load_or_create(PkiOptions {
+        dir: args.data_dir.join("pki"),
+        sans,
+        node_name: cluster.node_name.clone(),
+        cluster_domain: args.cluster_domain.clone(),
+        service_ip: args.service_cluster_ip_range.nth(1),
+    })
+    .context("the certificates cannot be read or made")?;
+    pki.write_kubeconfigs(&args.data_dir, &cluster.server_url)
+        .context("the kubeconfigs cannot be written")?;
+    Ok(pki)
+}
