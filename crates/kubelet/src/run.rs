@@ -26,6 +26,7 @@ use crate::pod::dns::HostDns;
 use crate::pods::{Pods, Wakes};
 use crate::runtime::Runtime;
 use crate::runtime::cri::{self, Cri};
+use crate::server::{Listener, Server};
 use crate::shared::{ContainerIndex, Shared};
 use crate::status_manager::StatusManager;
 use crate::tokens::Tokens;
@@ -57,6 +58,7 @@ pub async fn run(config: Config, client: Client, cancel: CancellationToken) -> a
     }
     let cgroups = Cgroups::detect(&config.cgroup_root).context("cannot use cgroups")?;
     let machine = Machine::look(&paths.kubelet());
+    let listener = Listener::bind(&config).await?;
     let host = runtime_host(&config).await?;
     let runtime: Arc<dyn Runtime> = Arc::new(Cri::new(host.channel.clone()));
     let version = runtime.version().await.context("the container runtime does not answer")?;
@@ -96,12 +98,14 @@ pub async fn run(config: Config, client: Client, cancel: CancellationToken) -> a
         config: config.clone(),
     });
     let pods = Pods::new(shared.clone(), own_pods.clone(), own_node, wakes.clone());
-    let facts = NodeFacts { config: config.clone(), machine, port: config.port };
+    let facts = NodeFacts { config: config.clone(), machine, port: listener.port };
+    let server = Server::new(shared.clone(), pods.clone(), client.clone());
     let heartbeat = Heartbeat::new(facts, client, runtime, recorder, network);
 
     let mut tasks = tokio::task::JoinSet::new();
     let writers = statuses.start(&cancel);
     tasks.spawn(heartbeat.run(cancel.clone()));
+    tasks.spawn(server.run(listener, cancel.clone()));
     if is_containerd {
         let mut archives = Archives::new(paths.images(), host.channel.clone());
         // images that lie there are for the first pods already

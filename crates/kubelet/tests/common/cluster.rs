@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use apiserver::authentication::UserInfo;
-use apiserver::pki::{Pki, PkiOptions};
+use apiserver::pki::{Pki, PkiOptions, Profile};
 use apiserver::{InProcess, Server};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, PostParams};
@@ -83,6 +83,12 @@ impl Cluster {
         let mut config = node.config(ip);
         config.cluster_dns = vec![[10, 96, 0, 10].into()];
         config.client_ca = Some(pki.ca_pem().as_bytes().to_vec());
+        let names = vec!["n1".to_owned(), config.node_ip.to_string()];
+        let serving = pki.issue(&Profile::server("system:node:n1", names)).expect("a certificate");
+        config.tls = Some(kubelet::config::ServingCertificate {
+            certificate: serving.certificate_pem.into_bytes(),
+            key: serving.key_pem.into_bytes(),
+        });
         let network = cluster_network::Config {
             node_name: "n1".into(),
             cni_folder: config.paths().cni_config(),
@@ -207,6 +213,35 @@ impl Cluster {
                 format!("{} {}: {}", text(e.type_), text(e.reason), text(e.message))
             })
             .collect()
+    }
+
+    fn runtime(&self) -> kubelet::runtime::cri::Cri {
+        let socket = self.config.paths().containerd().join("containerd.sock");
+        kubelet::runtime::cri::Cri::new(kubelet::runtime::cri::connect(&socket))
+    }
+
+    /// Runs a command in a container (`containerd://…`); returns its exit code.
+    pub async fn exec(&self, id: &str, command: &[&str]) -> i32 {
+        use kubelet::runtime::Runtime;
+        let id = id.trim_start_matches("containerd://");
+        let command = command.iter().map(|part| (*part).to_owned()).collect();
+        let result = self.runtime().exec_sync(id, command, Duration::from_secs(5)).await;
+        result.expect("an answer").exit_code
+    }
+
+    /// Names of pods that have a sandbox that lives.
+    pub async fn running_pods(&self) -> Vec<String> {
+        use kubelet::runtime::Runtime;
+        let listed = self.runtime().list().await.unwrap_or_default();
+        let sandboxes = listed.into_iter().filter(|item| item.container_name.is_empty() && item.running);
+        sandboxes.map(|item| item.pod_name).collect()
+    }
+
+    pub fn kill_containerd(&self) {
+        let pid =
+            std::fs::read_to_string(self.config.paths().containerd().join("containerd.pid")).expect("a pid");
+        let pid = nix::unistd::Pid::from_raw(pid.trim().parse().expect("a number"));
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("killed");
     }
 
     /// The text that a container has written.
