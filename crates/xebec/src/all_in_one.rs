@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use apiserver::authentication::{KUBE_CONTROLLER_MANAGER, KUBE_PROXY, NODES_GROUP, UserInfo};
+use apiserver::authentication::{KUBE_CONTROLLER_MANAGER, KUBE_PROXY, KUBE_SCHEDULER, NODES_GROUP, UserInfo};
 use apiserver::bootstrap::{self, Authorities};
 use apiserver::http::serve;
 use apiserver::pki::{Pki, Profile};
@@ -102,6 +102,11 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
             Ok(())
         }
     });
+    tasks.spawn(scheduler::run(
+        scheduler::Config::default(),
+        client(KUBE_SCHEDULER, &[]),
+        components.clone(),
+    ));
     if !args.disable_agent {
         let agent = Agent {
             kubelet: kubelet_config(&args, &cluster, &running.pki)?,

@@ -7,7 +7,7 @@ use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::all_in_one::Running;
-use crate::cli::{ApiserverArgs, ClientArgs, ControllerManagerArgs, KubeletArgs, ProxyArgs};
+use crate::cli::{ApiserverArgs, ClientArgs, ControllerManagerArgs, KubeletArgs, ProxyArgs, SchedulerArgs};
 use crate::identities::ByToken;
 use crate::node::{self, Node};
 use crate::resolve;
@@ -72,6 +72,14 @@ pub async fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<(
         let config = controller_manager::Config { cluster_cidr, root_ca };
         controller_manager::run(config, lister, &identities, cancel).await;
         Ok(())
+    })
+    .await
+}
+
+pub async fn scheduler(args: SchedulerArgs) -> anyhow::Result<()> {
+    let client = client::kubeconfig::client(&args.client.kubeconfig).await?;
+    in_turn(&args.client, "kube-scheduler", client.clone(), async move |cancel| {
+        scheduler::run(scheduler::Config::default(), client, cancel).await
     })
     .await
 }

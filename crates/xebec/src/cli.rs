@@ -43,6 +43,9 @@ pub enum Command {
     /// The controllers alone.
     #[command(alias = "kube-controller-manager")]
     ControllerManager(ControllerManagerArgs),
+    /// The scheduler alone.
+    #[command(alias = "kube-scheduler")]
+    Scheduler(SchedulerArgs),
     /// The kubelet alone: runs the pods of this node.
     Kubelet(KubeletArgs),
     /// The proxy alone: routes Services on this node.
@@ -156,6 +159,12 @@ pub struct ControllerManagerArgs {
     /// The CA that pods get, in PEM.
     #[arg(long, value_name = "FILE")]
     pub root_ca_file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct SchedulerArgs {
+    #[command(flatten)]
+    pub client: ClientArgs,
 }
 
 #[derive(Debug, Args)]

@@ -34,6 +34,7 @@ fn main() -> ExitCode {
             Command::Server(args) => all_in_one::run(args).await,
             Command::Apiserver(args) => alone::apiserver(args).await,
             Command::ControllerManager(args) => alone::controller_manager(args).await,
+            Command::Scheduler(args) => alone::scheduler(args).await,
             Command::Kubelet(args) => alone::kubelet(args).await,
             Command::Proxy(args) => alone::proxy(args).await,
             Command::Hello(args) => hello::run(args).await,
