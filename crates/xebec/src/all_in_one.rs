@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use apiserver::authentication::NODES_GROUP;
-use apiserver::authentication::{KUBE_CONTROLLER_MANAGER, UserInfo};
+use apiserver::authentication::{KUBE_CONTROLLER_MANAGER, KUBE_PROXY, NODES_GROUP, UserInfo};
 use apiserver::bootstrap::{self, Authorities};
 use apiserver::http::serve;
 use apiserver::pki::{Pki, Profile};
 use apiserver::{Config, InProcess, Server};
 use client::{Informers, Selector};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::Node as ApiNode;
 use kube::Client;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -20,12 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::{ClusterArgs, ServerArgs};
 use crate::identities::InOneProcess;
+use crate::node::{self, Node};
 use crate::resolve::{self, Cluster};
 use crate::signals;
 use crate::terminal::Terminal;
-
-/// What pods may send in one packet.
-const POD_MTU: u32 = 1500;
 
 /// How long components may take to end.
 const STOP: Duration = Duration::from_secs(10);
@@ -109,6 +106,12 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
         let agent = Agent {
             kubelet: kubelet_config(&args, &cluster, &running.pki)?,
             kubelet_client: client(&format!("system:node:{}", cluster.node_name), &[NODES_GROUP]),
+            proxy: node::proxy_config(
+                &Node { name: cluster.node_name.clone(), ip: cluster.node_ip },
+                &args.cluster_cidr,
+                &args.cluster.service_cluster_ip_range.to_string(),
+            )?,
+            proxy_client: client(KUBE_PROXY, &[]),
         };
         agent.start(&mut tasks, &components);
         let ready = wait_until_ready(client(KUBE_CONTROLLER_MANAGER, &[]), &cluster.node_name);
@@ -149,19 +152,14 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
 struct Agent {
     kubelet: kubelet::Config,
     kubelet_client: Client,
+    proxy: kube_proxy::Config,
+    proxy_client: Client,
 }
 
 impl Agent {
     fn start(self, tasks: &mut JoinSet<anyhow::Result<()>>, cancel: &CancellationToken) {
-        let paths = self.kubelet.paths();
-        let network = cluster_network::Config {
-            node_name: self.kubelet.node_name.clone(),
-            cni_folder: paths.cni_config(),
-            state: paths.cni_state(),
-            mtu: POD_MTU,
-        };
-        tasks.spawn(cluster_network::run(network, self.kubelet_client.clone(), cancel.clone()));
-        tasks.spawn(kubelet::run(self.kubelet, self.kubelet_client, cancel.clone()));
+        tasks.spawn(node::run_kubelet(self.kubelet, self.kubelet_client, cancel.clone()));
+        tasks.spawn(kube_proxy::run(self.proxy, self.proxy_client, cancel.clone()));
     }
 }
 
@@ -192,7 +190,7 @@ fn kubelet_config(args: &ServerArgs, cluster: &Cluster, pki: &Pki) -> anyhow::Re
 /// Waits until the node says that it is ready.
 async fn wait_until_ready(client: Client, name: &str) -> anyhow::Result<()> {
     let informers = Informers::new(client, CancellationToken::new());
-    let nodes = informers.select::<Node>(Selector::fields(format!("metadata.name={name}")));
+    let nodes = informers.select::<ApiNode>(Selector::fields(format!("metadata.name={name}")));
     let (ready, is_ready) = watch::channel(false);
     nodes.on_change(move |change| {
         let conditions = change.object().status.as_ref().and_then(|status| status.conditions.as_ref());

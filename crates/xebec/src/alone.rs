@@ -7,8 +7,10 @@ use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::all_in_one::Running;
-use crate::cli::{ApiserverArgs, ClientArgs, ControllerManagerArgs};
+use crate::cli::{ApiserverArgs, ClientArgs, ControllerManagerArgs, KubeletArgs, ProxyArgs};
 use crate::identities::ByToken;
+use crate::node::{self, Node};
+use crate::resolve;
 use crate::resolve::Cluster;
 use crate::signals;
 use crate::terminal::Terminal;
@@ -72,4 +74,40 @@ pub async fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<(
         Ok(())
     })
     .await
+}
+
+pub async fn kubelet(args: KubeletArgs) -> anyhow::Result<()> {
+    let signal = signals::stop_token()?;
+    let read = |path: &std::path::Path, flag: &str| {
+        std::fs::read(path).with_context(|| format!("{flag} {} cannot be read", path.display()))
+    };
+    let node_name = resolve::node_name(args.node_name.as_deref())?;
+    let node_ip = resolve::node_ip(args.node_ip)?;
+    resolve::data_dir(&args.data_dir)?;
+    let mut config = kubelet::Config::new(node_name, node_ip, std::path::absolute(&args.data_dir)?);
+    config.cluster_dns = vec![args.cluster_dns];
+    config.cluster_domain = args.cluster_domain;
+    config.container_runtime_endpoint = args.container_runtime_endpoint;
+    config.client_ca = Some(read(&args.client_ca_file, "--client-ca-file")?);
+    if let (Some(certificate), Some(key)) = (&args.tls_cert_file, &args.tls_private_key_file) {
+        config.tls = Some(kubelet::config::ServingCertificate {
+            certificate: read(certificate, "--tls-cert-file")?,
+            key: read(key, "--tls-private-key-file")?,
+        });
+    }
+    let client = client::kubeconfig::client(&args.kubeconfig).await?;
+    node::run_kubelet(config, client, signal).await
+}
+
+pub async fn proxy(args: ProxyArgs) -> anyhow::Result<()> {
+    if args.cleanup {
+        return kube_proxy::cleanup().await.context("the packet rules cannot be taken back");
+    }
+    let signal = signals::stop_token()?;
+    let kubeconfig = args.kubeconfig.context("--kubeconfig is needed")?;
+    let place =
+        Node { name: resolve::node_name(args.node_name.as_deref())?, ip: resolve::node_ip(args.node_ip)? };
+    let config = node::proxy_config(&place, &args.cluster_cidr, &args.service_cluster_ip_range)?;
+    let client = client::kubeconfig::client(&kubeconfig).await?;
+    kube_proxy::run(config, client, signal).await
 }

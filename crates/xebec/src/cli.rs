@@ -43,6 +43,14 @@ pub enum Command {
     /// The controllers alone.
     #[command(alias = "kube-controller-manager")]
     ControllerManager(ControllerManagerArgs),
+    /// The kubelet alone: runs the pods of this node.
+    Kubelet(KubeletArgs),
+    /// The proxy alone: routes Services on this node.
+    #[command(alias = "kube-proxy")]
+    Proxy(ProxyArgs),
+    /// Apply a manifest with a Deployment and a Service of one name, and show how the Service answers.
+    #[command(hide = true)]
+    Hello(HelloArgs),
 }
 
 /// Where the cluster's state and identity are kept, and how it is reached.
@@ -148,6 +156,72 @@ pub struct ControllerManagerArgs {
     /// The CA that pods get, in PEM.
     #[arg(long, value_name = "FILE")]
     pub root_ca_file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct KubeletArgs {
+    /// The kubeconfig with address and identity of the node.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: PathBuf,
+    /// Where containers, images and volumes are kept.
+    #[arg(long, default_value = "/var/lib/xebec", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// The name of this node [default: the host's].
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// The address of this node [default: the one of the default route].
+    #[arg(long, value_name = "IP")]
+    pub node_ip: Option<IpAddr>,
+    /// The address of the cluster's DNS.
+    #[arg(long, default_value = "10.96.0.10", value_name = "IP")]
+    pub cluster_dns: IpAddr,
+    /// The domain of the cluster's DNS.
+    #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
+    pub cluster_domain: String,
+    /// The CA whose clients may talk to the kubelet, in PEM.
+    #[arg(long, value_name = "FILE")]
+    pub client_ca_file: PathBuf,
+    /// The certificate that the kubelet shows, in PEM.
+    #[arg(long, requires = "tls_private_key_file", value_name = "FILE")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// The key of that certificate, in PEM.
+    #[arg(long, requires = "tls_cert_file", value_name = "FILE")]
+    pub tls_private_key_file: Option<PathBuf>,
+    /// The socket of a container runtime that runs already [default: containerd is started].
+    #[arg(long, value_name = "SOCKET")]
+    pub container_runtime_endpoint: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct ProxyArgs {
+    /// The kubeconfig with address and identity.
+    #[arg(long, required_unless_present = "cleanup", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The addresses of pods.
+    #[arg(long, default_value = "10.244.0.0/16", value_name = "CIDR")]
+    pub cluster_cidr: String,
+    /// The addresses of Services.
+    #[arg(long, default_value = "10.96.0.0/16", value_name = "CIDR")]
+    pub service_cluster_ip_range: String,
+    /// The name of this node [default: the host's].
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// The address of this node [default: the one of the default route].
+    #[arg(long, value_name = "IP")]
+    pub node_ip: Option<IpAddr>,
+    /// Take back all packet rules and end.
+    #[arg(long)]
+    pub cleanup: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct HelloArgs {
+    /// The kubeconfig with address and identity.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: PathBuf,
+    /// The manifest.
+    #[arg(long, value_name = "FILE")]
+    pub manifest: PathBuf,
 }
 
 /// The arguments, with upstream's program names as subcommands: a link named `kube-apiserver` is one.

@@ -3,8 +3,10 @@
 mod all_in_one;
 mod alone;
 mod cli;
+mod hello;
 mod identities;
 mod log;
+mod node;
 mod resolve;
 mod signals;
 mod terminal;
@@ -32,6 +34,9 @@ fn main() -> ExitCode {
             Command::Server(args) => all_in_one::run(args).await,
             Command::Apiserver(args) => alone::apiserver(args).await,
             Command::ControllerManager(args) => alone::controller_manager(args).await,
+            Command::Kubelet(args) => alone::kubelet(args).await,
+            Command::Proxy(args) => alone::proxy(args).await,
+            Command::Hello(args) => hello::run(args).await,
         }
     });
     // what is left are threads that wait for input that will never come

@@ -23,18 +23,8 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn resolve(args: &ClusterArgs) -> anyhow::Result<Self> {
-        let node_name = match &args.node_name {
-            Some(name) => name.clone(),
-            None => host_name()?,
-        };
-        let messages = apimachinery::validation::is_dns1123_subdomain(&node_name);
-        if let Some(message) = messages.first() {
-            bail!("the node's name {node_name:?} will not do: {message}; choose another with --node-name");
-        }
-        let node_ip = match args.node_ip.or(args.advertise_address) {
-            Some(ip) => ip,
-            None => default_address()?,
-        };
+        let node_name = node_name(args.node_name.as_deref())?;
+        let node_ip = node_ip(args.node_ip.or(args.advertise_address))?;
         let advertise_ip = args.advertise_address.unwrap_or(node_ip);
         if advertise_ip.is_loopback() || advertise_ip.is_unspecified() {
             bail!(
@@ -50,6 +40,28 @@ impl Cluster {
             advertise: SocketAddr::new(advertise_ip, args.secure_port),
             server_url: format!("https://{}", SocketAddr::new(local, args.secure_port)),
         })
+    }
+}
+
+/// The node's name: as given, or the host's.
+pub fn node_name(given: Option<&str>) -> anyhow::Result<String> {
+    let name = match given {
+        Some(name) => name.to_owned(),
+        None => host_name()?,
+    };
+    match apimachinery::validation::is_dns1123_subdomain(&name).first() {
+        None => Ok(name),
+        Some(message) => {
+            bail!("the node's name {name:?} will not do: {message}; choose another with --node-name")
+        }
+    }
+}
+
+/// The node's address: as given, or the one of the default route.
+pub fn node_ip(given: Option<IpAddr>) -> anyhow::Result<IpAddr> {
+    match given {
+        Some(ip) => Ok(ip),
+        None => default_address(),
     }
 }
 

@@ -27,10 +27,6 @@ impl Terminal {
         println!("kubeconfig   {}", kubeconfig.display());
     }
 
-    pub fn note(&self, what: &str, text: &str) {
-        println!("{what:<12} {text}");
-    }
-
     pub fn node_ready(&self, name: &str) {
         println!("node         {name} Ready after {}", seconds(self.started.elapsed()));
     }

@@ -91,7 +91,7 @@ impl Call<'_> {
     /// The object that the token is to be bound to, as it is now.
     fn bound_object(&self, token: &Object) -> Result<Option<Bound>, Status> {
         let reference = |key: &str| token.get_str(&["spec", "boundObjectRef", key]);
-        if token.get(&["spec", "boundObjectRef"]).is_none() {
+        if !token.get(&["spec", "boundObjectRef"]).is_some_and(Value::is_object) {
             return Ok(None);
         }
         let registry = &self.server.registry;

@@ -1,0 +1,287 @@
+//! One cluster under test.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::network::{Network, eventually};
+
+const START: Duration = Duration::from_secs(60);
+const STOP: Duration = Duration::from_secs(30);
+
+/// What a command said.
+#[derive(Debug)]
+pub struct Output {
+    pub ok: bool,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// A server in a network of its own.
+pub struct Cluster {
+    pub network: Network,
+    dir: TempDir,
+    arguments: Vec<String>,
+    server: Option<Child>,
+}
+
+/// The folder of build results that this test is from.
+fn target() -> PathBuf {
+    let test = std::env::current_exe().expect("a test is a file");
+    test.ancestors().nth(2).expect("tests lie two folders deep").to_owned()
+}
+
+impl Cluster {
+    /// The control plane alone.
+    pub fn control_plane() -> anyhow::Result<Self> {
+        Self::start(&["--disable-agent"])
+    }
+
+    /// A control plane with a node that runs pods of the demo image.
+    pub fn with_node() -> anyhow::Result<Self> {
+        Self::start(&[])
+    }
+
+    fn start(arguments: &[&str]) -> anyhow::Result<Self> {
+        let mut cluster = Self {
+            network: Network::new()?,
+            dir: tempfile::Builder::new().prefix("xebec-e2e-").tempdir()?,
+            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            server: None,
+        };
+        let images = cluster.data_dir().join("images");
+        std::fs::create_dir_all(&images)?;
+        let archive = target().parent().context("the target folder")?.join("images/busybox.tar");
+        if archive.exists() {
+            std::fs::copy(archive, images.join("busybox.tar"))?;
+        } else if cluster.has_node() {
+            bail!("the demo image is missing; make demo-image makes it");
+        }
+        cluster.start_server()?;
+        Ok(cluster)
+    }
+
+    fn has_node(&self) -> bool {
+        !self.arguments.iter().any(|argument| argument == "--disable-agent")
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.data_dir().join("admin.kubeconfig")
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// The `xebec` command inside the cluster's network.
+    pub fn xebec(&self) -> Command {
+        self.network.command(target().join("xebec"))
+    }
+
+    /// Starts the server, again after it was stopped or killed, and waits until it is ready.
+    pub fn start_server(&mut self) -> anyhow::Result<()> {
+        let log = std::fs::File::options().create(true).append(true).open(self.dir.path().join("log"))?;
+        let mut command = self.xebec();
+        command.args(["server", "--node-name", "node-1", "--node-ip", self.network.node_ip, "-v", "1"]);
+        command.arg("--data-dir").arg(self.data_dir()).args(&self.arguments);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        self.server = Some(command.spawn().context("starting xebec")?);
+        let ready = eventually(START, || {
+            if let Some(status) = self.server.as_mut().and_then(|server| server.try_wait().transpose()) {
+                bail!("the server ended with {:?}", status);
+            }
+            let answer = self.kubectl(&["get", "--raw", "/readyz"])?;
+            if answer.stdout != "ok" {
+                bail!("not ready: {}", answer.stderr);
+            }
+            if self.has_node() {
+                self.run(&["wait", "--for=condition=Ready", "node/node-1", "--timeout=30s"])?;
+            }
+            Ok(())
+        });
+        ready.with_context(|| format!("the server's log:\n{}", self.log()))
+    }
+
+    pub fn server_pid(&self) -> Pid {
+        let id = self.server.as_ref().map(Child::id).unwrap_or_default();
+        Pid::from_raw(i32::try_from(id).unwrap_or_default())
+    }
+
+    /// Asks the server to end and waits; gives back whether it ended with success.
+    pub fn stop(&mut self) -> anyhow::Result<bool> {
+        let Some(mut server) = self.server.take() else { return Ok(true) };
+        kill(Pid::from_raw(i32::try_from(server.id())?), Signal::SIGTERM)?;
+        let status = eventually(STOP, || server.try_wait()?.context("the server is still running"));
+        match status {
+            Ok(status) => Ok(status.success()),
+            Err(error) => {
+                server.kill()?;
+                server.wait()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends the server without warning.
+    pub fn kill_server(&mut self) -> anyhow::Result<()> {
+        if let Some(mut server) = self.server.take() {
+            server.kill()?;
+            server.wait()?;
+        }
+        Ok(())
+    }
+
+    /// The pid of the containerd that the server started.
+    pub fn containerd_pid(&self) -> Option<Pid> {
+        let text = std::fs::read_to_string(self.data_dir().join("containerd/containerd.pid")).ok()?;
+        text.trim().parse().ok().map(Pid::from_raw)
+    }
+
+    fn kubectl_command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.network.command("kubectl");
+        command.arg("--kubeconfig").arg(self.kubeconfig()).args(arguments).env("HOME", self.dir.path());
+        command
+    }
+
+    /// Runs kubectl, whatever comes of it.
+    pub fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+        output(self.kubectl_command(arguments), None)
+    }
+
+    /// Runs kubectl; a failure is an error that shows what it said.
+    pub fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let said = self.kubectl(arguments)?;
+        if !said.ok {
+            bail!("kubectl {}: {}{}", arguments.join(" "), said.stdout, said.stderr);
+        }
+        Ok(said.stdout)
+    }
+
+    /// Runs kubectl with something on its standard input.
+    pub fn feed(&self, arguments: &[&str], input: &str) -> anyhow::Result<Output> {
+        output(self.kubectl_command(arguments), Some(input))
+    }
+
+    /// Applies a manifest.
+    pub fn apply(&self, manifest: &str) -> anyhow::Result<()> {
+        let said = self.feed(&["apply", "-f", "-"], manifest)?;
+        if !said.ok {
+            bail!("kubectl apply: {}", said.stderr);
+        }
+        Ok(())
+    }
+
+    /// Starts kubectl and lets it run.
+    pub fn spawn(&self, arguments: &[&str], out: &Path) -> anyhow::Result<Child> {
+        let out = std::fs::File::create(out)?;
+        let mut command = self.kubectl_command(arguments);
+        command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
+        Ok(command.spawn()?)
+    }
+
+    pub fn scratch(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Tries until kubectl's output is as `right` wants it.
+    pub fn until(
+        &self,
+        within: Duration,
+        arguments: &[&str],
+        right: impl Fn(&str) -> bool,
+    ) -> anyhow::Result<String> {
+        eventually(within, || {
+            let said = self.kubectl(arguments)?;
+            if right(&said.stdout) {
+                return Ok(said.stdout);
+            }
+            bail!("kubectl {}: {}{}", arguments.join(" "), said.stdout, said.stderr)
+        })
+        .with_context(|| format!("the server's log:\n{}", tail(&self.log())))
+    }
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
+}
+
+fn output(mut command: Command, input: Option<&str>) -> anyhow::Result<Output> {
+    command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    if let (Some(input), Some(mut stdin)) = (input, child.stdin.take()) {
+        stdin.write_all(input.as_bytes())?;
+    }
+    let out = child.wait_with_output()?;
+    Ok(Output {
+        ok: out.status.success(),
+        stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
+    })
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if self.has_node() && self.server.is_some() {
+            // pods first, so that no container outlives its test
+            let _ = self.kubectl(&[
+                "delete",
+                "deploy,rs,pods",
+                "--all",
+                "-A",
+                "--force",
+                "--grace-period=0",
+                "--wait=true",
+                "--timeout=20s",
+            ]);
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        let _ = self.stop();
+        let marker = self.data_dir().display().to_string();
+        if let Some(pid) = self.containerd_pid() {
+            let _ = kill(pid, Signal::SIGTERM);
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        end_shims(&marker);
+        unmount_below(&self.data_dir());
+    }
+}
+
+/// Ends the shims, and with them the containers, of a containerd whose state lies in a folder of ours.
+fn end_shims(marker: &str) {
+    let Ok(processes) = std::fs::read_dir("/proc") else { return };
+    for process in processes.flatten() {
+        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
+        let arguments = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&arguments);
+        if text.contains("containerd-shim") && text.contains(marker) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
+fn unmount_below(folder: &Path) {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let prefix = folder.display().to_string();
+    let mut points: Vec<&str> = mounts
+        .lines()
+        .filter_map(|line| line.split(' ').nth(1))
+        .filter(|point| point.starts_with(&prefix))
+        .collect();
+    points.sort_by_key(|point| std::cmp::Reverse(point.len()));
+    for point in points {
+        let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
+    }
+}

@@ -1,0 +1,72 @@
+//! A network namespace: loopback and one bridge that carries the node's address and a default route to nowhere.
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+
+const SETUP: &str = r#"
+set -e
+ip link set lo up
+ip link add node0 type bridge
+ip addr add "$0/24" dev node0
+ip link set node0 up
+ip route add default dev node0
+sysctl -qw net.ipv4.ip_forward=1
+echo up
+exec sleep infinity
+"#;
+
+/// Lives as long as the process that holds it.
+pub struct Network {
+    holder: Child,
+    pub node_ip: &'static str,
+}
+
+impl Network {
+    pub fn new() -> anyhow::Result<Self> {
+        let node_ip = "10.77.0.1";
+        let mut holder = Command::new("unshare")
+            .args(["--net", "--", "bash", "-c", SETUP, node_ip])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("unshare --net")?;
+        let out = holder.stdout.take().context("the holder's output")?;
+        let mut first = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut first)?;
+        if first.trim() != "up" {
+            let _ = holder.kill();
+            bail!("the network namespace could not be set up");
+        }
+        Ok(Self { holder, node_ip })
+    }
+
+    /// A command that runs inside.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &self.holder.id().to_string(), "-n", "--"]).arg(program);
+        command
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+/// Tries until something is there, or fails with what was wrong last.
+pub fn eventually<T>(within: Duration, mut attempt: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let start = Instant::now();
+    loop {
+        match attempt() {
+            Ok(value) => return Ok(value),
+            Err(error) if start.elapsed() > within => {
+                return Err(error.context(format!("not within {within:?}")));
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The parts of a node, however they are started.
+
+use std::net::IpAddr;
+
+use anyhow::Context;
+use kube::Client;
+use tokio_util::sync::CancellationToken;
+
+/// What pods may send in one packet.
+const POD_MTU: u32 = 1500;
+
+/// Who and where a node is.
+pub struct Node {
+    pub name: String,
+    pub ip: IpAddr,
+}
+
+/// The kubelet and the pod network, which is the node's own business too.
+pub async fn run_kubelet(
+    config: kubelet::Config,
+    client: Client,
+    cancel: CancellationToken,
+) -> anyhow::Result<()> {
+    let paths = config.paths();
+    let network = cluster_network::Config {
+        node_name: config.node_name.clone(),
+        cni_folder: paths.cni_config(),
+        state: paths.cni_state(),
+        mtu: POD_MTU,
+    };
+    let network = cluster_network::run(network, client.clone(), cancel.clone());
+    tokio::try_join!(network, kubelet::run(config, client, cancel.clone())).map(drop)
+}
+
+pub fn proxy_config(
+    node: &Node,
+    cluster_cidr: &str,
+    service_cidr: &str,
+) -> anyhow::Result<kube_proxy::Config> {
+    let IpAddr::V4(ip) = node.ip else {
+        anyhow::bail!("the node's address {} is not an IPv4 address; give one with --node-ip", node.ip);
+    };
+    let mut config = kube_proxy::Config::new(&node.name, ip);
+    config.cluster_cidr = Some(cluster_cidr.parse().context("--cluster-cidr")?);
+    config.service_cidr = Some(service_cidr.parse().context("--service-cluster-ip-range")?);
+    Ok(config)
+}
