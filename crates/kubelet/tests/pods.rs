@@ -40,11 +40,14 @@ async fn a_pod_runs_and_goes() {
     assert_eq!(ready.map(|c| &c["reason"]), Some(&Value::Null));
     let text = cluster.pods().logs("p", &LogParams::default()).await.expect("a log through the API server");
     assert_eq!(text, "hello\n");
-    let events = cluster.events("p").await.join("\n");
+    cluster.wait_for_event("p", "Started").await;
     assert_eq!(
-        events,
-        "Normal Pulled: Container image \"xebec.local/demo:1\" already present on machine and can be accessed by the pod\n\
-         Normal Created: Container created\nNormal Started: Container started"
+        cluster.events("p").await,
+        [
+            "Normal Pulled: Container image \"xebec.local/demo:1\" already present on machine and can be accessed by the pod",
+            "Normal Created: Container created",
+            "Normal Started: Container started",
+        ]
     );
     let started = Instant::now();
     cluster.delete("p", None).await;
@@ -220,13 +223,9 @@ async fn environment_and_volumes_come_from_objects_and_follow_them() {
         }))
         .await;
     // the pod waits for what it refers to, and says so
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !cluster.events("p").await.iter().any(|e| {
-        e == "Warning FailedMount: MountVolume.SetUp failed for volume \"map\" : configmap \"m\" not found"
-    }) {
-        assert!(Instant::now() < deadline, "{:?}", cluster.events("p").await);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let missing =
+        "Warning FailedMount: MountVolume.SetUp failed for volume \"map\" : configmap \"m\" not found";
+    cluster.wait_for_event("p", missing).await;
     let map: ConfigMap =
         serde_json::from_value(json!({"metadata": {"name": "m"}, "data": {"k": "v1\n"}})).expect("a map");
     maps.create(&PostParams::default(), &map).await.expect("made");
@@ -298,15 +297,12 @@ async fn probes_decide_over_readiness_and_life() {
     let pod =
         cluster.wait("frail", "restarted", 20, |pod| main_status(pod, "frail")["restartCount"] == 1).await;
     assert_eq!(main_status(&pod, "frail")["lastState"]["terminated"]["exitCode"], 0);
-    let events = cluster.events("frail").await.join("\n");
-    assert!(
-        events.contains("Warning Unhealthy: Liveness probe failed: cat: can't open '/alive'"),
-        "{events}"
-    );
-    assert!(
-        events.contains("Normal Killing: Container frail failed liveness probe, will be restarted"),
-        "{events}"
-    );
+    cluster
+        .wait_for_event("frail", "Warning Unhealthy: Liveness probe failed: cat: can't open '/alive'")
+        .await;
+    cluster
+        .wait_for_event("frail", "Killing: Container frail failed liveness probe, will be restarted")
+        .await;
     let web = cluster.wait_until_ready("web").await;
     let id = main_status(&web, "web")["containerID"].as_str().expect("an id").to_owned();
     let gone = cluster.exec(&id, &["rm", "/w/ready"]).await;
@@ -391,9 +387,8 @@ async fn what_cannot_start_says_why() {
     assert_eq!(pod["status"]["phase"], "Pending");
     cluster.wait("invalid", "refused", 20, waiting("InvalidImageName")).await;
     cluster.wait("missing", "backing off", 40, waiting("ImagePullBackOff")).await;
-    let events = cluster.events("missing").await.join("\n");
-    assert!(events.contains("Warning Failed: Error: ErrImagePull"), "{events}");
-    assert!(events.contains("Normal BackOff: Back-off pulling image \"127.0.0.1:1/x:1\""), "{events}");
+    cluster.wait_for_event("missing", "Warning Failed: Error: ErrImagePull").await;
+    cluster.wait_for_event("missing", "Normal BackOff: Back-off pulling image \"127.0.0.1:1/x:1\"").await;
     let pod = cluster.wait("root", "refused", 20, waiting("CreateContainerConfigError")).await;
     let message = main_status(&pod, "c")["state"]["waiting"]["message"].as_str().unwrap_or_default();
     assert!(message.starts_with("container has runAsNonRoot and image will run as root"), "{message}");

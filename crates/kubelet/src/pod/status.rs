@@ -381,6 +381,55 @@ fn user(user: &runtime::User) -> ContainerUser {
     }
 }
 
+/// Whether all init containers have done their work, as far as a status shows.
+fn has_initialized(pod: &Pod, status: &PodStatus) -> bool {
+    let init = spec::init_containers(spec::spec(pod));
+    let Some(last) = init.last() else { return true };
+    let ended = |state: &Option<ContainerState>| {
+        state.as_ref().and_then(|s| s.terminated.as_ref()).map(|t| t.exit_code)
+    };
+    let ran = |s: &ContainerStatus| {
+        ended(&s.last_state).is_some() || s.state.as_ref().is_some_and(|state| state.waiting.is_none())
+    };
+    let last_init = status.init_container_statuses.iter().flatten().find(|s| s.name == last.name);
+    status.container_statuses.iter().flatten().any(ran)
+        || last_init.is_some_and(|s| ended(&s.state) == Some(0) || ended(&s.last_state) == Some(0))
+}
+
+/// The last status of a pod whose containers are gone: what never showed an end gets one, and the phase is final.
+pub fn terminate(pod: &Pod, status: &mut PodStatus) {
+    let lost = |statuses: &mut [ContainerStatus]| {
+        for status in statuses {
+            if status.state.as_ref().is_some_and(|state| state.terminated.is_some()) {
+                continue;
+            }
+            status.state = Some(ContainerState {
+                terminated: Some(ContainerStateTerminated {
+                    reason: Some("ContainerStatusUnknown".into()),
+                    message: Some("The container could not be located when the pod was terminated".into()),
+                    exit_code: 137,
+                    ..ContainerStateTerminated::default()
+                }),
+                ..ContainerState::default()
+            });
+        }
+    };
+    if has_initialized(pod, status) {
+        lost(status.container_statuses.as_deref_mut().unwrap_or_default());
+    }
+    // init containers up to the last that ran; those after it never began
+    let init = status.init_container_statuses.as_deref_mut().unwrap_or_default();
+    let began = init.iter().rposition(|s| {
+        let moved = s.state.as_ref().is_some_and(|state| state.waiting.is_none());
+        moved || s.last_state.as_ref().is_some_and(|last| last.terminated.is_some())
+    });
+    lost(&mut init[..began.map_or(0, |at| at + 1)]);
+    let over = status.phase.as_deref().is_some_and(spec::is_terminal_phase);
+    if !over && !component_helpers::pod::is_static(pod) {
+        status.phase = Some("Failed".to_owned());
+    }
+}
+
 /// Carries times over from the last status: a condition's transition time moves with its status only, and the
 /// start time is set once.
 pub fn settle(status: &mut PodStatus, old: &PodStatus, now: Timestamp) {
@@ -554,6 +603,26 @@ mod tests {
             (status.phase.as_deref(), status.reason.as_deref()),
             (Some("Failed"), Some("DeadlineExceeded"))
         );
+    }
+
+    #[test]
+    fn a_pod_that_never_ran_ends_too() {
+        let mut case = Case::new(one(), vec![]);
+        case.terminal = true;
+        let mut status = case.generate(&NoProbes);
+        terminate(&case.pod, &mut status);
+        assert_eq!(status.phase.as_deref(), Some("Failed"));
+        let shown = serde_json::to_value(status.container_statuses).expect("JSON");
+        assert_eq!(shown[0]["state"]["terminated"]["reason"], "ContainerStatusUnknown");
+        let init = json!({"containers": [{"name": "c"}], "initContainers": [{"name": "i"}, {"name": "j"}]});
+        let mut case = Case::new(init, vec![run("i", State::Exited, 0, 0)]);
+        case.terminal = true;
+        let mut status = case.generate(&NoProbes);
+        terminate(&case.pod, &mut status);
+        let shown = serde_json::to_value(&status).expect("JSON");
+        assert!(shown["containerStatuses"][0]["state"]["waiting"].is_object());
+        assert_eq!(shown["initContainerStatuses"][0]["state"]["terminated"]["exitCode"], 0);
+        assert!(shown["initContainerStatuses"][1]["state"]["waiting"].is_object());
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::pod::kill::{kill_container, kill_pod, remove_from_runtime};
 use crate::pod::plan::{Plan, plan};
 use crate::pod::spec;
 use crate::pod::start::{Start, StartError};
-use crate::pod::status::{Inputs, StartFailures, generate};
+use crate::pod::status::{Inputs, StartFailures, generate, terminate};
 use crate::probes::{Probes, Target};
 use crate::runtime::{ContainerState, PodState};
 use crate::shared::Shared;
@@ -653,7 +653,8 @@ impl Worker {
                         && after.running().next().is_none()
                     {
                         self.probes.stop();
-                        let status = self.generate(&after, true);
+                        let mut status = self.generate(&after, true);
+                        terminate(&self.pod, &mut status);
                         self.shared.statuses.set(&self.pod, status);
                         return;
                     }

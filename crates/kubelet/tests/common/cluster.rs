@@ -215,6 +215,15 @@ impl Cluster {
             .collect()
     }
 
+    /// Waits until an event about a pod holds the text.
+    pub async fn wait_for_event(&self, name: &str, text: &str) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !self.events(name).await.join("\n").contains(text) {
+            assert!(Instant::now() < deadline, "no {text:?} in\n{}", self.events(name).await.join("\n"));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     fn runtime(&self) -> kubelet::runtime::cri::Cri {
         let socket = self.config.paths().containerd().join("containerd.sock");
         kubelet::runtime::cri::Cri::new(kubelet::runtime::cri::connect(&socket))
