@@ -27,8 +27,17 @@ pub struct Output {
 pub struct Cluster {
     pub network: Network,
     dir: TempDir,
-    arguments: Vec<String>,
+    kind: Kind,
     server: Option<Child>,
+    /// The other components, when each is a process of its own.
+    others: Vec<Child>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    ControlPlane,
+    AllInOne,
+    Apart,
 }
 
 /// The folder of build results that this test is from.
@@ -40,20 +49,26 @@ fn target() -> PathBuf {
 impl Cluster {
     /// The control plane alone.
     pub fn control_plane() -> anyhow::Result<Self> {
-        Self::start(&["--disable-agent"])
+        Self::start(Kind::ControlPlane)
     }
 
     /// A control plane with a node that runs pods of the demo image.
     pub fn with_node() -> anyhow::Result<Self> {
-        Self::start(&[])
+        Self::start(Kind::AllInOne)
     }
 
-    fn start(arguments: &[&str]) -> anyhow::Result<Self> {
+    /// The same as five processes: API server, controllers, scheduler, kubelet, proxy.
+    pub fn apart() -> anyhow::Result<Self> {
+        Self::start(Kind::Apart)
+    }
+
+    fn start(kind: Kind) -> anyhow::Result<Self> {
         let mut cluster = Self {
             network: Network::new()?,
             dir: tempfile::Builder::new().prefix("xebec-e2e-").tempdir()?,
-            arguments: arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            kind,
             server: None,
+            others: Vec::new(),
         };
         let images = cluster.data_dir().join("images");
         std::fs::create_dir_all(&images)?;
@@ -68,7 +83,7 @@ impl Cluster {
     }
 
     fn has_node(&self) -> bool {
-        !self.arguments.iter().any(|argument| argument == "--disable-agent")
+        self.kind != Kind::ControlPlane
     }
 
     pub fn data_dir(&self) -> PathBuf {
@@ -90,12 +105,22 @@ impl Cluster {
 
     /// Starts the server, again after it was stopped or killed, and waits until it is ready.
     pub fn start_server(&mut self) -> anyhow::Result<()> {
-        let log = std::fs::File::options().create(true).append(true).open(self.dir.path().join("log"))?;
-        let mut command = self.xebec();
-        command.args(["server", "--node-name", "node-1", "--node-ip", self.network.node_ip, "-v", "1"]);
-        command.arg("--data-dir").arg(self.data_dir()).args(&self.arguments);
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        self.server = Some(command.spawn().context("starting xebec")?);
+        let ip = self.network.node_ip;
+        let data = self.data_dir().display().to_string();
+        let server = match self.kind {
+            Kind::Apart => {
+                self.component("apiserver", &["--node-name", "node-1", "--node-ip", ip, "--data-dir", &data])?
+            }
+            _ => {
+                let agent: &[&str] = if self.has_node() { &[] } else { &["--disable-agent"] };
+                let place = ["--node-name", "node-1", "--node-ip", ip, "--data-dir", &data];
+                self.component("server", &[&place, agent].concat())?
+            }
+        };
+        self.server = Some(server);
+        if self.kind == Kind::Apart {
+            self.start_others(&data)?;
+        }
         let ready = eventually(START, || {
             if let Some(status) = self.server.as_mut().and_then(|server| server.try_wait().transpose()) {
                 bail!("the server ended with {:?}", status);
@@ -112,6 +137,44 @@ impl Cluster {
         ready.with_context(|| format!("the server's log:\n{}", self.log()))
     }
 
+    /// Starts one component with its output in the log.
+    fn component(&self, name: &str, arguments: &[&str]) -> anyhow::Result<Child> {
+        let log = std::fs::File::options().create(true).append(true).open(self.dir.path().join("log"))?;
+        let mut command = self.xebec();
+        command.arg(name).args(["-v", "1"]).args(arguments);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command.spawn().with_context(|| format!("starting xebec {name}"))
+    }
+
+    fn start_others(&mut self, data: &str) -> anyhow::Result<()> {
+        eventually(START, || match self.kubectl(&["get", "--raw", "/readyz"])?.ok {
+            true => Ok(()),
+            false => bail!("the API server is not ready"),
+        })?;
+        let ip = self.network.node_ip;
+        let config = |name: &str| format!("--kubeconfig={data}/{name}.kubeconfig");
+        let file = |flag: &str, name: &str| format!("--{flag}={data}/pki/{name}");
+        let node = ["--node-name", "node-1", "--node-ip", ip];
+        let ca = file("root-ca-file", "ca.crt");
+        let kubelet = [
+            config("kubelet"),
+            file("client-ca-file", "ca.crt"),
+            file("tls-cert-file", "kubelet.crt"),
+            file("tls-private-key-file", "kubelet.key"),
+            format!("--data-dir={data}"),
+        ];
+        let kubelet: Vec<&str> = kubelet.iter().map(String::as_str).chain(node).collect();
+        let proxy = config("kube-proxy");
+        let others = [
+            self.component("controller-manager", &[&config("controller-manager"), &ca])?,
+            self.component("scheduler", &[&config("scheduler")])?,
+            self.component("kubelet", &kubelet)?,
+            self.component("proxy", &[[proxy.as_str()].as_slice(), &node].concat())?,
+        ];
+        self.others.extend(others);
+        Ok(())
+    }
+
     pub fn server_pid(&self) -> Pid {
         let id = self.server.as_ref().map(Child::id).unwrap_or_default();
         Pid::from_raw(i32::try_from(id).unwrap_or_default())
@@ -119,6 +182,14 @@ impl Cluster {
 
     /// Asks the server to end and waits; gives back whether it ended with success.
     pub fn stop(&mut self) -> anyhow::Result<bool> {
+        for mut other in std::mem::take(&mut self.others).into_iter().rev() {
+            kill(Pid::from_raw(i32::try_from(other.id())?), Signal::SIGTERM)?;
+            let ended = eventually(STOP, || other.try_wait()?.context("a component is still running"));
+            if ended.is_err() {
+                other.kill()?;
+                other.wait()?;
+            }
+        }
         let Some(mut server) = self.server.take() else { return Ok(true) };
         kill(Pid::from_raw(i32::try_from(server.id())?), Signal::SIGTERM)?;
         let status = eventually(STOP, || server.try_wait()?.context("the server is still running"));

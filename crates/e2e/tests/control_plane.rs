@@ -259,3 +259,32 @@ fn starting_wrong_says_what_to_do() {
     assert!(said.contains("the database cannot be opened; nothing was changed"), "{said}");
     assert!(std::fs::read_to_string(broken.join("state.db")).unwrap().starts_with("this is no database"));
 }
+
+#[test]
+fn nobody_grants_what_they_do_not_hold() {
+    or_skip!();
+    let cluster = Cluster::control_plane().unwrap();
+    cluster
+        .run(&[
+            "create",
+            "clusterrole",
+            "granter",
+            "--verb=create,get,update,patch",
+            "--resource=roles,rolebindings",
+        ])
+        .unwrap();
+    cluster
+        .run(&["create", "clusterrolebinding", "granter", "--clusterrole=granter", "--user=granter"])
+        .unwrap();
+    let said = cluster
+        .kubectl(&["--as=granter", "create", "role", "r", "--verb=get", "--resource=secrets"])
+        .unwrap();
+    let words = "user \"granter\" (groups=[\"system:authenticated\"]) is attempting to grant RBAC permissions not currently held";
+    assert!(!said.ok && said.stderr.contains(words), "{said:?}");
+    let said = cluster
+        .kubectl(&["--as=granter", "create", "rolebinding", "b", "--clusterrole=admin", "--user=granter"])
+        .unwrap();
+    assert!(!said.ok && said.stderr.contains(words), "{said:?}");
+    let role = ["--as=granter", "create", "role", "r", "--verb=get", "--resource=roles"];
+    assert!(cluster.kubectl(&role).unwrap().ok);
+}

@@ -61,13 +61,31 @@ fn fetch(cluster: &Cluster, address: &str) -> Option<String> {
 #[test]
 fn a_deployment_answers_and_rolls_without_a_failed_request() {
     or_skip!();
-    let cluster = Cluster::with_node().unwrap();
+    answers_and_rolls(&Cluster::with_node().unwrap());
+}
+
+#[test]
+fn five_processes_do_what_one_does() {
+    or_skip!();
+    let mut cluster = Cluster::apart().unwrap();
+    answers_and_rolls(&cluster);
+    cluster.apply(&sleeper("p")).unwrap();
+    cluster.run(&["wait", "--for=condition=Ready", "pod/p", "--timeout=30s"]).unwrap();
+    assert_eq!(cluster.run(&["exec", "p", "--", "echo", "a b"]).unwrap(), "a b\n");
+    assert_eq!(cluster.run(&["logs", "p"]).unwrap(), "started\n");
+    cluster.run(&["create", "ns", "gone"]).unwrap();
+    cluster.run(&["delete", "ns", "gone", "--timeout=20s"]).unwrap();
+    cluster.run(&["delete", "deploy,pod", "--all", "--timeout=30s"]).unwrap();
+    assert!(cluster.stop().unwrap(), "SIGTERM ends in order");
+}
+
+fn answers_and_rolls(cluster: &Cluster) {
     cluster.apply(WEB).unwrap();
     cluster.run(&["rollout", "status", "deploy/web", "--timeout=60s"]).unwrap();
     let ip = cluster.run(&["get", "svc", "web", "-o", "jsonpath={.spec.clusterIP}"]).unwrap();
     let port = cluster.run(&["get", "svc", "web", "-o", "jsonpath={.spec.ports[0].nodePort}"]).unwrap();
     for address in [format!("http://{ip}/"), format!("http://{}:{port}/", cluster.network.node_ip)] {
-        let answer = fetch(&cluster, &address);
+        let answer = fetch(cluster, &address);
         assert!(
             answer.as_deref().is_some_and(|answer| answer.starts_with("v1 web-")),
             "{address}: {answer:?}"

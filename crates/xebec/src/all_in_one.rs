@@ -8,7 +8,7 @@ use anyhow::Context;
 use apiserver::authentication::{KUBE_CONTROLLER_MANAGER, KUBE_PROXY, KUBE_SCHEDULER, NODES_GROUP, UserInfo};
 use apiserver::bootstrap::{self, Authorities};
 use apiserver::http::serve;
-use apiserver::pki::{Pki, Profile};
+use apiserver::pki::Pki;
 use apiserver::{Config, InProcess, Server};
 use client::{Informers, Selector};
 use k8s_openapi::api::core::v1::Node as ApiNode;
@@ -183,8 +183,7 @@ fn kubelet_config(args: &ServerArgs, cluster: &Cluster, pki: &Pki) -> anyhow::Re
     config.cluster_domain = args.cluster.cluster_domain.clone();
     config.container_runtime_endpoint = args.container_runtime_endpoint.clone();
     config.client_ca = Some(pki.ca_pem().as_bytes().to_vec());
-    let names = vec![cluster.node_name.clone(), cluster.node_ip.to_string()];
-    let serving = pki.issue(&Profile::server(&format!("system:node:{}", cluster.node_name), names))?;
+    let serving = resolve::kubelet_serving(pki, cluster)?;
     config.tls = Some(kubelet::config::ServingCertificate {
         certificate: serving.certificate_pem.into_bytes(),
         key: serving.key_pem.into_bytes(),

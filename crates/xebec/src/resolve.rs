@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use apiserver::pki::{Pki, PkiOptions};
+use apiserver::pki::{KeyAndCertificate, Pki, PkiOptions};
 use storage::Storage;
 use storage::sqlite::Sqlite;
 
@@ -110,6 +110,12 @@ pub fn open_storage(args: &ClusterArgs) -> anyhow::Result<Arc<dyn Storage>> {
     }
 }
 
+/// What this machine's kubelet shows to the API server.
+pub fn kubelet_serving(pki: &Pki, cluster: &Cluster) -> anyhow::Result<KeyAndCertificate> {
+    let names = vec![cluster.node_name.clone(), cluster.node_ip.to_string()];
+    pki.kubelet_serving(names).context("the kubelet's certificate cannot be read or made")
+}
+
 /// Reads or makes the certificates and writes the kubeconfigs.
 pub fn pki(args: &ClusterArgs, cluster: &Cluster) -> anyhow::Result<Pki> {
     let mut sans = args.tls_san.clone();
@@ -126,6 +132,7 @@ pub fn pki(args: &ClusterArgs, cluster: &Cluster) -> anyhow::Result<Pki> {
         service_ip: args.service_cluster_ip_range.nth(1),
     })
     .context("the certificates cannot be read or made")?;
+    kubelet_serving(&pki, cluster)?;
     pki.write_kubeconfigs(&args.data_dir, &cluster.server_url)
         .context("the kubeconfigs cannot be written")?;
     Ok(pki)

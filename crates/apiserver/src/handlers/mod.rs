@@ -2,6 +2,7 @@
 
 mod binding;
 mod decode;
+mod escalation;
 mod eviction;
 mod finalize;
 mod objects;

@@ -42,6 +42,7 @@ impl Call<'_> {
         if object.name().is_empty() && object.generate_name().is_empty() {
             return Err(nameless(self.kind, &object));
         }
+        self.confirm_no_escalation(&object, None)?;
         let object = self.managed(None, object, "")?;
         let namespace = &self.ctx.info.namespace;
         let created = self.server.registry.create(self.ctx, self.kind, namespace, object, options).await?;
@@ -81,6 +82,11 @@ impl Call<'_> {
         options: WriteOptions,
     ) -> Result<Response, Status> {
         let info = &self.ctx.info;
+        let transform = &|old: Option<&Object>| {
+            let new = transform(old)?;
+            self.confirm_no_escalation(&new, old)?;
+            Ok(new)
+        };
         let updated = self
             .server
             .registry

@@ -1,5 +1,5 @@
 //! The chain that every request goes through, whether it came over TLS or in memory: identify, audit id,
-//! authenticate, authorize, dispatch, deadline, and an answer in every case.
+//! authenticate, impersonate, authorize, dispatch, deadline, and an answer in every case.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use http::header::{HeaderName, HeaderValue, USER_AGENT};
 use http::{Method, StatusCode};
 
 use super::body::{Request, Response};
+use super::impersonate::impersonate;
 use super::negotiate::{self, Accepted};
 use super::request_info::{Query, RequestInfo};
 use super::respond;
@@ -76,6 +77,10 @@ async fn answer(
             tracing::debug!(%error, "a request could not be authenticated");
             return respond::failure(&Status::unauthorized(), accepted);
         }
+    };
+    let user = match impersonate(server, user, &mut parts.headers).await {
+        Ok(user) => user,
+        Err(status) => return respond::failure(&status, accepted),
     };
     let request = Request::from_parts(parts, body);
     if let Err(status) = authorize(server, &user, &info, &query).await {

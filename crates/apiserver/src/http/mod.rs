@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod chain;
+mod impersonate;
 pub mod negotiate;
 pub mod request_info;
 pub mod respond;

@@ -153,6 +153,12 @@ impl Pki {
         })
     }
 
+    /// What the kubelet of this machine listens with, kept as `kubelet.crt` and `kubelet.key`.
+    pub fn kubelet_serving(&self, names: Vec<String>) -> Result<KeyAndCertificate, PkiError> {
+        let profile = Profile::server(&node_username(&self.options.node_name), names);
+        certificates::load_or_create(&self.options.dir, "kubelet", &profile, &self.ca, self.now)
+    }
+
     /// A certificate of the cluster's authority that is kept by whoever asked, such as a kubelet.
     pub fn issue(&self, profile: &Profile) -> Result<KeyAndCertificate, PkiError> {
         certificates::issue(profile, &self.ca, self.now)
