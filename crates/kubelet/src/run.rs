@@ -19,6 +19,7 @@ use crate::containerd::Containerd;
 use crate::containerd::events::{Events, TaskEvent};
 use crate::housekeeping::{Housekeeping, RELIST_WITH_EVENTS, RELIST_WITHOUT_EVENTS};
 use crate::images::archives::{self, Archives};
+use crate::images::collect::Collector;
 use crate::images::puller::Puller;
 use crate::node::{Heartbeat, Machine, NodeFacts};
 use crate::objects::Objects;
@@ -79,6 +80,7 @@ pub async fn run(config: Config, client: Client, cancel: CancellationToken) -> a
     let (network, network_state) = watch::channel(Some("NetworkReady=unknown".to_owned()));
     let statuses = StatusManager::new(client.clone());
     let shared = Arc::new(Shared {
+        client: client.clone(),
         paths: paths.clone(),
         runtime: runtime.clone(),
         runtime_name: version.name.clone(),
@@ -113,6 +115,8 @@ pub async fn run(config: Config, client: Client, cancel: CancellationToken) -> a
         tasks.spawn(archives.watch(cancel.clone()));
         tasks.spawn(follow_events(host.channel, shared.clone(), wakes, cancel.clone()));
     }
+    let collector = Collector::new(shared.runtime.clone(), paths.as_path().to_owned());
+    tasks.spawn(collector.run(cancel.clone()));
     if let Some(containerd) = host.own {
         let cancel = cancel.clone();
         tasks.spawn(async move { containerd.supervise(cancel).await });
