@@ -369,6 +369,7 @@ impl Worker {
         }
         let config = sandbox_config(&pod, plan.attempt, &shared.config, &shared.cgroups, &shared.host_dns);
         let sandbox_id = if plan.create_sandbox {
+            let begun = Instant::now();
             let made = match self.runtime_handler().await {
                 Ok(handler) => {
                     let made = shared.runtime.run_sandbox(config.clone(), &handler).await;
@@ -378,6 +379,7 @@ impl Worker {
             };
             match made {
                 Ok(id) => {
+                    tracing::debug!(pod = spec::format(&pod), sandbox = id, took = ?begun.elapsed(), "made a sandbox");
                     shared.index.add(&id, spec::uid(&pod));
                     state = match self.observe().await {
                         Ok(state) => state,
