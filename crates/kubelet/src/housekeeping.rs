@@ -5,6 +5,11 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
+use component_helpers::conditions::is_pod_terminal;
+use component_helpers::qos::{QosClass, pod_qos};
+use component_helpers::resource::{Options, pod_requests};
+
+use crate::cgroups::{Limits, shares};
 use crate::logs;
 use crate::pod::kill::remove_from_runtime;
 use crate::pods::Pods;
@@ -35,6 +40,7 @@ impl Housekeeping {
                     self.relist(&listed, &mut seen);
                     self.remove_orphans(&listed).await;
                     self.remove_dead(&listed).await;
+                    self.share_cpu();
                 }
                 Err(error) => tracing::debug!(%error, "the runtime cannot be listed"),
             }
@@ -148,6 +154,20 @@ impl Housekeeping {
             && let Err(error) = logs::remove_with_rotated(std::path::Path::new(&path))
         {
             tracing::debug!(path, %error, "an old log stays for now");
+        }
+    }
+
+    /// Burstable pods together weigh as much as they ask for, against the guaranteed ones beside them.
+    fn share_cpu(&self) {
+        let pods = self.pods.list();
+        let burstable =
+            pods.iter().filter(|pod| pod_qos(pod) == QosClass::Burstable && !is_pod_terminal(pod));
+        let options = Options::default();
+        let milli_cpu: i64 = burstable.map(|pod| pod_requests(pod, &options).milli_cpu()).sum();
+        let limits = Limits { shares: Some(shares(milli_cpu)), ..Limits::default() };
+        let cgroups = &self.shared.cgroups;
+        if let Err(error) = cgroups.ensure(&cgroups.qos(QosClass::Burstable), &limits) {
+            tracing::debug!(%error, "the weight of burstable pods stays as it is");
         }
     }
 

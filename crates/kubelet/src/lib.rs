@@ -22,8 +22,10 @@ pub mod runtime;
 mod server;
 mod shared;
 mod status_manager;
+mod teardown;
 mod tokens;
 mod volumes;
 
 pub use config::Config;
 pub use run::run;
+pub use teardown::teardown;

@@ -19,6 +19,7 @@ use crate::containerd::Containerd;
 use crate::containerd::events::{Events, TaskEvent};
 use crate::housekeeping::{Housekeeping, RELIST_WITH_EVENTS, RELIST_WITHOUT_EVENTS};
 use crate::images::archives::{self, Archives};
+use crate::images::collect::Collector;
 use crate::images::puller::Puller;
 use crate::node::{Heartbeat, Machine, NodeFacts};
 use crate::objects::Objects;
@@ -77,12 +78,14 @@ pub async fn run(config: Config, client: Client, cancel: CancellationToken) -> a
     let changed = wakes.clone();
     let on_change = Arc::new(move |uids: &[String]| changed.objects_changed(uids));
     let (network, network_state) = watch::channel(Some("NetworkReady=unknown".to_owned()));
+    let (imported, archives_imported) = watch::channel(!is_containerd);
     let statuses = StatusManager::new(client.clone());
     let shared = Arc::new(Shared {
+        client: client.clone(),
         paths: paths.clone(),
         runtime: runtime.clone(),
         runtime_name: version.name.clone(),
-        puller: Puller::new(runtime.clone()),
+        puller: Puller::new(runtime.clone(), archives_imported),
         config_maps: Objects::<ConfigMap>::new(client.clone(), "configmap", on_change.clone()),
         secrets: Objects::<Secret>::new(client.clone(), "secret", on_change),
         tokens: Tokens::new(client.clone()),
@@ -107,12 +110,12 @@ pub async fn run(config: Config, client: Client, cancel: CancellationToken) -> a
     tasks.spawn(heartbeat.run(cancel.clone()));
     tasks.spawn(server.run(listener, cancel.clone()));
     if is_containerd {
-        let mut archives = Archives::new(paths.images(), host.channel.clone());
-        // images that lie there are for the first pods already
-        archives.look().await;
-        tasks.spawn(archives.watch(cancel.clone()));
+        let archives = Archives::new(paths.images(), host.channel.clone());
+        tasks.spawn(archives.run(imported, cancel.clone()));
         tasks.spawn(follow_events(host.channel, shared.clone(), wakes, cancel.clone()));
     }
+    let collector = Collector::new(shared.runtime.clone(), paths.as_path().to_owned());
+    tasks.spawn(collector.run(cancel.clone()));
     if let Some(containerd) = host.own {
         let cancel = cancel.clone();
         tasks.spawn(async move { containerd.supervise(cancel).await });

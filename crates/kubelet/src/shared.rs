@@ -7,6 +7,7 @@ use client::events::{Recorder, reference};
 use client::informer::Informer;
 use component_helpers::resource::ResourceList;
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Pod, Secret, Service};
+use kube::Client;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -51,6 +52,7 @@ impl ContainerIndex {
 }
 
 pub struct Shared {
+    pub client: Client,
     pub config: Config,
     pub paths: Paths,
     pub runtime: Arc<dyn Runtime>,

@@ -26,6 +26,8 @@ struct Entry {
     written: Option<PodStatus>,
     /// Containers ended, volumes and cgroup gone: the object may go, too.
     finished: bool,
+    /// The API has been asked to remove it.
+    deleted: bool,
 }
 
 /// The last word on each pod of this node. Cheap to clone.
@@ -88,7 +90,8 @@ impl StatusManager {
                 entry.status = status;
             }
             None => {
-                let entry = Entry { pod: pod.clone(), status, written: None, finished: false };
+                let entry =
+                    Entry { pod: pod.clone(), status, written: None, finished: false, deleted: false };
                 entries.insert(uid.clone(), entry);
             }
         }
@@ -126,7 +129,7 @@ impl StatusManager {
         let Some((pod, status, dirty, delete)) = self.entries.lock().get(uid).map(|entry| {
             let dirty = entry.written.as_ref() != Some(&entry.status);
             let over = spec::is_terminal_phase(entry.status.phase.as_deref().unwrap_or_default());
-            let delete = entry.finished && over && spec::is_being_deleted(&entry.pod);
+            let delete = entry.finished && over && !entry.deleted && spec::is_being_deleted(&entry.pod);
             (entry.pod.clone(), entry.status.clone(), dirty, delete)
         }) else {
             return Ok(());

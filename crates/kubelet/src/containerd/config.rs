@@ -80,6 +80,12 @@ disabled_plugins = [
   "io.containerd.tracing.processor.v1.otlp",
 ]
 
+[debug]
+  level = "warn"
+
+[timeouts]
+  "io.containerd.timeout.bolt.open" = "10s"
+
 [grpc]
   address = {socket}
 

@@ -35,6 +35,8 @@ const MAX_SOCKET_PATH: usize = 107 - ".ttrpc".len();
 const CNI_FOLDERS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
 const PROGRAM_FOLDERS: [&str; 5] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin"];
 const CAP_SYS_RESOURCE: u32 = 24;
+/// A log longer than this is moved aside when containerd starts.
+const MAX_LOG: u64 = 16 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerdError {
@@ -118,6 +120,9 @@ impl Containerd {
         // A stale one that no longer listens would hold the database's lock.
         self.end_stale().await;
         let log = self.layout.log();
+        if fs::metadata(&log).is_ok_and(|file| file.len() > MAX_LOG) {
+            let _ = fs::rename(&log, log.with_extension("log.1"));
+        }
         let output = fs::OpenOptions::new()
             .create(true)
             .append(true)

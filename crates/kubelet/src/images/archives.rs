@@ -7,6 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
@@ -70,7 +71,7 @@ impl Archives {
     }
 
     /// Imports all archives that are new since the last look.
-    pub async fn look(&mut self) {
+    async fn look(&mut self) {
         let found = match list(&self.folder) {
             Ok(found) => found,
             Err(error) => {
@@ -101,10 +102,17 @@ impl Archives {
         }
     }
 
-    pub async fn watch(mut self, cancel: CancellationToken) {
-        while cancel.run_until_cancelled(tokio::time::sleep(LOOK_PERIOD)).await.is_some() {
+    /// Imports what is there, says so, and goes on looking until cancelled.
+    pub async fn run(mut self, imported: watch::Sender<bool>, cancel: CancellationToken) {
+        let look = async {
             self.look().await;
-        }
+            imported.send_replace(true);
+            loop {
+                tokio::time::sleep(LOOK_PERIOD).await;
+                self.look().await;
+            }
+        };
+        cancel.run_until_cancelled(look).await;
     }
 }
 

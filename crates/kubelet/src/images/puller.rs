@@ -8,7 +8,7 @@ use component_helpers::backoff::Backoff;
 use k8s_cri::v1::{AuthConfig, PodSandboxConfig};
 use k8s_openapi::api::core::v1::Secret;
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::credentials::Keyring;
 use super::reference::{Reference, with_default_tag};
@@ -46,6 +46,8 @@ pub struct Puller {
     /// Keys whose last pull failed; the error stays in the message of the back-off.
     failed: Mutex<std::collections::HashMap<String, String>>,
     permits: Semaphore,
+    /// Whether the archives that lay there at the start have been imported.
+    archives: watch::Receiver<bool>,
 }
 
 fn error(reason: &'static str, message: String) -> PullError {
@@ -53,12 +55,13 @@ fn error(reason: &'static str, message: String) -> PullError {
 }
 
 impl Puller {
-    pub fn new(runtime: Arc<dyn Runtime>) -> Self {
+    pub fn new(runtime: Arc<dyn Runtime>, archives: watch::Receiver<bool>) -> Self {
         Self {
             runtime,
             back_off: Mutex::new(Backoff::new(FIRST_BACK_OFF, LAST_BACK_OFF)),
             failed: Mutex::default(),
             permits: Semaphore::new(PARALLEL_PULLS),
+            archives,
         }
     }
 
@@ -74,7 +77,7 @@ impl Puller {
                 return Err(error("InvalidImageName", message));
             }
         };
-        let present = match self.runtime.image(&reference).await {
+        let present = match self.find(&reference).await {
             Ok(present) => present,
             Err(problem) => {
                 let message = format!("Failed to inspect image {image:?}: {problem}");
@@ -101,6 +104,17 @@ impl Puller {
             _ => {}
         }
         self.pull(&wanted, &reference, tell).await
+    }
+
+    /// The image as the runtime holds it. What is not there may still be in an archive that is being imported.
+    async fn find(&self, reference: &str) -> crate::runtime::Result<Option<Image>> {
+        let present = self.runtime.image(reference).await?;
+        if present.is_some() || *self.archives.borrow() {
+            return Ok(present);
+        }
+        // without a sender there is nothing to wait for
+        let _ = self.archives.clone().wait_for(|imported| *imported).await;
+        self.runtime.image(reference).await
     }
 
     async fn pull(&self, wanted: &Wanted<'_>, reference: &str, tell: Tell<'_>) -> Result<Image, PullError> {

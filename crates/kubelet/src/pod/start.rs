@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
 use k8s_cri::v1::PodSandboxConfig;
@@ -120,6 +120,7 @@ impl Start<'_> {
             seccomp_root: &seccomp_root,
         });
         let about = shared.about_container(pod, &container.name);
+        let begun = Instant::now();
         let created =
             shared.runtime.create_container(self.sandbox_id, config, self.sandbox_config.clone()).await;
         let id = created.map_err(|error| {
@@ -134,6 +135,7 @@ impl Start<'_> {
             self.failed(container, &message);
             StartError::new("RunContainerError", message)
         })?;
+        tracing::debug!(pod = spec::format(pod), container = container.name, took = ?begun.elapsed(), "started a container");
         shared.recorder.normal(&about, "Started", "Container started");
         self.post_start(container, &id).await?;
         Ok(id)

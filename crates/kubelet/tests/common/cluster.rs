@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 use super::Node;
 
 pub struct Cluster {
+    pub pki: Pki,
+    pub ca: String,
     pub server: Arc<Server>,
     pub admin: Client,
     pub node: Node,
@@ -97,7 +99,8 @@ impl Cluster {
         };
         let node_client = InProcess::client(server.clone(), user("system:node:n1", &["system:nodes"]));
         tokio::spawn(cluster_network::run(network, node_client, stop.clone()));
-        let mut cluster = Self { server, admin, node, config, stop, kubelet: None };
+        let ca = pki.ca_pem().to_owned();
+        let mut cluster = Self { pki, ca, server, admin, node, config, stop, kubelet: None };
         super::demo_image(&cluster.config.paths().images());
         let started = Instant::now();
         cluster.start_kubelet();

@@ -65,7 +65,8 @@ impl Node {
         config
     }
 
-    fn processes(&self) -> Vec<i32> {
+    /// What runs for this data directory.
+    pub fn processes(&self) -> Vec<i32> {
         let needle = self.folder.path().to_string_lossy().into_owned();
         let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());

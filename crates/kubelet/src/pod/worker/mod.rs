@@ -3,6 +3,9 @@
 //! A pod lives (containers are kept as the spec says), terminates (containers end within their grace period), is
 //! cleaned up (volumes and cgroup go), and stays until its object leaves the API.
 
+mod ending;
+mod volumes;
+
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::sync::Arc;
@@ -11,24 +14,25 @@ use std::time::{Duration, Instant};
 
 use component_helpers::backoff::Backoff;
 use component_helpers::qos::pod_qos;
-use futures::future::try_join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodStatus};
+use k8s_openapi::api::node::v1::RuntimeClass;
+use kube::Api;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use crate::cgroups;
 use crate::images::puller::go_duration;
 use crate::pod::config::sandbox_config;
-use crate::pod::kill::{kill_container, kill_pod, remove_from_runtime};
+use crate::pod::kill::{kill_container, kill_pod};
 use crate::pod::plan::{Plan, plan};
 use crate::pod::spec;
 use crate::pod::start::{Start, StartError};
-use crate::pod::status::{Inputs, StartFailures, generate, terminate};
+use crate::pod::status::{Inputs, StartFailures, generate};
 use crate::probes::{Probes, Target};
 use crate::runtime::{ContainerState, PodState};
 use crate::shared::Shared;
-use crate::volumes::{self, Mounted, payload};
+use crate::volumes::Mounted;
 
 const FIRST_BACK_OFF: Duration = Duration::from_secs(10);
 const LAST_BACK_OFF: Duration = Duration::from_secs(300);
@@ -331,86 +335,6 @@ impl Worker {
         Ok(())
     }
 
-    fn until_refresh(&self) -> Duration {
-        let left = self.tokens_refresh.map(|at| at.duration_since(Timestamp::now()).unsigned_abs());
-        left.map_or(RESYNC, |left| left.min(RESYNC))
-    }
-
-    /// Makes volumes, or brings them up to date after a change of the pod, of an object, or of a token's age.
-    async fn set_up_volumes(&mut self, state: &PodState) -> Result<(), Next> {
-        let version = self.pod.metadata.resource_version.clone();
-        let changed = self.wake.volumes.swap(false, Ordering::Relaxed);
-        let stale = self.tokens_refresh.is_some_and(|at| at <= Timestamp::now());
-        if self.volumes.is_some() && self.volumes_of == version && !changed && !stale {
-            return Ok(());
-        }
-        match self.try_set_up_volumes(state).await {
-            Ok(mounted) => {
-                self.volumes = Some(mounted);
-                self.volumes_of = version;
-                self.volume_failures = 0;
-                Ok(())
-            }
-            Err(errors) => {
-                let about = self.shared.about(&self.pod);
-                for error in errors {
-                    self.shared.recorder.warning(&about, "FailedMount", error);
-                }
-                let pause = Duration::from_millis(500) * 2u32.pow(self.volume_failures.min(8));
-                self.volume_failures += 1;
-                self.wake.volumes.store(true, Ordering::Relaxed);
-                // containers that run keep what they have
-                if self.volumes.is_some() { Ok(()) } else { Err(Next::Wait(pause)) }
-            }
-        }
-    }
-
-    async fn try_set_up_volumes(
-        &mut self,
-        state: &PodState,
-    ) -> Result<HashMap<String, Mounted>, Vec<String>> {
-        let (shared, pod) = (self.shared.clone(), self.pod.clone());
-        let mut needs = payload::Needs::default();
-        for volume in spec::spec(&pod).volumes.iter().flatten() {
-            let own = payload::needs(volume);
-            needs.config_maps.extend(own.config_maps);
-            needs.secrets.extend(own.secrets);
-            needs.tokens.extend(own.tokens);
-        }
-        let (uid, namespace) = (spec::uid(&pod), spec::namespace(&pod));
-        let maps = needs.config_maps.into_iter().map(|name| async {
-            let found = shared.config_maps.get(uid, namespace, &name).await?;
-            Ok::<_, String>((name, found))
-        });
-        let secrets = needs.secrets.into_iter().map(|name| async {
-            let found = shared.secrets.get(uid, namespace, &name).await?;
-            Ok::<_, String>((name, found))
-        });
-        let now = Timestamp::now();
-        let tokens = needs.tokens.into_iter().map(|key| async {
-            let (token, refresh) = shared.tokens.get(&pod, &key, now).await?;
-            Ok::<_, String>((key, token, refresh))
-        });
-        let fetched = tokio::try_join!(try_join_all(maps), try_join_all(secrets), try_join_all(tokens));
-        let (maps, secrets, tokens) =
-            fetched.map_err(|error| vec![format!("MountVolume.SetUp failed : {error}")])?;
-        self.tokens_refresh = tokens.iter().map(|(_, _, refresh)| *refresh).min();
-        let objects = payload::Objects {
-            config_maps: maps.into_iter().collect(),
-            secrets: secrets.into_iter().collect(),
-            tokens: tokens.into_iter().map(|(key, token, _)| (key, token)).collect(),
-        };
-        let around = shared.surroundings(&state.ips());
-        let made =
-            tokio::task::spawn_blocking(move || volumes::set_up(&pod, &shared.paths, &objects, &around))
-                .await;
-        match made {
-            Ok(Ok(mounted)) => Ok(mounted),
-            Ok(Err(errors)) => Err(errors.iter().map(ToString::to_string).collect()),
-            Err(error) => Err(vec![error.to_string()]),
-        }
-    }
-
     async fn execute(&mut self, plan: Plan, mut state: PodState) -> Next {
         let (shared, pod) = (self.shared.clone(), self.pod.clone());
         let about = shared.about(&pod);
@@ -445,9 +369,17 @@ impl Worker {
         }
         let config = sandbox_config(&pod, plan.attempt, &shared.config, &shared.cgroups, &shared.host_dns);
         let sandbox_id = if plan.create_sandbox {
-            // RuntimeClass is not looked up yet, so the default handler runs every pod
-            match shared.runtime.run_sandbox(config.clone(), "").await {
+            let begun = Instant::now();
+            let made = match self.runtime_handler().await {
+                Ok(handler) => {
+                    let made = shared.runtime.run_sandbox(config.clone(), &handler).await;
+                    made.map_err(|error| error.to_string())
+                }
+                Err(error) => Err(error),
+            };
+            match made {
                 Ok(id) => {
+                    tracing::debug!(pod = spec::format(&pod), sandbox = id, took = ?begun.elapsed(), "made a sandbox");
                     shared.index.add(&id, spec::uid(&pod));
                     state = match self.observe().await {
                         Ok(state) => state,
@@ -478,6 +410,18 @@ impl Worker {
             volumes: &volumes,
         };
         self.start_all(&plan, &start).await
+    }
+
+    /// The runtime's handler that the pod's RuntimeClass names; empty for the default.
+    async fn runtime_handler(&self) -> Result<String, String> {
+        let class = spec::spec(&self.pod).runtime_class_name.as_deref().filter(|name| !name.is_empty());
+        let Some(name) = class else { return Ok(String::new()) };
+        let api: Api<RuntimeClass> = Api::all(self.shared.client.clone());
+        match api.get_opt(name).await {
+            Ok(Some(class)) => Ok(class.handler),
+            Ok(None) => Err(format!("RuntimeClass {name:?} not found")),
+            Err(error) => Err(format!("failed to look up RuntimeClass {name:?}: {error}")),
+        }
     }
 
     async fn start_all(&mut self, plan: &Plan, start: &Start<'_>) -> Next {
@@ -622,136 +566,5 @@ impl Worker {
             status.container_statuses.iter().flatten().chain(status.init_container_statuses.iter().flatten());
         let known = all.find(|s| s.container_id.as_deref().is_some_and(|known| known.ends_with(id)))?;
         known.started.unwrap_or_default().then_some(known.ready)
-    }
-
-    async fn terminate(&mut self) {
-        self.probes.stop_liveness_and_startup();
-        loop {
-            let desired = self.desired.borrow_and_update().clone();
-            self.pod = desired.pod;
-            let Ok(state) = self.observe().await else {
-                tokio::time::sleep(RUNTIME_RETRY).await;
-                continue;
-            };
-            self.update_probes(&state);
-            self.probes.stop_liveness_and_startup();
-            self.shared.statuses.set(&self.pod, self.generate(&state, false));
-            // an object that is gone cannot be waited for
-            let grace = desired
-                .removed
-                .then_some(Duration::from_secs(1))
-                .filter(|_| !spec::is_being_deleted(&self.pod));
-            let grace = grace.or_else(|| self.deletion_grace());
-            let shorter = self.desired.clone();
-            let killed = tokio::select! {
-                killed = kill_pod(&self.shared, &self.pod, &state, grace) => killed,
-                () = less_time(shorter, self.deletion_grace()) => continue,
-            };
-            match killed {
-                Ok(()) => {
-                    if let Ok(after) = self.observe().await
-                        && after.running().next().is_none()
-                    {
-                        self.probes.stop();
-                        let mut status = self.generate(&after, true);
-                        terminate(&self.pod, &mut status);
-                        self.shared.statuses.set(&self.pod, status);
-                        return;
-                    }
-                }
-                Err(error) => {
-                    let about = self.shared.about(&self.pod);
-                    self.shared.recorder.warning(
-                        &about,
-                        "FailedKillPod",
-                        format!("error killing pod: {error}"),
-                    );
-                }
-            }
-            tokio::time::sleep(RUNTIME_RETRY).await;
-        }
-    }
-
-    fn deletion_grace(&self) -> Option<Duration> {
-        let seconds = self.pod.metadata.deletion_grace_period_seconds?;
-        Some(Duration::from_secs(u64::try_from(seconds).unwrap_or_default().max(1)))
-    }
-
-    /// Takes volumes and cgroup away, however often it has to be tried.
-    async fn clean_up(&mut self) {
-        let uid = self.uid();
-        let mut pause = Duration::from_millis(100);
-        loop {
-            let (paths, owner) = (self.shared.paths.clone(), uid.clone());
-            let gone = tokio::task::spawn_blocking(move || volumes::tear_down(&paths, &owner)).await;
-            let problem = match gone {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(error.to_string()),
-                Err(error) => Some(error.to_string()),
-            };
-            let cgroup = self.shared.cgroups.pod(pod_qos(&self.pod), &uid);
-            let cgroup_gone = self.shared.cgroups.remove(&cgroup);
-            match problem {
-                None if cgroup_gone => break,
-                None => tracing::debug!(pod = spec::format(&self.pod), "the pod's cgroup is still in use"),
-                Some(error) => {
-                    tracing::warn!(
-                        pod = spec::format(&self.pod),
-                        error,
-                        "cannot take the pod's volumes away"
-                    );
-                    let about = self.shared.about(&self.pod);
-                    self.shared.recorder.warning(&about, "FailedUnMount", error);
-                }
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(RETRY);
-        }
-        self.shared.config_maps.release(&uid);
-        self.shared.secrets.release(&uid);
-        self.shared.tokens.release(&uid);
-        self.shared.puller.release(&uid);
-    }
-
-    /// The object is gone: nothing of the pod stays.
-    async fn remove(&mut self) {
-        let uid = self.uid();
-        self.shared.statuses.forget(&uid);
-        for _ in 0..5 {
-            let removed = match self.shared.runtime.pod_state(&uid).await {
-                Ok(state) => remove_from_runtime(&self.shared, &state).await,
-                Err(error) => Err(error),
-            };
-            match removed {
-                Ok(()) => break,
-                // housekeeping finds what is left
-                Err(error) => {
-                    tracing::debug!(pod = spec::format(&self.pod), %error, "containers stay for now")
-                }
-            }
-            tokio::time::sleep(RUNTIME_RETRY).await;
-        }
-        self.shared.index.forget(&uid);
-        let (pod, paths) = (&self.pod, &self.shared.paths);
-        let logs = paths.pod_logs(spec::namespace(pod), spec::name(pod), spec::uid(pod));
-        for folder in [logs, paths.pod(&uid)] {
-            if let Err(error) = crate::files::remove_all(&folder) {
-                tracing::debug!(folder = %folder.display(), %error, "a folder stays for now");
-            }
-        }
-    }
-}
-
-/// Ends when a pod that is being deleted is given less time than before.
-async fn less_time(mut desired: watch::Receiver<Desired>, before: Option<Duration>) {
-    let seconds = |desired: &Desired| desired.pod.metadata.deletion_grace_period_seconds;
-    let before = before.map(|grace| i64::try_from(grace.as_secs()).unwrap_or(i64::MAX));
-    let less = |desired: &Desired| match (seconds(desired), before) {
-        (Some(now), Some(before)) => now.max(1) < before,
-        (Some(_), None) => true,
-        (None, _) => desired.removed,
-    };
-    if desired.wait_for(less).await.is_err() {
-        std::future::pending::<()>().await;
     }
 }
