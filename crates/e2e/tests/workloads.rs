@@ -61,14 +61,15 @@ fn fetch(cluster: &Cluster, address: &str) -> Option<String> {
 #[test]
 fn a_deployment_answers_and_rolls_without_a_failed_request() {
     or_skip!();
-    answers_and_rolls(&Cluster::with_node().unwrap());
+    answers_and_rolls(&Cluster::with_node().unwrap(), true);
 }
 
 #[test]
 fn five_processes_do_what_one_does() {
     or_skip!();
     let mut cluster = Cluster::apart().unwrap();
-    answers_and_rolls(&cluster);
+    // DNS is part of the all-in-one server alone
+    answers_and_rolls(&cluster, false);
     cluster.apply(&sleeper("p")).unwrap();
     cluster.run(&["wait", "--for=condition=Ready", "pod/p", "--timeout=30s"]).unwrap();
     assert_eq!(cluster.run(&["exec", "p", "--", "echo", "a b"]).unwrap(), "a b\n");
@@ -79,7 +80,7 @@ fn five_processes_do_what_one_does() {
     assert!(cluster.stop().unwrap(), "SIGTERM ends in order");
 }
 
-fn answers_and_rolls(cluster: &Cluster) {
+fn answers_and_rolls(cluster: &Cluster, by_name: bool) {
     cluster.apply(WEB).unwrap();
     cluster.run(&["rollout", "status", "deploy/web", "--timeout=60s"]).unwrap();
     let ip = cluster.run(&["get", "svc", "web", "-o", "jsonpath={.spec.clusterIP}"]).unwrap();
@@ -98,6 +99,18 @@ fn answers_and_rolls(cluster: &Cluster) {
         .run(&["exec", "client", "--", "timeout", "3", "wget", "-q", "-O", "-", &format!("http://{ip}/")])
         .unwrap();
     assert!(answer.starts_with("v1 web-"), "{answer}");
+    if by_name {
+        // by name, short and long, of the Service and of what is in no cluster
+        for name in ["web", "web.default.svc.cluster.local"] {
+            let script = format!(
+                "for i in 1 2 3 4 5; do timeout 3 wget -q -O - http://{name}/ && exit; sleep 1; done; exit 1"
+            );
+            let answer = cluster.run(&["exec", "client", "--", "sh", "-c", &script]).unwrap();
+            assert!(answer.starts_with("v1 web-"), "{name}: {answer}");
+        }
+        let resolv = cluster.run(&["exec", "client", "--", "cat", "/etc/resolv.conf"]).unwrap();
+        assert!(resolv.contains("nameserver 10.96.0.10\n") && resolv.contains("options ndots:5"), "{resolv}");
+    }
     // a Service address that belongs to no Service is refused at once
     let out = cluster
         .network

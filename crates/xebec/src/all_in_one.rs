@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use apiserver::authentication::{KUBE_CONTROLLER_MANAGER, KUBE_PROXY, KUBE_SCHEDULER, NODES_GROUP, UserInfo};
+use apiserver::authentication::{
+    API_SERVER, KUBE_CONTROLLER_MANAGER, KUBE_PROXY, KUBE_SCHEDULER, NODES_GROUP, SYSTEM_PRIVILEGED_GROUP,
+    UserInfo, service_account_username,
+};
 use apiserver::bootstrap::{self, Authorities};
 use apiserver::http::serve;
 use apiserver::pki::Pki;
@@ -18,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{ClusterArgs, ServerArgs};
+use crate::dns::{self, Dns};
 use crate::identities::InOneProcess;
 use crate::node::{self, Node};
 use crate::resolve::{self, Cluster};
@@ -117,6 +121,13 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
                 &args.cluster.service_cluster_ip_range.to_string(),
             )?,
             proxy_client: client(KUBE_PROXY, &[]),
+            dns: Dns {
+                node: Node { name: cluster.node_name.clone(), ip: cluster.node_ip },
+                cluster_dns: cluster_dns(&args),
+                cluster_domain: args.cluster.cluster_domain.clone(),
+                admin: client(API_SERVER, &[SYSTEM_PRIVILEGED_GROUP]),
+                reader: client(&service_account_username("kube-system", dns::ACCOUNT), &[]),
+            },
         };
         agent.start(&mut tasks, &components);
         let ready = wait_until_ready(client(KUBE_CONTROLLER_MANAGER, &[]), &cluster.node_name);
@@ -159,11 +170,13 @@ struct Agent {
     kubelet_client: Client,
     proxy: kube_proxy::Config,
     proxy_client: Client,
+    dns: Dns,
 }
 
 impl Agent {
     fn start(self, tasks: &mut JoinSet<anyhow::Result<()>>, cancel: &CancellationToken) {
         tasks.spawn(node::run_kubelet(self.kubelet, self.kubelet_client, cancel.clone()));
+        tasks.spawn(dns::run(self.dns, cancel.clone()));
         tasks.spawn(kube_proxy::run(self.proxy, self.proxy_client, cancel.clone()));
     }
 }

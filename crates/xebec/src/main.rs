@@ -3,6 +3,7 @@
 mod all_in_one;
 mod alone;
 mod cli;
+mod dns;
 mod hello;
 mod identities;
 mod log;
