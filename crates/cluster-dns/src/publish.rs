@@ -41,18 +41,21 @@ pub async fn ensure_service(
     let node =
         nodes.get(node_name).await.map_err(|source| Error::Node { name: node_name.to_owned(), source })?;
     let services = Api::namespaced(client.clone(), DNS_NAMESPACE);
-    again_on_conflict(async || ensure(&services, cluster_dns_ip).await).await.map_err(Error::Service)?;
+    again_on_conflict(|| ensure(services.clone(), cluster_dns_ip)).await.map_err(Error::Service)?;
 
     let slice = slice(&node, node_ip, port);
     let name = slice.metadata.name.clone().unwrap_or_default();
     let slices = Api::namespaced(client, DNS_NAMESPACE);
-    again_on_conflict(async || ensure_slice(&slices, &slice).await)
+    again_on_conflict(|| ensure_slice(slices.clone(), slice.clone()))
         .await
         .map_err(|source| Error::Slice { name, source })
 }
 
 /// Others may write the same object at the same time: several nodes start at once.
-async fn again_on_conflict(write: impl AsyncFn() -> kube::Result<()>) -> kube::Result<()> {
+async fn again_on_conflict<W>(write: impl Fn() -> W) -> kube::Result<()>
+where
+    W: Future<Output = kube::Result<()>>,
+{
     let mut tries = 1;
     loop {
         match write().await {
@@ -70,7 +73,7 @@ async fn again_on_conflict(write: impl AsyncFn() -> kube::Result<()>) -> kube::R
     }
 }
 
-async fn ensure(services: &Api<Service>, ip: IpAddr) -> kube::Result<()> {
+async fn ensure(services: Api<Service>, ip: IpAddr) -> kube::Result<()> {
     let wanted = service(ip);
     let Some(found) = services.get_opt(DNS_SERVICE).await? else {
         return services.create(&PostParams::default(), &wanted).await.map(drop);
@@ -98,14 +101,14 @@ fn merge(into: &mut Option<BTreeMap<String, String>>, more: Option<BTreeMap<Stri
     into.get_or_insert_default().extend(more.unwrap_or_default());
 }
 
-async fn ensure_slice(slices: &Api<EndpointSlice>, wanted: &EndpointSlice) -> kube::Result<()> {
+async fn ensure_slice(slices: Api<EndpointSlice>, wanted: EndpointSlice) -> kube::Result<()> {
     let name = wanted.metadata.name.as_deref().unwrap_or_default();
     let Some(found) = slices.get_opt(name).await? else {
-        return slices.create(&PostParams::default(), wanted).await.map(drop);
+        return slices.create(&PostParams::default(), &wanted).await.map(drop);
     };
     if found.address_type != wanted.address_type {
         slices.delete(name, &DeleteParams::default()).await?;
-        return slices.create(&PostParams::default(), wanted).await.map(drop);
+        return slices.create(&PostParams::default(), &wanted).await.map(drop);
     }
     let mut updated = found.clone();
     merge(&mut updated.metadata.labels, wanted.metadata.labels.clone());

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context;
+use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::api::{Patch, PatchParams};
@@ -40,25 +41,34 @@ pub async fn run(dns: Dns, cancel: CancellationToken) -> anyhow::Result<()> {
     };
     permit(&dns.admin).await.context("making the account of the cluster's DNS")?;
     let serving = cluster_dns::run(config, dns.reader.clone(), cancel.clone());
-    let publishing = async {
-        // the slice belongs to the node, which registers at the same time
-        while let Err(error) =
-            cluster_dns::ensure_service(dns.admin.clone(), dns.cluster_dns, &dns.node.name, dns.node.ip, PORT)
-                .await
-        {
-            tracing::debug!(%error, "the Service of the cluster's DNS is not there yet");
-            tokio::time::sleep(RETRY).await;
-        }
-        std::future::pending::<()>().await;
-    };
     tokio::select! {
         outcome = serving => outcome,
-        () = publishing => Ok(()),
+        () = publish(&dns) => Ok(()),
         () = cancel.cancelled() => Ok(()),
     }
 }
 
-async fn permit(admin: &Client) -> anyhow::Result<()> {
+/// Makes the Service and this node's part of it, once the node is there to belong to. Does not end.
+fn publish(dns: &Dns) -> BoxFuture<'_, ()> {
+    Box::pin(async {
+        loop {
+            let admin = dns.admin.clone();
+            let made =
+                cluster_dns::ensure_service(admin, dns.cluster_dns, &dns.node.name, dns.node.ip, PORT).await;
+            match made {
+                Ok(()) => std::future::pending::<()>().await,
+                Err(error) => tracing::debug!(%error, "the Service of the cluster's DNS is not there yet"),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    })
+}
+
+fn permit(admin: &Client) -> BoxFuture<'_, anyhow::Result<()>> {
+    Box::pin(make_permissions(admin))
+}
+
+async fn make_permissions(admin: &Client) -> anyhow::Result<()> {
     const NAME: &str = "system:coredns";
     const GROUP: &str = "rbac.authorization.k8s.io";
     let params = PatchParams::apply("xebec").force();
