@@ -1,20 +1,27 @@
 //! The pods of this node: which there are, which are let in, and the task of each.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use client::ObjectKey;
 use client::informer::Informer;
 use client::queue::Queue;
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::admit;
+use crate::pod::conditions::is_kubelets;
 use crate::pod::spec;
 use crate::pod::worker::{Desired, Wake, Worker};
 use crate::shared::Shared;
+
+/// Between the failure of a pod's task and its next start.
+const RESTART: Duration = Duration::from_secs(10);
 
 struct Handle {
     key: ObjectKey,
@@ -43,6 +50,30 @@ impl Wakes {
     pub fn wake_all(&self) {
         self.0.lock().values().for_each(|wake| wake.wake());
     }
+}
+
+/// Whether a new version of a pod asks anything of its task; most only bring back the status that we wrote.
+fn matters(old: &Pod, new: &Pod) -> bool {
+    let asked = |pod: &Pod| {
+        let metadata = &pod.metadata;
+        let foreign: Vec<_> = pod
+            .status
+            .iter()
+            .flat_map(|status| status.conditions.iter().flatten())
+            .filter(|condition| !is_kubelets(&condition.type_))
+            .map(|condition| (condition.type_.clone(), condition.status.clone()))
+            .collect();
+        (
+            metadata.generation,
+            metadata.deletion_timestamp.clone(),
+            metadata.deletion_grace_period_seconds,
+            metadata.labels.clone(),
+            metadata.annotations.clone(),
+            spec::is_terminal_phase(spec::phase(pod)),
+            foreign,
+        )
+    };
+    asked(old) != asked(new)
 }
 
 /// Owns the tasks of pods. One loop changes the set; others read it.
@@ -104,7 +135,7 @@ impl Pods {
         let (Some(pod), Some(uid)) = (current, uid) else { return };
         if let Some(handle) = handles.get(&uid) {
             handle.desired.send_if_modified(|desired| {
-                let changed = desired.pod.metadata.resource_version != pod.metadata.resource_version;
+                let changed = matters(&desired.pod, &pod);
                 desired.pod = pod;
                 changed
             });
@@ -130,10 +161,18 @@ impl Pods {
         let (desired, receiver) = watch::channel(Desired { pod, removed: false });
         let wake = Arc::new(Wake::default());
         self.wakes.0.lock().insert(uid.clone(), wake.clone());
-        let worker = Worker::new(self.shared.clone(), receiver, wake.clone());
+        let (shared, own_wake) = (self.shared.clone(), wake.clone());
         let (handles_of_all, wakes, own) = (self.handles.clone(), self.wakes.clone(), uid.clone());
         let task = tokio::spawn(async move {
-            worker.run(rejection).await;
+            loop {
+                let worker = Worker::new(shared.clone(), receiver.clone(), own_wake.clone());
+                // a pod whose task fails is taken up again, from what the runtime shows
+                if AssertUnwindSafe(worker.run(rejection.clone())).catch_unwind().await.is_ok() {
+                    break;
+                }
+                tracing::error!(pod_uid = own, "the task of a pod failed and starts anew");
+                tokio::time::sleep(RESTART).await;
+            }
             wakes.0.lock().remove(&own);
             handles_of_all.lock().remove(&own);
         });
@@ -181,5 +220,32 @@ impl Pods {
         let status: Option<PodStatus> =
             self.shared.statuses.get(spec::uid(pod)).or_else(|| pod.status.clone());
         Pod { status, ..pod.as_ref().clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn only_what_asks_something_wakes_a_pod() {
+        let pod = |value: Value| -> Pod { serde_json::from_value(value).expect("a pod") };
+        let base = json!({"metadata": {"generation": 1}, "status": {"phase": "Running"}});
+        let check = |change: Value, want: bool| {
+            let mut new = base.clone();
+            apimachinery::patch::merge_patch(&mut new, &change).expect("merged");
+            assert_eq!(matters(&pod(base.clone()), &pod(new)), want, "{change}");
+        };
+        check(json!({"metadata": {"resourceVersion": "2"}}), false);
+        check(
+            json!({"status": {"podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]}}),
+            false,
+        );
+        check(json!({"status": {"conditions": [{"type": "example.com/gate", "status": "True"}]}}), true);
+        check(json!({"status": {"phase": "Failed"}}), true);
+        check(json!({"metadata": {"generation": 2}}), true);
+        check(json!({"metadata": {"labels": {"a": "b"}}}), true);
+        check(json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}), true);
     }
 }

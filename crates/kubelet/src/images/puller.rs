@@ -16,6 +16,7 @@ use crate::runtime::{Image, Runtime};
 
 const FIRST_BACK_OFF: Duration = Duration::from_secs(10);
 const LAST_BACK_OFF: Duration = Duration::from_secs(300);
+const SAY_BACK_OFF: Duration = Duration::from_secs(2);
 /// Pulls at the same time; more would only share the line.
 const PARALLEL_PULLS: usize = 4;
 
@@ -154,9 +155,10 @@ impl Puller {
                 tell(true, "Failed", format!("Failed to pull image {image:?}: {message}"));
                 let mut back_off = self.back_off.lock();
                 back_off.collect_garbage(Instant::now());
-                let delay = back_off.next(key.clone(), Instant::now());
+                back_off.next(key.clone(), Instant::now());
                 self.failed.lock().insert(key, format!("ErrImagePull: {message}"));
-                Err(PullError { reason: "ErrImagePull", message, retry_after: Some(delay) })
+                // looked at again soon, to say that it waits now
+                Err(PullError { reason: "ErrImagePull", message, retry_after: Some(SAY_BACK_OFF) })
             }
         }
     }

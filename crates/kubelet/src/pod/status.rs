@@ -118,6 +118,11 @@ fn set_addresses(inputs: &Inputs<'_>, status: &mut PodStatus) {
         ips = vec![host];
     }
     if ips.is_empty() {
+        // a pod whose sandbox has ended keeps the address that it had
+        if !inputs.state.sandboxes.is_empty() {
+            status.pod_ip = inputs.old.pod_ip.clone();
+            status.pod_ips = inputs.old.pod_ips.clone();
+        }
         return;
     }
     status.pod_ip = Some(ips[0].clone());
@@ -630,6 +635,16 @@ mod tests {
         let ips: Vec<String> = ["fd00::1", "10.1.0.2", "10.1.0.3"].map(str::to_owned).to_vec();
         assert_eq!(sort_ips(&ips, [10, 0, 0, 1].into()), ["10.1.0.2", "fd00::1"]);
         assert_eq!(sort_ips(&ips, "fd00::9".parse().expect("an address")), ["fd00::1", "10.1.0.2"]);
+    }
+
+    #[test]
+    fn an_ended_pod_keeps_its_address() {
+        let mut case = Case::new(one(), vec![run("c", State::Running, 0, 0)]);
+        case.old = case.generate(&NoProbes);
+        case.state.sandboxes[0].ready = false;
+        assert_eq!(case.generate(&NoProbes).pod_ip.as_deref(), Some("10.1.0.2"));
+        case.state.sandboxes.clear();
+        assert_eq!(case.generate(&NoProbes).pod_ip, None);
     }
 
     #[test]

@@ -528,6 +528,49 @@ mod tests {
         assert_eq!(probe(port, json!({})).await, Outcome::Failure(http));
     }
 
+    /// A health service that always answers with this status.
+    async fn health(status: u8) -> u16 {
+        use http_body_util::{BodyExt, StreamBody};
+        use hyper::body::Frame;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.expect("a client");
+            let service =
+                hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| async move {
+                    assert_eq!(request.uri().path(), "/grpc.health.v1.Health/Check");
+                    let body = request.into_body().collect().await.expect("a message").to_bytes();
+                    assert_eq!(&body[..], [0, 0, 0, 0, 3, 0x0a, 1, b's'], "the service is named");
+                    let mut trailers = http::HeaderMap::new();
+                    trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+                    let message = bytes::Bytes::from(vec![0, 0, 0, 0, 2, 0x08, status]);
+                    let frames = [
+                        Ok::<_, std::convert::Infallible>(Frame::data(message)),
+                        Ok(Frame::trailers(trailers)),
+                    ];
+                    let body = StreamBody::new(futures::stream::iter(frames));
+                    http::Response::builder().header("content-type", "application/grpc").body(body)
+                });
+            let executor = hyper_util::rt::TokioExecutor::new();
+            let server = hyper::server::conn::http2::Builder::new(executor);
+            let _ = server.serve_connection(TokioIo::new(stream), service).await;
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn grpc_health_is_asked() {
+        let limit = Duration::from_secs(2);
+        let ask = |port: u16| run_grpc("127.0.0.1", port.into(), "s".into(), limit);
+        assert_eq!(ask(health(1).await).await, Outcome::Success);
+        let unhealthy = Outcome::Failure("service unhealthy (responded with \"NOT_SERVING\")".into());
+        assert_eq!(ask(health(2).await).await, unhealthy);
+        let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = closed.local_addr().expect("an address").port();
+        drop(closed);
+        assert!(matches!(ask(port).await, Outcome::Failure(_)));
+    }
+
     #[test]
     fn ports_may_be_named() {
         let container: Container =
