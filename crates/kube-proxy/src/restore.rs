@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::chains;
-use crate::rules::{Block, Settings, Shared};
+use crate::rules::{Block, Settings, Shared, refusal};
+use crate::service::Protocol;
 
 /// So many chains of Services go into one input. iptables-restore of 1.8 takes time with the square of the chains
 /// in its input; what does not fit goes ahead in inputs of its own, since nothing refers to it yet.
@@ -304,10 +305,10 @@ fn last_rules(input: &mut Input, settings: &Settings) {
     );
     input.nat.append(chains::SERVICES, &node_ports);
     if let Some(services) = settings.service_cidr {
-        let refuse = format!(
-            "-m comment --comment \"no service has this address and port; NOTE: this must be the last rule \
-             in this chain\" -d {services} -j REJECT"
-        );
-        input.filter.append(chains::SERVICES, &refuse);
+        let comment = "-m comment --comment \"no service has this address and port; NOTE: these must be the last \
+                       rules in this chain\"";
+        let tcp = format!("{comment} -d {services} -p tcp -j {}", refusal(Protocol::Tcp));
+        input.filter.append(chains::SERVICES, &tcp);
+        input.filter.append(chains::SERVICES, &format!("{comment} -d {services} -j REJECT"));
     }
 }

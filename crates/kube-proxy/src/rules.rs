@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 
 use crate::chains::{self, PortChains};
 use crate::endpoints::{Choice, Endpoint, Place, choose};
-use crate::service::ServicePort;
+use crate::service::{Protocol, ServicePort};
 
 /// What holds for all rules of a proxy.
 #[derive(Clone, Debug)]
@@ -80,6 +80,15 @@ impl Block {
     }
 }
 
+/// How packets are refused. The kernel limits the ICMP messages that it sends to one client, six and then one a
+/// second, so that a client that tries more often would wait; it sends as many resets as there are attempts.
+pub fn refusal(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "REJECT --reject-with tcp-reset",
+        Protocol::Udp | Protocol::Sctp => "REJECT",
+    }
+}
+
 struct Writer<'a> {
     port: &'a ServicePort,
     choice: &'a Choice<'a>,
@@ -138,7 +147,7 @@ impl Writer<'_> {
         let any = self.choice.any;
         // no endpoint anywhere is refused; endpoints only elsewhere are dropped, another node may answer
         let missing = match any {
-            false => (format!("\"{name} has no endpoints\""), "REJECT"),
+            false => (format!("\"{name} has no endpoints\""), refusal(name.protocol)),
             true => (format!("\"{name} has no local endpoints\""), "DROP"),
         };
         let refuse = |matched: &str| format!("-m comment --comment {} {matched} -j {}", missing.0, missing.1);

@@ -270,8 +270,8 @@ impl Kernel {
     /// Where the order of rules matters it is kept: own chains whole, in shared ones the last rule.
     fn comparable(mut self) -> Self {
         for (chain, rules) in self.0.values_mut().flat_map(BTreeMap::iter_mut) {
-            let last = rules.iter().position(|rule| rule.contains("must be the last"));
-            assert!(last.is_none_or(|at| at + 1 == rules.len()), "{chain}");
+            let mut from_last = rules.iter().skip_while(|rule| !rule.contains("must be the last"));
+            assert!(from_last.all(|rule| rule.contains("must be the last")), "{chain}");
             if ["KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-EXTERNAL-SERVICES"].contains(&chain.as_str()) {
                 rules.sort();
             }
