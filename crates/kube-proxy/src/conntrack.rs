@@ -26,7 +26,7 @@ pub async fn clean<'a>(ports: impl Iterator<Item = (&'a ServicePort, &'a [Endpoi
     let listed = match run("conntrack", &["-L", "-p", "udp"], None).await {
         Ok(listed) => listed,
         Err(error @ Error::NotFound { .. }) => {
-            tracing::warn!(%error, "UDP clients may go on sending to endpoints that are gone; install `conntrack`");
+            tracing::warn!(%error, "UDP clients may go on sending to endpoints that are gone");
             return;
         }
         Err(error) => {

@@ -14,14 +14,23 @@ const DEADLINE: Duration = Duration::from_secs(120);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(
-        "{program} cannot be run ({source}); install the package `iptables`, or put {program} into one of \
-         the directories of PATH"
+        "{program} cannot be run ({source}); install the package `{}`, or put {program} into one of the \
+         directories of PATH",
+        package(program)
     )]
     NotFound { program: &'static str, source: std::io::Error },
     #[error("{program} failed: {message}")]
     Failed { program: &'static str, message: String },
     #[error("{program} did not end within {DEADLINE:?}")]
     Late { program: &'static str },
+}
+
+/// Where Debian keeps a program.
+fn package(program: &str) -> &str {
+    match program {
+        "modprobe" => "kmod",
+        program => program.split('-').next().unwrap_or(program),
+    }
 }
 
 /// iptables as it is on this machine. Only one value of this type writes.
@@ -111,6 +120,13 @@ fn complaint(output: &Output) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_missing_program_is_one_clear_line() {
+        let error = run("iptables-nothing", &[], None).await.unwrap_err().to_string();
+        assert!(error.starts_with("iptables-nothing cannot be run ("), "{error}");
+        assert!(error.contains("install the package `iptables`"), "{error}");
+    }
 
     #[test]
     fn random_fully_depends_on_the_version() {

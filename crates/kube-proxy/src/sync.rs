@@ -61,7 +61,7 @@ pub async fn run(config: Config, client: Client, cancel: CancellationToken) -> a
         masquerade_all: config.masquerade_all,
         masquerade_mark: 1 << (config.masquerade_bit & 31),
         random_fully: iptables.has_random_fully(),
-        localhost_node_ports: sysctl::prepare(config.localhost_node_ports),
+        localhost_node_ports: sysctl::prepare(config.localhost_node_ports).await,
         conntrack_liberal: sysctl::conntrack_liberal(),
     };
     let health = Arc::new(Health::new(config.sync_period));

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::iptables::run;
+
 /// A setting that is not as it must be, and could not be made so.
 #[derive(Debug, thiserror::Error)]
 #[error("{name} is {found} and cannot be set to 1 ({source}): {consequence}; set it as root of the machine")]
@@ -12,32 +14,37 @@ pub struct NotPermitted {
     consequence: &'static str,
 }
 
-pub const ROUTE_LOCALNET: &str = "net/ipv4/conf/all/route_localnet";
-
 const FORWARDING: (&str, &str) = ("net/ipv4/ip_forward", "pods reach nothing beyond their node");
 const BRIDGE: (&str, &str) = (
     "net/bridge/bridge-nf-call-iptables",
     "pods do not reach Services whose endpoint is on their own bridge",
 );
-const LOCALNET: (&str, &str) = (ROUTE_LOCALNET, "node ports do not answer on loopback addresses");
+const LOCALNET: (&str, &str) =
+    ("net/ipv4/conf/all/route_localnet", "node ports do not answer on loopback addresses");
+
+fn path(name: &str) -> PathBuf {
+    ["/proc/sys", name].iter().collect()
+}
 
 fn read(name: &str) -> std::io::Result<String> {
-    let path: PathBuf = ["/proc/sys", name].iter().collect();
-    Ok(std::fs::read_to_string(path)?.trim().to_owned())
+    Ok(std::fs::read_to_string(path(name))?.trim().to_owned())
 }
 
 fn ensure((name, consequence): (&'static str, &'static str)) -> Result<(), NotPermitted> {
-    // a setting that is not there belongs to a module that is not loaded, and then nothing needs it
-    let Ok(found) = read(name) else { return Ok(()) };
+    let found = read(name).unwrap_or_else(|_| "not there".to_owned());
     if found == "1" {
         return Ok(());
     }
-    let path: PathBuf = ["/proc/sys", name].iter().collect();
-    std::fs::write(path, "1").map_err(|source| NotPermitted { name, found, source, consequence })
+    std::fs::write(path(name), "1").map_err(|source| NotPermitted { name, found, source, consequence })
 }
 
 /// Makes the settings, and says whether node ports can answer on loopback addresses.
-pub fn prepare(localhost_node_ports: bool) -> bool {
+pub async fn prepare(localhost_node_ports: bool) -> bool {
+    if !path(BRIDGE.0).exists()
+        && let Err(error) = run("modprobe", &["br_netfilter"], None).await
+    {
+        tracing::debug!(%error, "bridges do not pass packets to iptables yet");
+    }
     for setting in [FORWARDING, BRIDGE] {
         if let Err(error) = ensure(setting) {
             tracing::warn!("{error}");
