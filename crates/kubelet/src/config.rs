@@ -29,7 +29,6 @@ pub struct Config {
     pub register_with_taints: Vec<String>,
     /// Below this cgroup the pods' cgroups are made; `/` on a machine of its own.
     pub cgroup_root: String,
-    pub fail_swap_on: bool,
     pub container_log_max_size: u64,
     pub container_log_max_files: u32,
     /// The version that the node reports, as `v1.36.3`.
@@ -77,7 +76,6 @@ impl Config {
             node_labels: Vec::new(),
             register_with_taints: Vec::new(),
             cgroup_root: "/".into(),
-            fail_swap_on: false,
             container_log_max_size: 10 << 20,
             container_log_max_files: 5,
             version: "v1.36.3".into(),
