@@ -16,6 +16,7 @@ use apiserver::{Config, InProcess, Server};
 use client::{Informers, Selector};
 use k8s_openapi::api::core::v1::Node as ApiNode;
 use kube::Client;
+use kubelet::progress::Progress;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +27,7 @@ use crate::identities::InOneProcess;
 use crate::node::{self, Node};
 use crate::resolve::{self, Cluster};
 use crate::signals;
-use crate::terminal::Terminal;
+use crate::terminal::{Terminal, show_progress};
 
 /// How long components may take to end.
 const STOP: Duration = Duration::from_secs(10);
@@ -112,8 +113,9 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
         components.clone(),
     ));
     if !args.disable_agent {
+        let (progress, steps) = Progress::channel();
         let agent = Agent {
-            kubelet: kubelet_config(&args, &cluster, &running.pki)?,
+            kubelet: kubelet::Config { progress, ..kubelet_config(&args, &cluster, &running.pki)? },
             kubelet_client: client(&format!("system:node:{}", cluster.node_name), &[NODES_GROUP]),
             proxy: node::proxy_config(
                 &Node { name: cluster.node_name.clone(), ip: cluster.node_ip },
@@ -129,6 +131,7 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
                 reader: client(&service_account_username("kube-system", dns::ACCOUNT), &[]),
             },
         };
+        tokio::spawn(show_progress(steps));
         agent.start(&mut tasks, &components);
         let ready = wait_until_ready(client(KUBE_CONTROLLER_MANAGER, &[]), &cluster.node_name);
         tokio::select! {
