@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use apiserver::authentication::{
-    API_SERVER, KUBE_CONTROLLER_MANAGER, KUBE_PROXY, KUBE_SCHEDULER, NODES_GROUP, SYSTEM_PRIVILEGED_GROUP,
-    UserInfo, service_account_username,
+    COREDNS, KUBE_CONTROLLER_MANAGER, KUBE_PROXY, KUBE_SCHEDULER, NODES_GROUP, UserInfo,
 };
 use apiserver::bootstrap::{self, Authorities};
 use apiserver::http::serve;
@@ -127,8 +126,7 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
                 node: Node { name: cluster.node_name.clone(), ip: cluster.node_ip },
                 cluster_dns: cluster_dns(&args),
                 cluster_domain: args.cluster.cluster_domain.clone(),
-                admin: client(API_SERVER, &[SYSTEM_PRIVILEGED_GROUP]),
-                reader: client(&service_account_username("kube-system", dns::ACCOUNT), &[]),
+                client: client(COREDNS, &[]),
             },
         };
         tokio::spawn(show_progress(steps));
