@@ -77,6 +77,10 @@ fn apply_diff_patch_explain_and_scale_work_as_they_come() {
     cluster.run(&["scale", "deploy", "web", "--replicas=1"]).unwrap();
     let explained = cluster.run(&["explain", "deployment.spec.strategy.rollingUpdate.maxSurge"]).unwrap();
     assert!(explained.contains("FIELD: maxSurge"), "{explained}");
+    // kubectl asks for v2 in protobuf
+    let explained =
+        cluster.run(&["explain", "pod.spec.containers.resources", "--output=plaintext-openapiv2"]).unwrap();
+    assert!(explained.contains("requests\t<map[string]string>"), "{explained}");
 }
 
 #[test]
