@@ -28,9 +28,9 @@ pub fn is_accepted(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Compresses the body of an answer that is complete and large; leaves others as they are.
+/// Compresses the body of an answer that is known to be large; leaves others as they are.
 pub fn compress(response: Response) -> Response {
-    let large = response.body().size_hint().exact().is_some_and(|size| size > THRESHOLD);
+    let large = response.body().size_hint().lower() > THRESHOLD;
     if !large || response.headers().contains_key(CONTENT_ENCODING) {
         return response;
     }
