@@ -1,0 +1,98 @@
+//! Streams that go one way: watches and logs.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use futures::{SinkExt, Stream, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{Message, Socket, close};
+
+/// The protocols of a stream of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    Binary,
+    Base64,
+}
+
+impl Reader {
+    pub const SPOKEN: [&str; 3] = ["", "binary.k8s.io", "base64.binary.k8s.io"];
+
+    pub fn of(protocol: &str) -> Self {
+        if protocol == Self::SPOKEN[2] { Reader::Base64 } else { Reader::Binary }
+    }
+
+    /// The message for some bytes of the stream; none at all show the client that the stream has begun.
+    pub fn message(self, data: &[u8]) -> Message {
+        match self {
+            Reader::Binary => Message::binary(data.to_vec()),
+            Reader::Base64 => Message::text(STANDARD.encode(data)),
+        }
+    }
+}
+
+/// Sends messages until they end or the client hangs up; what it says meanwhile is passed over.
+pub async fn feed<IO>(socket: Socket<IO>, messages: impl Stream<Item = Message>)
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut sink, mut source) = socket.split();
+    let mut messages = std::pin::pin!(messages);
+    loop {
+        tokio::select! {
+            message = messages.next() => match message {
+                Some(message) => {
+                    if sink.send(message).await.is_err() {
+                        return;
+                    }
+                }
+                None => return close(sink, source).await,
+            },
+            said = source.next() => match said {
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return close(sink, source).await,
+                Some(Ok(_)) => {}
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::duplex;
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
+
+    #[tokio::test]
+    async fn a_stream_ends_with_a_normal_close() {
+        let (a, b) = duplex(1024);
+        let server = tokio::spawn(async move {
+            let reader = Reader::of("base64.binary.k8s.io");
+            let messages = [&b""[..], b"line\n"].map(|data| reader.message(data));
+            feed(crate::websocket::serve(a).await, futures::stream::iter(messages)).await;
+        });
+        let mut client = WebSocketStream::from_raw_socket(b, Role::Client, None).await;
+        client.send(Message::text("nobody listens")).await.expect("sent");
+        let mut got = Vec::new();
+        while let Some(message) = client.next().await {
+            got.push(message.expect("a message"));
+        }
+        let Some(Message::Close(Some(CloseFrame { code, .. }))) = got.pop() else { panic!("{got:?}") };
+        assert_eq!(u16::from(code), 1000);
+        assert_eq!(got, [Message::text(""), Message::text("bGluZQo=")]);
+        server.await.expect("no panic");
+    }
+
+    #[tokio::test]
+    async fn a_stream_ends_when_the_client_hangs_up() {
+        let (a, b) = duplex(1024);
+        let server = tokio::spawn(async move {
+            feed(crate::websocket::serve(a).await, futures::stream::pending()).await;
+        });
+        let mut client = WebSocketStream::from_raw_socket(b, Role::Client, None).await;
+        client.close(None).await.expect("closed");
+        tokio::time::timeout(std::time::Duration::from_secs(4), server)
+            .await
+            .expect("in time")
+            .expect("no panic");
+    }
+}
