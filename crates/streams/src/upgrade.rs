@@ -1,7 +1,11 @@
 //! What the headers of a request say of the protocol that it wants to switch to.
 
-use http::HeaderMap;
-use http::header::{CONNECTION, HeaderName, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use http::header::{
+    CONNECTION, HeaderName, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use http::{HeaderMap, HeaderValue};
+use serde_json::Value;
 
 /// The value of `Upgrade` that asks for SPDY.
 pub const SPDY: &str = "SPDY/3.1";
@@ -80,6 +84,47 @@ pub fn spdy_protocols(headers: &HeaderMap) -> Vec<&str> {
         .collect()
 }
 
+/// Takes away what asks for WebSocket.
+pub fn forget_websocket(headers: &mut HeaderMap) {
+    for name in [
+        CONNECTION,
+        UPGRADE,
+        SEC_WEBSOCKET_ACCEPT,
+        SEC_WEBSOCKET_EXTENSIONS,
+        SEC_WEBSOCKET_KEY,
+        SEC_WEBSOCKET_PROTOCOL,
+        SEC_WEBSOCKET_VERSION,
+    ] {
+        headers.remove(name);
+    }
+}
+
+/// Asks for SPDY and one of some protocols, best first.
+pub fn ask_for_spdy<'a>(headers: &mut HeaderMap, protocols: impl IntoIterator<Item = &'a str>) {
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static(SPDY));
+    headers.remove(PROTOCOL_VERSION);
+    for protocol in protocols {
+        if let Ok(protocol) = HeaderValue::from_str(protocol) {
+            headers.append(PROTOCOL_VERSION, protocol);
+        }
+    }
+}
+
+/// The protocol that a SPDY server chose; empty when it named none.
+pub fn chosen_protocol(headers: &HeaderMap) -> &str {
+    first(headers, &PROTOCOL_VERSION)
+}
+
+/// What a client says of an answer that did not switch to SPDY.
+pub fn refusal(body: &[u8]) -> String {
+    let status: Value = serde_json::from_slice(body).unwrap_or_default();
+    let text = String::from_utf8_lossy(body);
+    let said = [status["message"].as_str(), status["error"].as_str(), Some(&text)];
+    let said = said.into_iter().flatten().map(str::trim).find(|said| !said.is_empty());
+    format!("unable to upgrade connection: {}", said.unwrap_or("empty server response"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,5 +162,28 @@ mod tests {
         assert!(!is_spdy(&headers(&[UP, WS])));
         let both = headers(&[("x-stream-protocol-version", "a, b,"), ("x-stream-protocol-version", "c")]);
         assert_eq!(spdy_protocols(&both), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn refusals_are_told_in_the_servers_words() {
+        let cases = [
+            (r#"{"kind":"Status","message":"pods \"p\" not found"}"#, "pods \"p\" not found"),
+            ("container not found (\"c\")\n", "container not found (\"c\")"),
+            (" ", "empty server response"),
+        ];
+        for (body, want) in cases {
+            assert_eq!(refusal(body.as_bytes()), format!("unable to upgrade connection: {want}"));
+        }
+    }
+
+    #[test]
+    fn a_websocket_request_becomes_one_for_spdy() {
+        let mut asked =
+            headers(&[("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-key", "x")]);
+        forget_websocket(&mut asked);
+        ask_for_spdy(&mut asked, ["v4.channel.k8s.io", "channel.k8s.io"]);
+        assert!(is_spdy(&asked) && !asked.contains_key("sec-websocket-key"));
+        assert_eq!(spdy_protocols(&asked), ["v4.channel.k8s.io", "channel.k8s.io"]);
+        assert_eq!(chosen_protocol(&asked), "v4.channel.k8s.io");
     }
 }

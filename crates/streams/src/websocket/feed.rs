@@ -2,10 +2,11 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use futures::future::ready;
 use futures::{SinkExt, Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Message, Socket, close};
+use super::{Bytes, Message, Socket, close};
 
 /// The protocols of a stream of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,12 +22,18 @@ impl Reader {
         if protocol == Self::SPOKEN[2] { Reader::Base64 } else { Reader::Binary }
     }
 
-    /// The message for some bytes of the stream; none at all show the client that the stream has begun.
-    pub fn message(self, data: &[u8]) -> Message {
+    fn message(self, data: &[u8]) -> Message {
         match self {
             Reader::Binary => Message::binary(data.to_vec()),
             Reader::Base64 => Message::text(STANDARD.encode(data)),
         }
+    }
+
+    /// A stream of bytes as messages, after an empty one that shows the client that it has begun. An error ends it.
+    pub fn messages<E>(self, bytes: impl Stream<Item = Result<Bytes, E>>) -> impl Stream<Item = Message> {
+        let whole = bytes.take_while(|chunk| ready(chunk.is_ok())).filter_map(|chunk| ready(chunk.ok()));
+        let begin = futures::stream::iter([Bytes::new()]);
+        begin.chain(whole).map(move |chunk| self.message(&chunk))
     }
 }
 
@@ -67,8 +74,9 @@ mod tests {
         let (a, b) = duplex(1024);
         let server = tokio::spawn(async move {
             let reader = Reader::of("base64.binary.k8s.io");
-            let messages = [&b""[..], b"line\n"].map(|data| reader.message(data));
-            feed(crate::websocket::serve(a).await, futures::stream::iter(messages)).await;
+            let bytes = [Ok(Bytes::from_static(b"line\n")), Err(()), Ok(Bytes::from_static(b"late"))];
+            let messages = reader.messages(futures::stream::iter(bytes));
+            feed(crate::websocket::serve(a).await, messages).await;
         });
         let mut client = WebSocketStream::from_raw_socket(b, Role::Client, None).await;
         client.send(Message::text("nobody listens")).await.expect("sent");
