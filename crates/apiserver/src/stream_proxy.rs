@@ -2,8 +2,8 @@
 
 use apimachinery::Status;
 use http::StatusCode;
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
+use hyper::upgrade::OnUpgrade;
+use streams::switching::join;
 
 use crate::http::body::{self, Request, Response};
 use crate::kubelet_client::{Endpoint, KubeletClient};
@@ -31,21 +31,7 @@ pub async fn forward(
     let kubelet = response.extensions_mut().remove::<OnUpgrade>().ok_or_else(|| {
         Status::internal("the kubelet switched protocols on a connection that cannot be upgraded")
     })?;
-    tokio::spawn(async move {
-        let (client, kubelet) = match tokio::try_join!(client, kubelet) {
-            Ok(both) => both,
-            Err(error) => return tracing::debug!(%error, "a connection could not be upgraded"),
-        };
-        copy(client, kubelet).await;
-    });
+    tokio::spawn(join(client, kubelet));
     let (parts, _) = response.into_parts();
     Ok(Response::from_parts(parts, body::empty()))
-}
-
-/// Copies both ways until both sides have ended.
-async fn copy(client: Upgraded, kubelet: Upgraded) {
-    let (mut client, mut kubelet) = (TokioIo::new(client), TokioIo::new(kubelet));
-    if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut kubelet).await {
-        tracing::debug!(%error, "a stream ended with an error");
-    }
 }

@@ -7,18 +7,17 @@ use std::time::Duration;
 use apimachinery::Status;
 use futures::Stream;
 use http::{Method, StatusCode};
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
+use hyper::upgrade::OnUpgrade;
 use streams::remotecommand::status::Outcome;
 use streams::remotecommand::{self, Options, Session, Version};
 use streams::spdy::{Config, Connection, Role};
-use streams::upgrade::{self, TUNNEL_PREFIX};
+use streams::switching::{self, switch};
+use streams::upgrade;
 use streams::websocket::channels::Codec;
 use streams::websocket::handshake::{Accepted, Refused, negotiate};
-use streams::websocket::{self, Message, Socket};
+use streams::websocket::{self, Message};
 
 use crate::http::body::{self, Request, Response};
-use crate::http::respond;
 use crate::kubelet_client::{Endpoint, KubeletClient};
 use crate::metrics::Metrics;
 
@@ -40,31 +39,13 @@ pub fn refused(refused: Refused) -> Response {
     refused.response().map(body::full)
 }
 
-/// Answers a handshake; `serve` gets the socket once the client has switched.
-fn switch<F>(
-    accepted: &Accepted,
-    client: OnUpgrade,
-    serve: impl FnOnce(Socket<TokioIo<Upgraded>>) -> F + Send + 'static,
-) -> Response
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    tokio::spawn(async move {
-        match client.await {
-            Ok(client) => serve(websocket::serve(TokioIo::new(client)).await).await,
-            Err(error) => tracing::debug!(%error, "a connection could not be upgraded"),
-        }
-    });
-    accepted.response().map(body::full)
-}
-
 /// Sends messages to a client until they end or it hangs up.
 pub fn feed(
     accepted: &Accepted,
     client: OnUpgrade,
     messages: impl Stream<Item = Message> + Send + 'static,
 ) -> Response {
-    switch(accepted, client, |socket| websocket::feed(socket, messages))
+    switch(accepted, client, |socket| websocket::feed(socket, messages)).map(body::full)
 }
 
 /// Runs a command, for a client of version 5, through a kubelet's SPDY.
@@ -89,14 +70,15 @@ pub fn translate(
     upgrade::ask_for_spdy(onward.headers_mut(), Version::SPDY.map(Version::name));
     let (kubelets, metrics) = (kubelets.clone(), metrics.clone());
     let session = Session { version: Version::V5, codec: Codec::Raw, options, idle: Some(IDLE) };
-    Ok(switch(&accepted, client, move |socket| async move {
+    let response = switch(&accepted, client, move |socket| async move {
         let server = connect(&kubelets, &endpoint, onward);
         let outcome = remotecommand::bridge(socket, session, server).await;
         metrics.translated(match outcome {
             Outcome::Success | Outcome::Exit(_) => StatusCode::OK,
             Outcome::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         });
-    }))
+    });
+    Ok(response.map(body::full))
 }
 
 /// Opens a SPDY connection to a kubelet.
@@ -106,17 +88,11 @@ async fn connect(
     request: Request,
 ) -> Result<(Connection, Version), String> {
     let sent = kubelets.send(endpoint, request).await;
-    let mut response = sent.map_err(|status| format!("error sending request: {}", status.message))?;
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS || !upgrade::is_spdy(response.headers()) {
-        let said = body::read(response.into_body()).await;
-        let unread = |_| "unable to upgrade connection: unable to read error from server response".to_owned();
-        return Err(upgrade::refusal(&said.map_err(unread)?));
-    }
-    let protocol = upgrade::chosen_protocol(response.headers());
-    let version = Version::named(protocol).ok_or_else(|| format!("unknown protocol {protocol:?}"))?;
-    let upgraded = hyper::upgrade::on(&mut response).await.map_err(|error| error.to_string())?;
+    let response = sent.map_err(|status| format!("error sending request: {}", status.message))?;
     let config = Config { ping: Some(PING), ..Config::new(Role::Client) };
-    Ok((Connection::new(TokioIo::new(upgraded), config).0, version))
+    let (connection, protocol) = switching::spdy(response, config).await?;
+    let version = Version::named(&protocol).ok_or_else(|| format!("unknown protocol {protocol:?}"))?;
+    Ok((connection, version))
 }
 
 /// Passes on the SPDY that a client sends through WebSocket, once the kubelet has agreed to it.
@@ -133,30 +109,9 @@ pub async fn tunnel(
     *onward.headers_mut() = request.headers().clone();
     upgrade::forget_websocket(onward.headers_mut());
     upgrade::ask_for_spdy(onward.headers_mut(), upgrade::tunneled_protocols(request.headers()));
-    let mut response = kubelets.send(&endpoint, onward).await?;
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        metrics.tunneled(response.status());
-        return Ok(response);
-    }
-    if !upgrade::is_spdy(response.headers()) {
-        metrics.tunneled(StatusCode::INTERNAL_SERVER_ERROR);
-        let message = "unable to upgrade: missing upgrade headers in response\n";
-        return Ok(respond::text(StatusCode::INTERNAL_SERVER_ERROR, message));
-    }
-    let chosen = format!("{TUNNEL_PREFIX}{}", upgrade::chosen_protocol(response.headers()));
-    let accepted = match negotiate(request.method(), request.headers(), &[&chosen]) {
-        Ok(accepted) => accepted,
-        Err(error) => {
-            metrics.tunneled(StatusCode::INTERNAL_SERVER_ERROR);
-            return Ok(refused(error));
-        }
-    };
-    metrics.tunneled(StatusCode::SWITCHING_PROTOCOLS);
-    let kubelet = hyper::upgrade::on(&mut response);
-    Ok(switch(&accepted, client, |socket| async move {
-        match kubelet.await {
-            Ok(kubelet) => websocket::tunnel(socket, TokioIo::new(kubelet)).await,
-            Err(error) => tracing::debug!(%error, "a connection to a kubelet could not be upgraded"),
-        }
-    }))
+    let answer = kubelets.send(&endpoint, onward).await?;
+    let tunneled = switching::tunnel(request.method(), request.headers(), client, answer);
+    let response = tunneled.map_or_else(|answer| answer, |response| response.map(body::full));
+    metrics.tunneled(response.status());
+    Ok(response)
 }

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod network;
+pub mod websocket;
 
 pub use cluster::{Cluster, Output};
 pub use network::Network;

@@ -5,5 +5,6 @@ mod activity;
 pub mod portforward;
 pub mod remotecommand;
 pub mod spdy;
+pub mod switching;
 pub mod upgrade;
 pub mod websocket;

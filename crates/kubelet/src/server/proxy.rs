@@ -5,17 +5,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use streams::remotecommand::{self, Options, Session, Version};
 use streams::spdy::{Config, Connection, Role};
-use streams::upgrade::{self, TUNNEL_PREFIX};
+use streams::upgrade;
 use streams::websocket::handshake::{Accepted, negotiate};
 use streams::websocket::{self, Reader, Socket};
-use streams::{portforward, spdy};
+use streams::{portforward, spdy, switching};
 use tokio::net::TcpStream;
 
 use super::routes::{Body, Query, Request, Response, full, text};
@@ -24,9 +24,6 @@ const CONNECT: Duration = Duration::from_secs(10);
 
 /// How long nothing may come from a client or go to it.
 const IDLE: Duration = Duration::from_secs(4 * 3600);
-
-/// The most that is read of the runtime's reason to refuse a stream.
-const MAX_REFUSAL: usize = 64 * 1024;
 
 fn failed(message: impl std::fmt::Display) -> Response {
     text(StatusCode::BAD_GATEWAY, format!("error while proxying request: {message}"))
@@ -112,14 +109,7 @@ fn switch<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let client = hyper::upgrade::on(&mut request);
-    tokio::spawn(async move {
-        match client.await {
-            Ok(client) => serve(websocket::serve(TokioIo::new(client)).await).await,
-            Err(error) => tracing::debug!(%error, "a stream could not be taken over"),
-        }
-    });
-    accepted.response().map(full)
+    switching::switch(accepted, hyper::upgrade::on(&mut request), serve).map(full)
 }
 
 /// Sends a request to the runtime, on a connection of its own that can be upgraded.
@@ -158,37 +148,18 @@ async fn connect<const N: usize>(
 ) -> Result<(Connection, String), String> {
     let mut headers = HeaderMap::new();
     upgrade::ask_for_spdy(&mut headers, protocols);
-    let mut answer = send(url, Method::POST, headers, full("")).await?;
-    if answer.status() != StatusCode::SWITCHING_PROTOCOLS || !upgrade::is_spdy(answer.headers()) {
-        let said = Limited::new(answer.into_body(), MAX_REFUSAL).collect().await;
-        let said = said.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-        return Err(upgrade::refusal(&said));
-    }
-    let protocol = upgrade::chosen_protocol(answer.headers()).to_owned();
-    let upgraded = hyper::upgrade::on(&mut answer).await.map_err(|error| error.to_string())?;
-    Ok((Connection::new(TokioIo::new(upgraded), Config::new(Role::Client)).0, protocol))
+    let answer = send(url, Method::POST, headers, full("")).await?;
+    switching::spdy(answer, Config::new(Role::Client)).await
 }
 
 /// Passes on the SPDY that a client sends through WebSocket.
-async fn tunnel(url: &str, request: Request) -> Result<Response, String> {
+async fn tunnel(url: &str, mut request: Request) -> Result<Response, String> {
     let mut headers = HeaderMap::new();
     upgrade::ask_for_spdy(&mut headers, upgrade::tunneled_protocols(request.headers()));
-    let mut answer = send(url, Method::POST, headers, full("")).await?;
-    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(passed_on(answer));
-    }
-    let chosen = format!("{TUNNEL_PREFIX}{}", upgrade::chosen_protocol(answer.headers()));
-    let accepted = match negotiate(request.method(), request.headers(), &[&chosen]) {
-        Ok(accepted) => accepted,
-        Err(refused) => return Ok(refused.response().map(full)),
-    };
-    let runtime = hyper::upgrade::on(&mut answer);
-    Ok(switch(&accepted, request, |socket| async move {
-        match runtime.await {
-            Ok(runtime) => websocket::tunnel(socket, TokioIo::new(runtime)).await,
-            Err(error) => tracing::debug!(%error, "a stream could not be taken over"),
-        }
-    }))
+    let answer = send(url, Method::POST, headers, full("")).await?;
+    let client = hyper::upgrade::on(&mut request);
+    let tunneled = switching::tunnel(request.method(), request.headers(), client, answer);
+    Ok(tunneled.map_or_else(passed_on, |response| response.map(full)))
 }
 
 fn passed_on(answer: http::Response<Incoming>) -> Response {
@@ -208,17 +179,6 @@ async fn forward(url: &str, mut request: Request) -> Response {
         return passed_on(answer);
     }
     let runtime = hyper::upgrade::on(&mut answer);
-    tokio::spawn(join(client, runtime));
+    tokio::spawn(switching::join(client, runtime));
     answer.map(|_| full(Bytes::new()))
-}
-
-async fn join(client: OnUpgrade, runtime: OnUpgrade) {
-    let (client, runtime) = match tokio::try_join!(client, runtime) {
-        Ok(both) => both,
-        Err(error) => return tracing::debug!(%error, "a stream could not be taken over"),
-    };
-    let joined = tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(runtime)).await;
-    if let Err(error) = joined {
-        tracing::debug!(%error, "a stream ended with an error");
-    }
 }

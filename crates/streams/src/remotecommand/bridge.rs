@@ -18,6 +18,9 @@ const PIECE: usize = 32 * 1024;
 /// The most that an error stream may say.
 const MAX_ERROR: u64 = 1 << 20;
 
+/// How long a client may take to hear how its command ended.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
 /// What the client's side of a command is like.
 #[derive(Clone, Copy, Debug)]
 pub struct Session {
@@ -73,8 +76,11 @@ where
         }
         Err(Broken::Client) => (Vec::new(), Outcome::Success),
     };
-    if !said.is_empty() && client.send(channel::ERROR, &said).await.is_err() {
-        tracing::debug!("a client left before it could be told how its command ended");
+    if !said.is_empty() {
+        let told = tokio::time::timeout(LAST_WORDS, client.send(channel::ERROR, &said)).await;
+        if !matches!(told, Ok(Ok(()))) {
+            tracing::debug!("a client left before it could be told how its command ended");
+        }
     }
     client.close(source).await;
     outcome

@@ -113,6 +113,25 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Client<IO> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(channel in 0u8..8, data in prop::collection::vec(any::<u8>(), 0..200)) {
+            for codec in [Codec::Raw, Codec::Base64] {
+                let want = Said::Data { channel, data: data.clone().into() };
+                prop_assert_eq!(codec.decode(codec.encode(channel, &data), true), want);
+            }
+        }
+
+        #[test]
+        fn any_message_is_read_without_a_panic(data in prop::collection::vec(any::<u8>(), 0..40), text in ".{0,20}") {
+            for (codec, closes) in [(Codec::Raw, true), (Codec::Raw, false), (Codec::Base64, false)] {
+                let _ = codec.decode(Message::binary(data.clone()), closes);
+                let _ = codec.decode(Message::text(text.clone()), closes);
+            }
+        }
+    }
 
     #[test]
     fn messages_carry_channels() {
