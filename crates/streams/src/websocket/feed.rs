@@ -1,5 +1,7 @@
 //! Streams that go one way: watches and logs.
 
+use std::time::Duration;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures::future::ready;
@@ -7,6 +9,9 @@ use futures::{SinkExt, Stream, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{Bytes, Message, Socket, close};
+
+/// How long a client may leave a message unread.
+const STALLED: Duration = Duration::from_secs(4 * 3600);
 
 /// The protocols of a stream of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +53,8 @@ where
         tokio::select! {
             message = messages.next() => match message {
                 Some(message) => {
-                    if sink.send(message).await.is_err() {
+                    let sent = tokio::time::timeout(STALLED, sink.send(message)).await;
+                    if !matches!(sent, Ok(Ok(()))) {
                         return;
                     }
                 }
