@@ -4,12 +4,14 @@ pub mod config;
 pub mod defaults;
 mod endpoints;
 pub mod event;
+pub mod gates;
 pub mod namespace;
 pub mod node;
 pub mod pod;
 mod pod_printer;
 pub mod service;
 mod service_account;
+pub mod warnings;
 
 use crate::catalogue::{Access, Resource, Selectable, Subresource};
 use crate::printers;
