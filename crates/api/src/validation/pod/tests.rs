@@ -878,7 +878,7 @@ fn updates_through_subresources() {
             (running.clone(), json!({"/spec/containers/0/resources/requests/cpu": "2"}), &[]),
             (
                 running.clone(),
-                json!({"/spec/containers/0/resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "2", "memory": "1Gi"}}}),
+                json!({"/spec/containers/0/resources": {"requests": {"cpu": "2", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "1Gi"}}}),
                 &["spec: Invalid value: \"Burstable\": Pod QOS Class may not change as a result of resizing"],
             ),
             (
