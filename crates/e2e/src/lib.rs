@@ -4,7 +4,7 @@
 mod cluster;
 mod network;
 
-pub use cluster::{Cluster, Output};
+pub use cluster::{Cluster, Output, xebec};
 pub use network::Network;
 
 /// Why end-to-end tests cannot run here; `None` when they can.

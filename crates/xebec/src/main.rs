@@ -38,6 +38,7 @@ fn main() -> ExitCode {
             Command::Scheduler(args) => alone::scheduler(args).await,
             Command::Kubelet(args) => alone::kubelet(args).await,
             Command::Proxy(args) => alone::proxy(args).await,
+            Command::Dns(args) => alone::dns(args).await,
             Command::Hello(args) => hello::run(args).await,
         }
     });

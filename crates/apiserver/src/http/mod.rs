@@ -2,6 +2,7 @@
 
 pub mod body;
 pub mod chain;
+mod gzip;
 mod impersonate;
 pub mod negotiate;
 pub mod request_info;
