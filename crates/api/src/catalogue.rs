@@ -39,6 +39,8 @@ pub enum Access {
     Stored,
     /// Only `create`, nothing is stored: reviews, `bindings`.
     CreateOnly,
+    /// Only `get` and `list`, over objects that are made up when somebody asks: `componentstatuses`.
+    ReadOnly,
 }
 
 impl Access {
@@ -49,6 +51,7 @@ impl Access {
                 &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
             }
             Self::CreateOnly => &["create"],
+            Self::ReadOnly => &["get", "list"],
         }
     }
 }
@@ -190,6 +193,7 @@ pub fn catalogue() -> &'static Catalogue {
             crate::discovery::RESOURCES,
             crate::events::RESOURCES,
             crate::networking::RESOURCES,
+            crate::policy::RESOURCES,
             crate::rbac::RESOURCES,
             crate::scheduling::RESOURCES,
         ])

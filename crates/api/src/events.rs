@@ -32,7 +32,7 @@ pub const RESOURCES: &[Resource] = &[Resource {
     prefix: "events",
     selectable: SELECTABLE,
     columns: event::COLUMNS,
-    strategy: &event::Events,
+    strategy: &event::NewEvents,
     ..GROUP
 }];
 

@@ -11,6 +11,7 @@ pub mod core;
 pub mod discovery;
 pub mod events;
 pub mod networking;
+pub mod policy;
 pub mod printers;
 pub mod rbac;
 pub mod scheduling;

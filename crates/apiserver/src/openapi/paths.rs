@@ -43,6 +43,10 @@ pub fn paths(resources: &[&'static Resource], schemas: &mut Schemas) -> Value {
             "patch": operation(schemas, resource, "patch", "patch", "", &one, true),
             "delete": operation(schemas, resource, "delete", "delete", "", &one, false),
         });
+        if resource.access == Access::ReadOnly {
+            collection = json!({"get": collection["get"]});
+            item = json!({"get": item["get"]});
+        }
         collection["parameters"] = parameters(schemas.dialect(), resource, false);
         item["parameters"] = parameters(schemas.dialect(), resource, true);
         if resource.namespaced {
