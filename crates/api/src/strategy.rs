@@ -14,6 +14,15 @@ pub enum Grace {
     Seconds(i64),
 }
 
+/// Who asks for a write.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Requester {
+    pub name: String,
+    pub uid: String,
+    pub groups: Vec<String>,
+    pub extra: Vec<(String, Vec<String>)>,
+}
+
 /// Rules of one resource. Hooks that take `&mut` change the object and never refuse; hooks that return errors
 /// never change it.
 pub trait Strategy: Send + Sync {
@@ -54,12 +63,27 @@ pub trait Strategy: Send + Sync {
         ErrorList::new()
     }
 
+    /// Puts back what an update through a subresource other than `status` may not change.
+    fn prepare_for_subresource_update(&self, _subresource: &str, _object: &mut Object, _old: &Object) {}
+
+    fn validate_subresource_update(&self, _subresource: &str, _object: &Object, _old: &Object) -> ErrorList {
+        ErrorList::new()
+    }
+
+    /// Notes who creates an object, for kinds that keep that; runs before [`Strategy::prepare_for_create`].
+    fn note_requester(&self, _object: &mut Object, _requester: &Requester) {}
+
     fn warnings_on_create(&self, _object: &Object) -> Vec<String> {
         Vec::new()
     }
 
     fn warnings_on_update(&self, object: &Object, _old: &Object) -> Vec<String> {
         self.warnings_on_create(object)
+    }
+
+    /// What a client should know that deletes without saying what becomes of dependents.
+    fn warnings_on_delete(&self) -> &'static [&'static str] {
+        &[]
     }
 
     /// Whether PUT and apply may make an object that does not exist.
@@ -75,6 +99,11 @@ pub trait Strategy: Send + Sync {
     /// How long a deleted object stays; `asked` is the client's `gracePeriodSeconds`.
     fn grace(&self, _object: &Object, _asked: Option<i64>) -> Grace {
         Grace::None
+    }
+
+    /// Why an object of this name is never deleted.
+    fn forbids_delete(&self, _name: &str) -> Option<&'static str> {
+        None
     }
 
     /// What happens to dependents when the client does not say: `orphan` or not.

@@ -404,7 +404,7 @@ fn probe(probe: &Value, kind: &str, path: &Path) -> ErrorList {
     errors
 }
 
-fn tolerations(tolerations: &[Value], path: &Path) -> ErrorList {
+pub fn tolerations(tolerations: &[Value], path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     for (index, toleration) in tolerations.iter().enumerate() {
         let at = path.index(index);

@@ -163,14 +163,14 @@ impl Registry {
         match part {
             Part::Main => strategy.prepare_for_update(&mut object, old),
             Part::Status => strategy.prepare_for_status_update(&mut object, old),
-            Part::Other(_) => {}
+            Part::Other(name) => strategy.prepare_for_subresource_update(name, &mut object, old),
         }
         apimachinery::codec::normalize(&mut object, &kind.schema).map_err(Status::internal)?;
         let mut errors = validation::validate_object_meta_update(&object, old, &Path::new("metadata"));
         errors.extend(match part {
             Part::Main => strategy.validate_update(&object, old),
             Part::Status => strategy.validate_status_update(&object, old),
-            Part::Other(_) => Vec::new(),
+            Part::Other(name) => strategy.validate_subresource_update(name, &object, old),
         });
         if !errors.is_empty() {
             return Err(Status::invalid(&resource.group_kind(), object.name(), &errors));
