@@ -23,5 +23,5 @@ mod server;
 mod stream_proxy;
 
 pub use inprocess::InProcess;
-pub use registry::allocators::{Cidr, PortRange};
+pub use registry::allocators::{Cidr, PortRange, ServiceRanges};
 pub use server::{Config, Server, StartError};
