@@ -19,6 +19,8 @@ mod service_update;
 mod sources;
 #[cfg(test)]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 pub mod value;
 mod volume;
 
