@@ -80,7 +80,7 @@ impl Registry {
         options: WriteOptions,
     ) -> Result<Object, Status> {
         let resource = kind.resource;
-        resource.strategy.note_requester(&mut object, &ctx.requester());
+        resource.strategy.note_requester(&mut object, None, &ctx.requester());
         resource.strategy.prepare_for_create(&mut object);
         let errors = metadata::validate_new(resource, &object);
         if !errors.is_empty() {
