@@ -234,6 +234,9 @@ pub fn catalogue() -> &'static Catalogue {
     static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
         Catalogue::new(&[
             crate::core::RESOURCES,
+            crate::admissionregistration::RESOURCES,
+            crate::apiextensions::RESOURCES,
+            crate::apiregistration::RESOURCES,
             crate::apps::RESOURCES,
             crate::authentication::RESOURCES,
             crate::authorization::RESOURCES,

@@ -2,6 +2,9 @@
 //!
 //! A resource is a row of a group's table ([`catalogue`]); where it has rules of its own, a [`Strategy`] holds them.
 
+pub mod admissionregistration;
+pub mod apiextensions;
+pub mod apiregistration;
 pub mod apps;
 pub mod authentication;
 pub mod authorization;
