@@ -16,6 +16,7 @@ const GROUP: Resource = Resource {
     access: Access::CreateOnly,
     package: "k8s.io.api.authentication.v1",
     prefix: "",
+    stored_as: None,
     subresources: &[],
     returns_deleted: false,
     selectable: &[],

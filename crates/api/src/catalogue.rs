@@ -23,6 +23,8 @@ pub struct Resource {
     pub package: &'static str,
     /// Where objects live below `/registry/`: upstream's key prefix.
     pub prefix: &'static str,
+    /// The version that is stored, for kinds that are another view of it.
+    pub stored_as: Option<StoredAs>,
     pub subresources: &'static [Subresource],
     /// Whether a delete answers with the object that went instead of a `Status`.
     pub returns_deleted: bool,
@@ -30,6 +32,16 @@ pub struct Resource {
     pub selectable: &'static [Selectable],
     pub columns: &'static [Column],
     pub strategy: &'static dyn Strategy,
+}
+
+/// The stored version behind a kind, and the way there and back.
+#[derive(Clone, Copy)]
+pub struct StoredAs {
+    pub group: &'static str,
+    pub version: &'static str,
+    pub kind: &'static str,
+    pub to_stored: fn(&mut Object),
+    pub from_stored: fn(&mut Object),
 }
 
 /// What may be done with a resource.
@@ -181,6 +193,45 @@ impl Catalogue {
     }
 }
 
+/// Groups by how much clients should prefer their names, as the priorities of upstream's APIServices say.
+const GROUP_PRIORITIES: &[(&str, i64)] = &[
+    ("", 18000),
+    ("apps", 17800),
+    ("events.k8s.io", 17750),
+    ("authentication.k8s.io", 17700),
+    ("authorization.k8s.io", 17600),
+    ("autoscaling", 17500),
+    ("batch", 17400),
+    ("certificates.k8s.io", 17300),
+    ("networking.k8s.io", 17200),
+    ("policy", 17100),
+    ("rbac.authorization.k8s.io", 17000),
+    ("storage.k8s.io", 16800),
+    ("admissionregistration.k8s.io", 16700),
+    ("apiextensions.k8s.io", 16700),
+    ("scheduling.k8s.io", 16600),
+    ("coordination.k8s.io", 16500),
+    ("node.k8s.io", 16300),
+    ("discovery.k8s.io", 16200),
+    ("resource.k8s.io", 16200),
+    ("flowcontrol.apiserver.k8s.io", 16100),
+];
+
+/// The priority of a built-in group; groups that nothing aggregates have none.
+pub fn group_priority(group: &str) -> Option<i64> {
+    GROUP_PRIORITIES.iter().find(|(name, _)| *name == group).map(|(_, priority)| *priority)
+}
+
+/// The priority of a version in its group.
+pub fn version_priority(group: &str, version: &str) -> i64 {
+    match (group, version) {
+        ("", _) => 1,
+        ("autoscaling", "v2") => 30,
+        ("flowcontrol.apiserver.k8s.io", _) => 21,
+        _ => 15,
+    }
+}
+
 /// The built-in resources.
 pub fn catalogue() -> &'static Catalogue {
     static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| {
@@ -189,13 +240,17 @@ pub fn catalogue() -> &'static Catalogue {
             crate::apps::RESOURCES,
             crate::authentication::RESOURCES,
             crate::authorization::RESOURCES,
+            crate::autoscaling::RESOURCES,
+            crate::batch::RESOURCES,
             crate::coordination::RESOURCES,
             crate::discovery::RESOURCES,
             crate::events::RESOURCES,
             crate::networking::RESOURCES,
             crate::policy::RESOURCES,
+            crate::node::RESOURCES,
             crate::rbac::RESOURCES,
             crate::scheduling::RESOURCES,
+            crate::storage::RESOURCES,
         ])
     });
     &CATALOGUE

@@ -5,18 +5,22 @@
 pub mod apps;
 pub mod authentication;
 pub mod authorization;
+pub mod autoscaling;
+pub mod batch;
 pub mod catalogue;
 pub mod coordination;
 pub mod core;
 pub mod discovery;
 pub mod events;
 pub mod networking;
+pub mod node;
 pub mod policy;
 pub mod printers;
 pub mod rbac;
 pub mod scheduling;
+pub mod storage;
 pub mod strategy;
 pub mod validation;
 
-pub use catalogue::{Access, Column, Resource, Subresource, catalogue};
-pub use strategy::{Grace, Strategy};
+pub use catalogue::{Access, Column, Resource, StoredAs, Subresource, catalogue};
+pub use strategy::{Grace, Requester, Strategy};

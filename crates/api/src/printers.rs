@@ -88,6 +88,15 @@ pub fn or_none(text: &str) -> Value {
     json!(if text.is_empty() { "<none>" } else { text })
 }
 
+/// `True`, `False`, or `<unset>`.
+pub fn bool_or_unset(value: Option<&Value>) -> Value {
+    match value.and_then(Value::as_bool) {
+        Some(true) => json!("True"),
+        Some(false) => json!("False"),
+        None => json!("<unset>"),
+    }
+}
+
 pub fn count(object: &Object, path: &[&str]) -> i64 {
     object.get_i64(path).unwrap_or_default()
 }
@@ -100,6 +109,18 @@ pub fn template_containers(object: &Object, key: &str) -> String {
 pub fn join(items: &[Value], key: &str) -> String {
     let texts: Vec<&str> = items.iter().filter_map(|item| item.get(key)?.as_str()).collect();
     texts.join(",")
+}
+
+/// `kind.group/name` of the owner that controls an object, `<none>` when there is none.
+pub fn controller(object: &Object) -> String {
+    let owners = object.owner_references();
+    let Some(owner) = owners.iter().find(|owner| owner["controller"] == true) else { return "<none>".into() };
+    let text = |key: &str| owner.get(key).and_then(Value::as_str).unwrap_or_default();
+    let kind = text("kind").to_lowercase();
+    match text("apiVersion").split_once('/') {
+        Some((group, _)) => format!("{kind}.{group}/{}", text("name")),
+        None => format!("{kind}/{}", text("name")),
+    }
 }
 
 /// A label selector as one line, `<none>` when it selects nothing in particular.

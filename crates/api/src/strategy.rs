@@ -14,6 +14,15 @@ pub enum Grace {
     Seconds(i64),
 }
 
+/// Who asks for a write.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Requester {
+    pub name: String,
+    pub uid: String,
+    pub groups: Vec<String>,
+    pub extra: Vec<(String, Vec<String>)>,
+}
+
 /// Rules of one resource. Hooks that take `&mut` change the object and never refuse; hooks that return errors
 /// never change it.
 pub trait Strategy: Send + Sync {
@@ -67,6 +76,9 @@ pub trait Strategy: Send + Sync {
         ErrorList::new()
     }
 
+    /// Notes who creates an object, for kinds that keep that; runs before [`Strategy::prepare_for_create`].
+    fn note_requester(&self, _object: &mut Object, _requester: &Requester) {}
+
     fn warnings_on_create(&self, _object: &Object) -> Vec<String> {
         Vec::new()
     }
@@ -84,6 +96,11 @@ pub trait Strategy: Send + Sync {
         None
     }
 
+    /// What a client should know that deletes without saying what becomes of dependents.
+    fn warnings_on_delete(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Whether PUT and apply may make an object that does not exist.
     fn allow_create_on_update(&self) -> bool {
         false
@@ -97,6 +114,11 @@ pub trait Strategy: Send + Sync {
     /// How long a deleted object stays; `asked` is the client's `gracePeriodSeconds`.
     fn grace(&self, _object: &Object, _asked: Option<i64>) -> Grace {
         Grace::None
+    }
+
+    /// Why an object of this name is never deleted.
+    fn forbids_delete(&self, _name: &str) -> Option<&'static str> {
+        None
     }
 
     /// What happens to dependents when the client does not say: `orphan` or not.

@@ -156,6 +156,17 @@ impl Error {
         Self::with(ErrorType::Invalid, path, show(&value.into()), detail)
     }
 
+    /// As [`Error::invalid`], for values that are not shown.
+    pub fn invalid_unseen(path: &Path, detail: impl Into<String>) -> Self {
+        Self::with(ErrorType::Invalid, path, String::new(), detail)
+    }
+
+    /// The same error with the value as upstream shows it where that is no JSON form of ours.
+    pub fn showing(mut self, value: impl Into<String>) -> Self {
+        self.value = value.into();
+        self
+    }
+
     pub fn type_invalid(path: &Path, value: impl Into<Value>, detail: impl Into<String>) -> Self {
         Self::with(ErrorType::TypeInvalid, path, show(&value.into()), detail)
     }
@@ -195,10 +206,11 @@ impl Error {
     /// The message without the field, as the `message` of a cause.
     pub fn body(&self) -> String {
         let mut out = String::from(self.kind.words());
-        let shows_value = !matches!(
-            self.kind,
-            ErrorType::Required | ErrorType::Forbidden | ErrorType::TooLong | ErrorType::InternalError
-        );
+        let shows_value = !self.value.is_empty()
+            && !matches!(
+                self.kind,
+                ErrorType::Required | ErrorType::Forbidden | ErrorType::TooLong | ErrorType::InternalError
+            );
         if shows_value {
             out.push_str(": ");
             out.push_str(&self.value);

@@ -55,6 +55,16 @@ impl Context {
         }
     }
 
+    /// Who asks, for kinds that keep that.
+    pub fn requester(&self) -> api::Requester {
+        api::Requester {
+            name: self.user.name.clone(),
+            uid: self.user.uid.clone(),
+            groups: self.user.groups.clone(),
+            extra: self.user.extra.clone().into_iter().collect(),
+        }
+    }
+
     /// The moment of the request, for managedFields.
     pub fn now_time(&self) -> apimachinery::time::Time {
         apimachinery::time::from_unix(self.now.timestamp(), 0).unwrap_or_default()

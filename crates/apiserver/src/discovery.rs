@@ -1,6 +1,8 @@
 //! Discovery: which groups, versions and resources there are; one by one, and all at once.
 
-use api::{Access, Resource};
+use std::sync::Arc;
+
+use api::{Access, Resource, catalogue};
 use apimachinery::{GroupVersion, Status, Value};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,30 +13,8 @@ use sha2::{Digest, Sha256, Sha512};
 
 use crate::http::body::Response;
 use crate::http::respond;
+use crate::kinds::Kind;
 use crate::server::Server;
-
-/// Groups in the order in which clients should prefer them.
-const ORDER: [&str; 19] = [
-    "apiregistration.k8s.io",
-    "apps",
-    "events.k8s.io",
-    "authentication.k8s.io",
-    "authorization.k8s.io",
-    "autoscaling",
-    "batch",
-    "certificates.k8s.io",
-    "networking.k8s.io",
-    "policy",
-    "rbac.authorization.k8s.io",
-    "storage.k8s.io",
-    "admissionregistration.k8s.io",
-    "apiextensions.k8s.io",
-    "scheduling.k8s.io",
-    "coordination.k8s.io",
-    "node.k8s.io",
-    "discovery.k8s.io",
-    "flowcontrol.apiserver.k8s.io",
-];
 
 /// Named groups and their versions, in order.
 pub fn group_versions(server: &Server) -> Vec<GroupVersion> {
@@ -45,14 +25,18 @@ pub fn group_versions(server: &Server) -> Vec<GroupVersion> {
             out.push(gv);
         }
     }
-    out.sort_by_key(|gv| ORDER.iter().position(|group| *group == gv.group).unwrap_or(ORDER.len()));
+    // what nothing aggregates comes first: the aggregator's own group
+    let group = |gv: &GroupVersion| catalogue::group_priority(&gv.group).unwrap_or(i64::MAX);
+    let version = |gv: &GroupVersion| catalogue::version_priority(&gv.group, &gv.version);
+    out.sort_by(|a, b| (group(b), &a.group, version(b)).cmp(&(group(a), &b.group, version(a))));
     out
 }
 
-fn resources_of<'a>(server: &'a Server, group: &'a str, version: &'a str) -> Vec<&'static Resource> {
-    let all = server.registry.kinds.all().map(|kind| kind.resource);
-    let mut out: Vec<_> = all.filter(|r| r.group == group && r.version == version).collect();
-    out.sort_by_key(|resource| resource.plural);
+fn kinds_of(server: &Server, group: &str, version: &str) -> Vec<Arc<Kind>> {
+    let all = server.registry.kinds.all();
+    let of_version = |kind: &&Arc<Kind>| kind.resource.group == group && kind.resource.version == version;
+    let mut out: Vec<Arc<Kind>> = all.filter(of_version).cloned().collect();
+    out.sort_by_key(|kind| kind.resource.plural);
     out
 }
 
@@ -111,12 +95,13 @@ pub fn resources(
     version: &str,
 ) -> Result<Response, Status> {
     let _ = headers;
-    let resources = resources_of(server, group, version);
-    if resources.is_empty() {
+    let kinds = kinds_of(server, group, version);
+    if kinds.is_empty() {
         return Err(Status::no_such_path());
     }
     let mut list = Vec::new();
-    for resource in resources {
+    for kind in kinds {
+        let resource = kind.resource;
         let mut entry = json!({
             "name": resource.plural, "singularName": resource.singular, "namespaced": resource.namespaced,
             "kind": resource.kind, "verbs": resource.access.verbs(),
@@ -128,7 +113,7 @@ pub fn resources(
             entry["categories"] = json!(resource.categories);
         }
         if resource.access == Access::Stored {
-            entry["storageVersionHash"] = json!(storage_version_hash(resource));
+            entry["storageVersionHash"] = json!(storage_version_hash(kind.stored_as));
         }
         list.push(entry);
         let mut subresources = resource.subresources.to_vec();
@@ -167,7 +152,8 @@ fn aggregated(server: &Server, headers: &HeaderMap, core: bool) -> Option<Respon
     })??;
     let gvs: Vec<GroupVersion> =
         if core { vec![GroupVersion::new("", "v1")] } else { group_versions(server) };
-    let items: Vec<Value> = gvs.iter().map(|gv| group_discovery(server, gv)).collect();
+    let items: Vec<Value> =
+        gvs.chunk_by(|a, b| a.group == b.group).map(|gvs| group_discovery(server, gvs)).collect();
     let body = json!({
         "kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"),
         "metadata": {}, "items": items,
@@ -205,10 +191,18 @@ fn response_kind(group: &str, version: &str, kind: &str) -> Value {
     json!({"group": group, "version": version, "kind": kind})
 }
 
-fn group_discovery(server: &Server, gv: &GroupVersion) -> Value {
-    let resources: Vec<Value> = resources_of(server, &gv.group, &gv.version)
+/// The entry of a group, with its versions in order.
+fn group_discovery(server: &Server, versions: &[GroupVersion]) -> Value {
+    let group = versions.first().map(|gv| gv.group.as_str()).unwrap_or_default();
+    let versions: Vec<Value> = versions.iter().map(|gv| version_discovery(server, gv)).collect();
+    json!({"metadata": {"name": group, "creationTimestamp": null}, "versions": versions})
+}
+
+fn version_discovery(server: &Server, gv: &GroupVersion) -> Value {
+    let resources: Vec<Value> = kinds_of(server, &gv.group, &gv.version)
         .into_iter()
-        .map(|resource| {
+        .map(|kind| {
+            let resource = kind.resource;
             let mut out = json!({
                 "resource": resource.plural,
                 "responseKind": response_kind(resource.group, resource.version, resource.kind),
@@ -241,10 +235,7 @@ fn group_discovery(server: &Server, gv: &GroupVersion) -> Value {
             out
         })
         .collect();
-    json!({
-        "metadata": {"name": gv.group, "creationTimestamp": null},
-        "versions": [{"version": gv.version, "resources": resources, "freshness": "Current"}],
-    })
+    json!({"version": gv.version, "resources": resources, "freshness": "Current"})
 }
 
 /// Answers with a document unless the client has it.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use api::Resource;
+use api::{Resource, StoredAs};
 use apimachinery::codec::{self, DecodeError};
 use apimachinery::schema::Schema;
 use apimachinery::{GroupVersionKind, Object};
@@ -12,33 +12,24 @@ use apimachinery::{GroupVersionKind, Object};
 pub struct Kind {
     pub resource: &'static Resource,
     pub schema: Schema,
-    /// The version that the store holds; the same as `schema` but for kinds that share a store.
+    /// The row of the version that the store holds; the same as `resource` but for kinds that share a store.
+    pub stored_as: &'static Resource,
     pub stored_schema: Schema,
-    pub stored: GroupVersionKind,
-    convert: Option<Convert>,
-}
-
-/// How a kind that shares another's store is turned into the stored one and back.
-#[derive(Clone, Copy)]
-struct Convert {
-    to_stored: fn(&mut Object),
-    from_stored: fn(&mut Object),
+    convert: Option<StoredAs>,
 }
 
 impl Kind {
     fn new(resource: &'static Resource) -> Option<Self> {
         let schema = Schema::builtin(resource.package, resource.kind)?;
-        let mut kind =
-            Self { resource, stored_schema: schema.clone(), schema, stored: resource.gvk(), convert: None };
-        if (resource.group, resource.kind) == ("events.k8s.io", "Event") {
-            kind.stored = GroupVersionKind::new("", "v1", "Event");
-            kind.stored_schema = Schema::builtin("k8s.io.api.core.v1", "Event")?;
-            kind.convert = Some(Convert {
-                to_stored: api::core::event::from_events_v1,
-                from_stored: api::core::event::to_events_v1,
-            });
-        }
-        Some(kind)
+        let stored_as = match &resource.stored_as {
+            None => resource,
+            Some(stored) => {
+                let gvk = GroupVersionKind::new(stored.group, stored.version, stored.kind);
+                api::catalogue().by_kind(&gvk)?
+            }
+        };
+        let stored_schema = Schema::builtin(stored_as.package, stored_as.kind)?;
+        Some(Self { resource, schema, stored_as, stored_schema, convert: resource.stored_as })
     }
 
     /// Whether stored objects need a conversion before this kind can show them.
@@ -64,8 +55,8 @@ impl Kind {
             true => codec::decode_protobuf(bytes, &self.stored_schema)?,
             false => codec::decode_json(bytes, &self.stored_schema)?.object,
         };
-        object.set_type(&self.stored);
-        self.resource.strategy.default(&mut object);
+        object.set_type(&self.stored_as.gvk());
+        self.stored_as.strategy.default(&mut object);
         Ok(object)
     }
 

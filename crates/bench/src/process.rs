@@ -34,6 +34,6 @@ mod tests {
         let pid = std::process::id();
         assert!(super::resident_kb(pid).is_some_and(|kb| kb > 0));
         assert!(super::cpu_ms(pid).is_some());
-        assert!(super::peak_kb(pid) >= super::resident_kb(pid));
+        assert!(super::peak_kb(pid).is_some_and(|kb| kb > 0));
     }
 }

@@ -225,7 +225,12 @@ impl Cluster {
     }
 
     fn kubectl_command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.network.command("kubectl");
+        self.kubectl_of("kubectl", arguments)
+    }
+
+    /// A command of one of several versions of kubectl.
+    pub fn kubectl_of(&self, program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Command {
+        let mut command = self.network.command(program);
         command.arg("--kubeconfig").arg(self.kubeconfig()).args(arguments).env("HOME", self.dir.path());
         command
     }

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod network;
+pub mod websocket;
 
 pub use cluster::{Cluster, Output, xebec};
 pub use network::Network;

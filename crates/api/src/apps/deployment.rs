@@ -1,14 +1,16 @@
 //! Deployments.
 
-use apimachinery::field::ErrorList;
+use apimachinery::field::{Error, ErrorList};
 use apimachinery::{Object, Value};
 use serde_json::json;
 
+use super::template;
 use crate::catalogue::Column;
-use crate::core::defaults::{self, child, set};
+use crate::core::defaults::{child, set};
 use crate::printers::{AGE, NAME, column, count, selector, template_containers, wide};
 use crate::strategy::{Strategy, bump_generation, keep_status, restore};
-use crate::validation;
+use crate::validation::at::At;
+use crate::validation::forms::{not_decremented, unchanged};
 
 pub const COLUMNS: &[Column] = &[
     NAME,
@@ -48,17 +50,37 @@ impl Strategy for Deployments {
                 }
             }
         }
-        if let Some(template) = child(spec, "template").and_then(|template| child(template, "spec")) {
-            defaults::pod_spec(template);
-        }
+        template::default(spec);
     }
 
     fn validate(&self, deployment: &Object) -> ErrorList {
-        validation::deployment(deployment)
+        validate(&At::root(deployment).child("spec"))
     }
 
     fn validate_update(&self, deployment: &Object, old: &Object) -> ErrorList {
-        validation::deployment_update(deployment, old)
+        let (new, old) = (At::root(deployment).child("spec"), At::root(old).child("spec"));
+        let mut errors = validate(&new);
+        errors.extend(unchanged(&new.child("selector"), &old.child("selector")));
+        errors
+    }
+
+    fn validate_status_update(&self, deployment: &Object, old: &Object) -> ErrorList {
+        let (status, old) = (At::root(deployment).child("status"), At::root(old).child("status"));
+        let all = [
+            "observedGeneration",
+            "replicas",
+            "updatedReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "unavailableReplicas",
+            "terminatingReplicas",
+            "collisionCount",
+        ];
+        let mut errors =
+            template::counters(&status, &all, &["updatedReplicas", "readyReplicas", "availableReplicas"]);
+        errors.extend(template::available_of_ready(&status, "readyReplicas"));
+        errors.extend(not_decremented(&status.child("collisionCount"), &old.child("collisionCount")));
+        errors
     }
 
     /// A change of annotations counts as a change: the revision history depends on it.
@@ -78,5 +100,162 @@ impl Strategy for Deployments {
                 deployment.remove(&["metadata", "labels"]);
             }
         }
+    }
+
+    fn warnings_on_create(&self, deployment: &Object) -> Vec<String> {
+        template::name_warning(deployment)
+    }
+
+    fn warnings_on_update(&self, _deployment: &Object, _old: &Object) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+fn validate(spec: &At<'_>) -> ErrorList {
+    let mut errors = spec.child("replicas").non_negative();
+    errors.extend(template::selector(spec, "deployment"));
+    errors.extend(super::replica_set::pods(spec));
+    errors.extend(strategy(&spec.child("strategy")));
+    errors.extend(spec.child("minReadySeconds").non_negative());
+    errors.extend(spec.child("revisionHistoryLimit").non_negative());
+    let deadline = spec.child("progressDeadlineSeconds");
+    errors.extend(deadline.non_negative());
+    let ready = spec.number("minReadySeconds").unwrap_or_default();
+    if deadline.int().is_some_and(|seconds| seconds <= ready) {
+        errors.push(deadline.invalid("must be greater than minReadySeconds"));
+    }
+    errors
+}
+
+fn strategy(strategy: &At<'_>) -> ErrorList {
+    let rolling = strategy.child("rollingUpdate");
+    match strategy.text("type") {
+        "Recreate" if rolling.is_set() => {
+            vec![rolling.forbidden("may not be specified when strategy `type` is 'Recreate'")]
+        }
+        "Recreate" => ErrorList::new(),
+        "RollingUpdate" if !rolling.is_set() => {
+            vec![rolling.required("this should be defaulted and never be nil")]
+        }
+        "RollingUpdate" => {
+            let (unavailable, surge) = (rolling.child("maxUnavailable"), rolling.child("maxSurge"));
+            let mut errors = unavailable.int_or_percent();
+            errors.extend(surge.int_or_percent());
+            if unavailable.number_of_percent() == 0 && surge.number_of_percent() == 0 {
+                errors.push(unavailable.invalid("may not be 0 when `maxSurge` is 0"));
+            }
+            errors.extend(unavailable.not_more_than_100_percent());
+            errors
+        }
+        _ => {
+            let valid = ["Recreate", "RollingUpdate"];
+            let error = Error::not_supported(&strategy.path, "", &valid);
+            vec![error.showing(template::strategy_text(strategy))]
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::validation::forms::check;
+
+    fn deployment() -> Object {
+        Object::from(json!({"metadata": {"name": "web"}, "spec": {
+            "selector": {"matchLabels": {"app": "a"}},
+            "template": {"metadata": {"labels": {"app": "a"}}, "spec": {
+                "containers": [{"name": "c", "image": "i"}],
+            }},
+        }}))
+    }
+
+    fn with(change: impl Fn(&mut Object)) -> ErrorList {
+        let mut object = deployment();
+        change(&mut object);
+        Deployments.default(&mut object);
+        Deployments.validate(&object)
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_deployment() {
+        check(with(|_| {}), &[]);
+        check(
+            with(|d| {
+                d.set(&["spec", "template", "metadata", "labels", "app"], "b");
+                d.set(
+                    &["spec", "strategy"],
+                    json!({"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "0%"}}),
+                );
+            }),
+            &[
+                "spec.template.metadata.labels: Invalid value: {\"app\":\"b\"}: `selector` does not match template `labels`",
+                "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: \"0%\": may not be 0 when `maxSurge` is 0",
+            ],
+        );
+        check(
+            with(|d| {
+                d.remove(&["spec", "selector"]);
+                d.set(&["spec", "replicas"], -1);
+                d.set(&["spec", "strategy", "type"], "Odd");
+                d.set(&["spec", "minReadySeconds"], 700);
+            }),
+            &[
+                "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
+                "spec.selector: Required value",
+                "spec.strategy: Unsupported value: {\"Type\":\"Odd\",\"RollingUpdate\":null}: supported values: \"Recreate\", \"RollingUpdate\"",
+                "spec.progressDeadlineSeconds: Invalid value: 600: must be greater than minReadySeconds",
+            ],
+        );
+        check(
+            with(|d| {
+                d.set(&["spec", "selector"], json!({}));
+                d.set(&["spec", "template", "spec", "restartPolicy"], "Never");
+                d.set(&["spec", "strategy"], json!({"type": "Recreate", "rollingUpdate": {}}));
+            }),
+            &[
+                "spec.selector: Invalid value: {}: empty selector is invalid for deployment",
+                "spec.template.spec.restartPolicy: Unsupported value: \"Never\": supported values: \"Always\"",
+                "spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'",
+            ],
+        );
+    }
+
+    #[test]
+    fn selectors_stay_and_generations_move() {
+        let mut old = deployment();
+        Deployments.default(&mut old);
+        Deployments.prepare_for_create(&mut old);
+        let mut new = old.clone();
+        new.set(&["spec", "selector", "matchLabels"], json!({"app": "a", "b": "c"}));
+        new.set(&["spec", "template", "metadata", "labels"], json!({"app": "a", "b": "c"}));
+        Deployments.prepare_for_update(&mut new, &old);
+        assert_eq!((old.generation(), new.generation()), (1, 2));
+        check(
+            Deployments.validate_update(&new, &old),
+            &[
+                "spec.selector: Invalid value: {\"matchLabels\":{\"app\":\"a\",\"b\":\"c\"}}: field is immutable",
+            ],
+        );
+        let mut annotated = old.clone();
+        annotated.set(&["metadata", "annotations"], json!({"a": "b"}));
+        annotated.set(&["status", "replicas"], 3);
+        Deployments.prepare_for_update(&mut annotated, &old);
+        assert_eq!((annotated.generation(), annotated.get(&["status"])), (2, None));
+    }
+
+    #[test]
+    fn statuses_add_up() {
+        let old = Object::from(json!({"status": {"collisionCount": 2}}));
+        let new =
+            Object::from(json!({"status": {"replicas": 1, "readyReplicas": 2, "availableReplicas": 3}}));
+        check(
+            Deployments.validate_status_update(&new, &old),
+            &[
+                "status.readyReplicas: Invalid value: 2: cannot be greater than status.replicas",
+                "status.availableReplicas: Invalid value: 3: cannot be greater than status.replicas",
+                "status.availableReplicas: Invalid value: 3: cannot be greater than readyReplicas",
+                "status.collisionCount: Invalid value: 0: cannot be decremented",
+            ],
+        );
     }
 }

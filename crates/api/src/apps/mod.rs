@@ -1,7 +1,11 @@
 //! The apps group, `apps/v1`.
 
+mod controller_revision;
+mod daemon_set;
 mod deployment;
 mod replica_set;
+mod stateful_set;
+pub(crate) mod template;
 
 use crate::catalogue::{Access, Resource, Selectable, Subresource};
 use crate::printers;
@@ -19,6 +23,7 @@ const GROUP: Resource = Resource {
     access: Access::Stored,
     package: "k8s.io.api.apps.v1",
     prefix: "",
+    stored_as: None,
     subresources: &[],
     returns_deleted: false,
     selectable: &[],
@@ -27,6 +32,27 @@ const GROUP: Resource = Resource {
 };
 
 pub const RESOURCES: &[Resource] = &[
+    Resource {
+        kind: "ControllerRevision",
+        plural: "controllerrevisions",
+        singular: "controllerrevision",
+        categories: &[],
+        prefix: "controllerrevisions",
+        columns: controller_revision::COLUMNS,
+        strategy: &controller_revision::ControllerRevisions,
+        ..GROUP
+    },
+    Resource {
+        kind: "DaemonSet",
+        plural: "daemonsets",
+        singular: "daemonset",
+        short_names: &["ds"],
+        prefix: "daemonsets",
+        subresources: &[Subresource::status("DaemonSet")],
+        columns: daemon_set::COLUMNS,
+        strategy: &daemon_set::DaemonSets,
+        ..GROUP
+    },
     Resource {
         kind: "Deployment",
         plural: "deployments",
@@ -51,6 +77,17 @@ pub const RESOURCES: &[Resource] = &[
         }],
         columns: replica_set::COLUMNS,
         strategy: &replica_set::ReplicaSets,
+        ..GROUP
+    },
+    Resource {
+        kind: "StatefulSet",
+        plural: "statefulsets",
+        singular: "statefulset",
+        short_names: &["sts"],
+        prefix: "statefulsets",
+        subresources: &[Subresource::scale(), Subresource::status("StatefulSet")],
+        columns: stateful_set::COLUMNS,
+        strategy: &stateful_set::StatefulSets,
         ..GROUP
     },
 ];

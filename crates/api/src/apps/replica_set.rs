@@ -4,11 +4,13 @@ use apimachinery::field::ErrorList;
 use apimachinery::{Object, Value};
 use serde_json::json;
 
+use super::template;
 use crate::catalogue::Column;
-use crate::core::defaults::{self, child, set};
+use crate::core::defaults::set;
 use crate::printers::{AGE, NAME, column, count, selector, template_containers, wide};
 use crate::strategy::Strategy;
-use crate::validation;
+use crate::validation::at::At;
+use crate::validation::forms::unchanged;
 
 pub const COLUMNS: &[Column] = &[
     NAME,
@@ -24,12 +26,10 @@ pub const COLUMNS: &[Column] = &[
 pub struct ReplicaSets;
 
 impl Strategy for ReplicaSets {
-    fn default(&self, set_: &mut Object) {
-        let Some(spec) = set_.as_map_mut().get_mut("spec").and_then(Value::as_object_mut) else { return };
+    fn default(&self, object: &mut Object) {
+        let Some(spec) = object.as_map_mut().get_mut("spec").and_then(Value::as_object_mut) else { return };
         set(spec, "replicas", 1);
-        if let Some(template) = child(spec, "template").and_then(|template| child(template, "spec")) {
-            defaults::pod_spec(template);
-        }
+        template::default(spec);
     }
 
     fn prepare_for_create(&self, object: &mut Object) {
@@ -38,10 +38,77 @@ impl Strategy for ReplicaSets {
     }
 
     fn validate(&self, object: &Object) -> ErrorList {
-        validation::replica_set(object)
+        validate(&At::root(object).child("spec"))
     }
 
     fn validate_update(&self, object: &Object, old: &Object) -> ErrorList {
-        validation::replica_set_update(object, old)
+        let (new, old) = (At::root(object).child("spec"), At::root(old).child("spec"));
+        let mut errors = validate(&new);
+        errors.extend(unchanged(&new.child("selector"), &old.child("selector")));
+        errors
+    }
+
+    fn validate_status_update(&self, object: &Object, _old: &Object) -> ErrorList {
+        let status = At::root(object).child("status");
+        let all = [
+            "replicas",
+            "fullyLabeledReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "observedGeneration",
+            "terminatingReplicas",
+        ];
+        let bounded = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+        let mut errors = template::counters(&status, &all, &bounded);
+        errors.extend(template::available_of_ready(&status, "readyReplicas"));
+        errors
+    }
+
+    fn warnings_on_create(&self, object: &Object) -> Vec<String> {
+        template::name_warning(object)
+    }
+
+    fn warnings_on_update(&self, _object: &Object, _old: &Object) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+fn validate(spec: &At<'_>) -> ErrorList {
+    let mut errors = spec.child("replicas").non_negative();
+    errors.extend(spec.child("minReadySeconds").non_negative());
+    errors.extend(template::selector(spec, "deployment"));
+    errors.extend(pods(spec));
+    errors
+}
+
+/// The template of a ReplicaSet, or of a Deployment, which makes them.
+pub fn pods(spec: &At<'_>) -> ErrorList {
+    let template = spec.child("template");
+    let mut errors = template::matches(spec, false, "invalid label selector");
+    errors.extend(template::pods(&template));
+    errors.extend(template::runs_for_ever(&template, "ReplicaSet"));
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::validation::forms::check;
+
+    #[test]
+    fn templates_fit_their_selector() {
+        let mut set = Object::from(json!({"spec": {
+            "minReadySeconds": -1, "selector": {"matchLabels": {"a": "b"}},
+            "template": {"spec": {"activeDeadlineSeconds": 5, "containers": [{"name": "c", "image": "i"}]}},
+        }}));
+        ReplicaSets.default(&mut set);
+        check(
+            ReplicaSets.validate(&set),
+            &[
+                "spec.minReadySeconds: Invalid value: -1: must be greater than or equal to 0",
+                "spec.template.metadata.labels: Invalid value: null: `selector` does not match template `labels`",
+                "spec.template.spec.activeDeadlineSeconds: Forbidden: activeDeadlineSeconds in ReplicaSet is not Supported",
+            ],
+        );
     }
 }

@@ -38,6 +38,7 @@ const GROUP: Resource = Resource {
     access: Access::Stored,
     package: "k8s.io.api.core.v1",
     prefix: "",
+    stored_as: None,
     subresources: &[],
     returns_deleted: false,
     selectable: &[],

@@ -22,6 +22,7 @@ pub const RESOURCES: &[Resource] = &[Resource {
     access: Access::Stored,
     package: "k8s.io.api.policy.v1",
     prefix: "poddisruptionbudgets",
+    stored_as: None,
     subresources: &[Subresource::status("PodDisruptionBudget")],
     returns_deleted: false,
     selectable: &[],

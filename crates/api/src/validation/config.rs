@@ -1,4 +1,4 @@
-//! ConfigMaps, Secrets, leases, priority classes.
+//! ConfigMaps and Secrets.
 
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::validation as names;
@@ -142,56 +142,6 @@ pub fn secret_update(new: &Object, old: &Object) -> ErrorList {
     errors
 }
 
-pub fn lease(lease: &Object) -> ErrorList {
-    let spec = Path::new("spec");
-    let mut errors = ErrorList::new();
-    if let Some(seconds) = lease.get_i64(&["spec", "leaseDurationSeconds"]).filter(|seconds| *seconds <= 0) {
-        errors.push(Error::invalid(&spec.child("leaseDurationSeconds"), seconds, "must be greater than 0"));
-    }
-    let transitions = lease.get_i64(&["spec", "leaseTransitions"]);
-    errors.extend(super::non_negative(&spec.child("leaseTransitions"), transitions));
-    errors
-}
-
-const HIGHEST_USER_PRIORITY: i64 = 1_000_000_000;
-const SYSTEM_CLASSES: [(&str, i64); 2] =
-    [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
-
-pub fn priority_class(class: &Object) -> ErrorList {
-    let mut errors = ErrorList::new();
-    let name = class.name();
-    let value = class.get_i64(&["value"]).unwrap_or_default();
-    if name.starts_with("system-") {
-        let known = SYSTEM_CLASSES.iter().any(|(known, number)| *known == name && *number == value);
-        if !known {
-            let why = "priority class names with 'system-' prefix are reserved for system use only. error: ";
-            let detail = match SYSTEM_CLASSES.iter().find(|(known, _)| *known == name) {
-                Some((_, number)) => format!("{why}value of {name} PriorityClass must be {number}"),
-                None => format!("{why}{name} is not a known system priority class"),
-            };
-            errors.push(Error::forbidden(&Path::new("metadata").child("name"), detail));
-        }
-    } else if value > HIGHEST_USER_PRIORITY {
-        let why = format!("maximum allowed value of a user defined priority is {HIGHEST_USER_PRIORITY}");
-        errors.push(Error::forbidden(&Path::new("value"), why));
-    }
-    let policy = class.get_str(&["preemptionPolicy"]);
-    if !matches!(policy, "" | "Never" | "PreemptLowerPriority") {
-        let valid = ["Never", "PreemptLowerPriority"];
-        errors.push(Error::not_supported(&Path::new("preemptionPolicy"), policy, &valid));
-    }
-    errors
-}
-
-pub fn priority_class_update(class: &Object, old: &Object) -> ErrorList {
-    let mut errors = ErrorList::new();
-    if class.get_i64(&["value"]) != old.get_i64(&["value"]) {
-        errors.push(Error::forbidden(&Path::new("value"), "may not be changed in an update."));
-    }
-    errors.extend(super::immutable(&Path::new("preemptionPolicy"), class, old, &["preemptionPolicy"]));
-    errors
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -218,24 +168,5 @@ mod tests {
             &["data: Forbidden: field is immutable when `immutable` is set"],
         );
         check(config_map_update(&old, &old), &[]);
-    }
-
-    #[test]
-    fn system_priorities_are_the_systems() {
-        let class = |name: &str, value: i64| {
-            let mut class = Object::default();
-            class.set_name(name);
-            class.set(&["value"], value);
-            priority_class(&class).len()
-        };
-        let cases = [
-            ("high", 1_000_000_000, 0),
-            ("high", 1_000_000_001, 1),
-            ("system-x", 1, 1),
-            ("system-node-critical", 2_000_001_000, 0),
-        ];
-        for (name, value, errors) in cases {
-            assert_eq!(class(name, value), errors, "{name} {value}");
-        }
     }
 }

@@ -71,6 +71,7 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
     }
     match (kind.resource.plural, info.subresource.as_str()) {
         (_, "status") => call.part(request, Part::Status).await,
+        ("certificatesigningrequests", "approval") => call.part(request, Part::Other("approval")).await,
         (_, "scale") => call.scale(request).await,
         ("pods", "binding") => call.binding(request).await,
         ("pods", "ephemeralcontainers") => call.part(request, Part::Other("ephemeralcontainers")).await,

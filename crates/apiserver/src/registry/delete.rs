@@ -85,6 +85,12 @@ impl Registry {
     ) -> Result<Deleted, Status> {
         options.validate()?;
         let resource = kind.resource;
+        if let Some(why) = resource.strategy.forbids_delete(name) {
+            return Err(Status::forbidden(&resource.group_resource(), name, why));
+        }
+        if options.propagation_policy.is_none() && options.orphan_dependents.is_none() {
+            resource.strategy.warnings_on_delete().iter().for_each(|warning| ctx.warn(*warning));
+        }
         let key = kind.key(namespace, name);
         let mut current = match self.cache_of(kind)?.get(&key) {
             Some(entry) => Some((self.decode(kind, &entry)?, entry.revision())),

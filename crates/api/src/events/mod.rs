@@ -1,6 +1,6 @@
 //! `events.k8s.io/v1`: another view of the events of the core group, over the same store.
 
-use crate::catalogue::{Access, Resource, Selectable};
+use crate::catalogue::{Access, Resource, Selectable, StoredAs};
 use crate::core::event;
 use crate::printers;
 use crate::strategy::Plain;
@@ -17,6 +17,7 @@ const GROUP: Resource = Resource {
     access: Access::Stored,
     package: "k8s.io.api.events.v1",
     prefix: "",
+    stored_as: None,
     subresources: &[],
     returns_deleted: false,
     selectable: &[],
@@ -30,6 +31,13 @@ pub const RESOURCES: &[Resource] = &[Resource {
     singular: "event",
     short_names: &["ev"],
     prefix: "events",
+    stored_as: Some(StoredAs {
+        group: "",
+        version: "v1",
+        kind: "Event",
+        to_stored: event::from_events_v1,
+        from_stored: event::to_events_v1,
+    }),
     selectable: SELECTABLE,
     columns: event::COLUMNS,
     strategy: &event::NewEvents,

@@ -1,14 +1,13 @@
 //! `discovery.k8s.io/v1`: endpoint slices.
 
-use apimachinery::field::ErrorList;
+mod endpoint_slice;
+
 use apimachinery::{Object, Value};
 use serde_json::json;
 
 use crate::catalogue::{Access, Resource};
-use crate::core::defaults::{each, set};
 use crate::printers::{self, AGE, NAME, column};
-use crate::strategy::{Plain, Strategy};
-use crate::validation;
+use crate::strategy::Plain;
 
 const GROUP: Resource = Resource {
     group: "discovery.k8s.io",
@@ -22,6 +21,7 @@ const GROUP: Resource = Resource {
     access: Access::Stored,
     package: "k8s.io.api.discovery.v1",
     prefix: "",
+    stored_as: None,
     subresources: &[],
     returns_deleted: false,
     selectable: &[],
@@ -43,7 +43,7 @@ pub const RESOURCES: &[Resource] = &[Resource {
         column("Endpoints", "string", "Addresses, the first three.", |slice, _| json!(endpoints(slice))),
         AGE,
     ],
-    strategy: &EndpointSlices,
+    strategy: &endpoint_slice::EndpointSlices,
     ..GROUP
 }];
 
@@ -78,35 +78,4 @@ fn endpoints(slice: &Object) -> String {
         .map(str::to_owned)
         .collect();
     shorten(all, "<unset>")
-}
-
-struct EndpointSlices;
-
-impl Strategy for EndpointSlices {
-    fn default(&self, slice: &mut Object) {
-        for port in each(slice.as_map_mut(), "ports") {
-            set(port, "name", "");
-            set(port, "protocol", "TCP");
-        }
-    }
-
-    fn prepare_for_create(&self, slice: &mut Object) {
-        slice.set_generation(1);
-    }
-
-    /// Everything but the metadata counts as a change, and so do labels and annotations.
-    fn prepare_for_update(&self, slice: &mut Object, old: &Object) {
-        let moved = ["endpoints", "ports"].iter().any(|key| slice.get(&[key]) != old.get(&[key]))
-            || slice.labels() != old.labels()
-            || slice.annotations() != old.annotations();
-        slice.set_generation(old.generation() + i64::from(moved));
-    }
-
-    fn validate(&self, slice: &Object) -> ErrorList {
-        validation::endpoint_slice(slice)
-    }
-
-    fn validate_update(&self, slice: &Object, old: &Object) -> ErrorList {
-        validation::endpoint_slice_update(slice, old)
-    }
 }

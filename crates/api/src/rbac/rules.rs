@@ -1,10 +1,11 @@
-//! Roles and bindings.
+//! What is wrong with roles and bindings.
 
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::validation as names;
 use apimachinery::{Object, Value};
 
-use super::{invalid, list, text};
+use crate::validation::forms::{invalid, list};
+use crate::validation::text;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -92,7 +93,11 @@ fn subject(subject: &Value, namespaced: bool, path: &Path) -> ErrorList {
                 errors.push(Error::required(&path.child("namespace"), ""));
             }
         }
-        "User" | "Group" => {
+        kind @ ("User" | "Group") => {
+            if name.is_empty() {
+                let why = format!("{} name cannot be empty", kind.to_lowercase());
+                errors.push(Error::invalid(&path.child("name"), name, why));
+            }
             if group != GROUP {
                 errors.push(Error::not_supported(&path.child("apiGroup"), group, &[GROUP]));
             }

@@ -1,5 +1,7 @@
 //! `rbac.authorization.k8s.io/v1`: roles and their bindings. Who may grant what is checked by the API server.
 
+mod rules;
+
 use apimachinery::field::ErrorList;
 use apimachinery::{Object, Value};
 use serde_json::json;
@@ -8,7 +10,6 @@ use crate::catalogue::{Access, Column, Resource};
 use crate::core::defaults::{child, each, set};
 use crate::printers::{self, AGE, NAME, column, wide};
 use crate::strategy::{Plain, Strategy};
-use crate::validation;
 
 const GROUP: Resource = Resource {
     group: "rbac.authorization.k8s.io",
@@ -22,6 +23,7 @@ const GROUP: Resource = Resource {
     access: Access::Stored,
     package: "k8s.io.api.rbac.v1",
     prefix: "",
+    stored_as: None,
     subresources: &[],
     returns_deleted: false,
     selectable: &[],
@@ -107,7 +109,7 @@ fn subjects(binding: &Object, kind: &str) -> String {
 
 /// Names of roles and bindings may be any path segment.
 fn path_segment(name: &str, _prefix: bool) -> Vec<String> {
-    validation::path_segment_name(name)
+    rules::path_segment_name(name)
 }
 
 struct Roles;
@@ -118,7 +120,7 @@ impl Strategy for Roles {
     }
 
     fn validate(&self, role: &Object) -> ErrorList {
-        validation::role(role, true)
+        rules::role(role, true)
     }
 
     fn allow_create_on_update(&self) -> bool {
@@ -134,7 +136,7 @@ impl Strategy for ClusterRoles {
     }
 
     fn validate(&self, role: &Object) -> ErrorList {
-        validation::role(role, false)
+        rules::role(role, false)
     }
 
     fn allow_create_on_update(&self) -> bool {
@@ -164,11 +166,11 @@ impl Strategy for Bindings {
     }
 
     fn validate(&self, binding: &Object) -> ErrorList {
-        validation::role_binding(binding)
+        rules::role_binding(binding)
     }
 
     fn validate_update(&self, binding: &Object, old: &Object) -> ErrorList {
-        validation::role_binding_update(binding, old)
+        rules::role_binding_update(binding, old)
     }
 
     fn allow_create_on_update(&self) -> bool {

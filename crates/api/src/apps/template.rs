@@ -1,0 +1,109 @@
+//! What the workloads share: the pod template under a selector, and how names become those of pods.
+
+use apimachinery::field::{Error, ErrorList, quote};
+use apimachinery::selectors::LabelSelector;
+use apimachinery::validation as names;
+use apimachinery::{Object, Value};
+use serde_json::Map;
+
+use crate::core::defaults::{self, child};
+use crate::validation::at::At;
+use crate::validation::pod;
+
+/// Defaults of the template in a workload's spec.
+pub fn default(spec: &mut Map<String, Value>) {
+    if let Some(template) = child(spec, "template").and_then(|template| child(template, "spec")) {
+        defaults::pod_spec(template);
+    }
+}
+
+/// The selector of a workload: there, well formed and not empty.
+pub fn selector(spec: &At<'_>, workload: &str) -> ErrorList {
+    let selector = spec.child("selector");
+    if !selector.is_set() {
+        return vec![selector.required("")];
+    }
+    let mut errors = selector.label_selector();
+    let empty = selector.child("matchLabels").len() + selector.child("matchExpressions").len() == 0;
+    if empty {
+        errors.push(selector.invalid(format!("empty selector is invalid for {workload}")));
+    }
+    errors
+}
+
+/// That the selector finds the pods of the template. What upstream says of a selector that cannot be read is `unreadable`.
+pub fn matches(spec: &At<'_>, matches_nothing: bool, unreadable: &str) -> ErrorList {
+    let (selector, template) = (spec.child("selector"), spec.child("template"));
+    let Ok(parsed) = LabelSelector::from_label_selector(selector.value) else {
+        return vec![selector.invalid(unreadable)];
+    };
+    let labels = template.child("metadata").child("labels");
+    let none = Map::new();
+    let found = parsed.matches(labels.value.as_object().unwrap_or(&none));
+    let selects = selector.is_set() && !parsed.is_empty();
+    if (selects && !found) || (!selector.is_set() && matches_nothing) {
+        return vec![labels.invalid("`selector` does not match template `labels`")];
+    }
+    ErrorList::new()
+}
+
+/// The template's pod, which has to run for ever.
+pub fn pods(template: &At<'_>) -> ErrorList {
+    pod::template(&Object::from(template.value.clone()), &template.path)
+}
+
+/// What a controller that restarts its pods refuses of a template.
+pub fn runs_for_ever(template: &At<'_>, workload: &str) -> ErrorList {
+    let spec = template.child("spec");
+    let policy = spec.child("restartPolicy");
+    let mut errors = ErrorList::new();
+    if policy.str() != "Always" {
+        errors.push(Error::not_supported(&policy.path, policy.str(), &["Always"]));
+    }
+    let deadline = spec.child("activeDeadlineSeconds");
+    if deadline.is_set() {
+        errors.push(deadline.forbidden(format!("activeDeadlineSeconds in {workload} is not Supported")));
+    }
+    errors
+}
+
+/// Warns of names that do not fit into the host names of pods.
+pub fn name_warning(object: &Object) -> Vec<String> {
+    let wrong = names::is_dns1123_label(object.name());
+    if wrong.is_empty() {
+        return Vec::new();
+    }
+    vec![format!(
+        "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; \
+         a DNS label is recommended: [{}]",
+        wrong.join(" ")
+    )]
+}
+
+/// A strategy of the internal version, as error messages show one.
+pub fn strategy_text(strategy: &At<'_>) -> String {
+    let rolling = strategy.child("rollingUpdate");
+    format!("{{\"Type\":{},\"RollingUpdate\":{}}}", quote(strategy.text("type")), rolling.value)
+}
+
+/// Counters of a status: none negative, and none above the one that `of` names.
+pub fn counters(status: &At<'_>, counters: &[&str], bounded: &[&str]) -> ErrorList {
+    let mut errors: ErrorList = counters.iter().flat_map(|key| status.child(key).non_negative()).collect();
+    let total = status.number("replicas").unwrap_or_default();
+    for key in bounded {
+        let counter = status.child(key);
+        if counter.int().unwrap_or_default() > total {
+            errors.push(counter.invalid("cannot be greater than status.replicas"));
+        }
+    }
+    errors
+}
+
+/// More pods cannot be available than are ready.
+pub fn available_of_ready(status: &At<'_>, ready: &str) -> ErrorList {
+    let available = status.child("availableReplicas");
+    if available.int().unwrap_or_default() > status.number("readyReplicas").unwrap_or_default() {
+        return vec![available.invalid(format!("cannot be greater than {ready}"))];
+    }
+    ErrorList::new()
+}

@@ -1,0 +1,283 @@
+//! What an endpoint slice may hold.
+
+use std::net::IpAddr;
+
+use apimachinery::Object;
+use apimachinery::field::{Error, ErrorList};
+use apimachinery::validation as names;
+
+use crate::core::defaults::{each, set};
+use crate::strategy::Strategy;
+use crate::validation::at::At;
+use crate::validation::forms::unchanged;
+
+const MAX_TOPOLOGY_LABELS: usize = 16;
+const MAX_ADDRESSES: usize = 100;
+const MAX_PORTS: usize = 20_000;
+const MAX_ENDPOINTS: usize = 1000;
+const MAX_HINTS: usize = 8;
+const ADDRESS_TYPES: [&str; 3] = ["FQDN", "IPv4", "IPv6"];
+/// What stored slices may also have.
+const OLD_ADDRESS_TYPES: [&str; 4] = ["FQDN", "IP", "IPv4", "IPv6"];
+
+pub struct EndpointSlices;
+
+impl Strategy for EndpointSlices {
+    fn default(&self, slice: &mut Object) {
+        for port in each(slice.as_map_mut(), "ports") {
+            set(port, "name", "");
+            set(port, "protocol", "TCP");
+        }
+    }
+
+    fn prepare_for_create(&self, slice: &mut Object) {
+        slice.set_generation(1);
+        drop_topology(slice);
+    }
+
+    /// Everything but the metadata counts as a change, and so do labels.
+    fn prepare_for_update(&self, slice: &mut Object, old: &Object) {
+        let moved =
+            ["addressType", "endpoints", "ports"].iter().any(|key| slice.get(&[key]) != old.get(&[key]))
+                || slice.labels() != old.labels();
+        slice.set_generation(old.generation() + i64::from(moved));
+        if slice.get(&["endpoints"]) != old.get(&["endpoints"]) {
+            drop_topology(slice);
+        }
+    }
+
+    fn validate(&self, slice: &Object) -> ErrorList {
+        validate(slice, &ADDRESS_TYPES)
+    }
+
+    fn validate_update(&self, slice: &Object, old: &Object) -> ErrorList {
+        let mut errors = validate(slice, &OLD_ADDRESS_TYPES);
+        errors.extend(unchanged(&At::root(slice).child("addressType"), &At::root(old).child("addressType")));
+        errors
+    }
+
+    fn reset_fields(&self, _subresource: &str) -> &'static [&'static [&'static str]] {
+        &[]
+    }
+}
+
+/// Topology is what an older version had instead of zone and node name.
+fn drop_topology(slice: &mut Object) {
+    for endpoint in each(slice.as_map_mut(), "endpoints") {
+        endpoint.remove("deprecatedTopology");
+    }
+}
+
+fn validate(slice: &Object, types: &[&str]) -> ErrorList {
+    let root = At::root(slice);
+    let kind = root.child("addressType");
+    let mut errors = kind.one_of(types);
+    let endpoints = root.child("endpoints");
+    if endpoints.len() > MAX_ENDPOINTS {
+        errors.push(endpoints.too_many(MAX_ENDPOINTS));
+    } else {
+        for endpoint in endpoints.items() {
+            errors.extend(self::endpoint(&endpoint, kind.str()));
+        }
+    }
+    errors.extend(ports(&root.child("ports")));
+    errors
+}
+
+fn endpoint(endpoint: &At<'_>, kind: &str) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let addresses = endpoint.child("addresses");
+    if addresses.is_empty() {
+        errors.push(addresses.required("must contain at least 1 address"));
+    } else if addresses.len() > MAX_ADDRESSES {
+        errors.push(addresses.too_many(MAX_ADDRESSES));
+    }
+    for address in addresses.items() {
+        errors.extend(self::address(&address, kind));
+    }
+    let topology = endpoint.child("deprecatedTopology");
+    if topology.len() > MAX_TOPOLOGY_LABELS {
+        errors.push(topology.too_many(MAX_TOPOLOGY_LABELS));
+    }
+    if let Some(labels) = topology.value.as_object() {
+        errors.extend(names::validate_labels(labels, &topology.path));
+    }
+    let (hostname, node) = (endpoint.child("hostname"), endpoint.child("nodeName"));
+    if hostname.is_set() {
+        errors.extend(hostname.dns_label());
+    }
+    if node.is_set() {
+        errors.extend(node.subdomain());
+    }
+    let zone = endpoint.child("zone");
+    if zone.is_set() {
+        errors.extend(zone.wrong(names::is_valid_label_value(zone.str())));
+    }
+    let hints = endpoint.child("hints");
+    errors.extend(self::hints(&hints.child("forZones"), |zone| {
+        zone.wrong(names::is_valid_label_value(zone.str()))
+    }));
+    errors.extend(self::hints(&hints.child("forNodes"), |node| node.subdomain()));
+    errors
+}
+
+fn hints(hints: &At<'_>, form: impl Fn(&At<'_>) -> ErrorList) -> ErrorList {
+    if hints.len() > MAX_HINTS {
+        return vec![hints.too_many(MAX_HINTS)];
+    }
+    let mut errors = ErrorList::new();
+    let mut seen: Vec<&str> = Vec::new();
+    for hint in hints.items() {
+        let name = hint.child("name");
+        if seen.contains(&name.str()) {
+            errors.push(Error::duplicate(&name.path, name.str()));
+        }
+        seen.push(name.str());
+        errors.extend(form(&name));
+    }
+    errors
+}
+
+fn address(address: &At<'_>, kind: &str) -> ErrorList {
+    let parsed = address.str().parse::<IpAddr>().ok();
+    match (kind, parsed) {
+        ("IPv4", Some(ip)) if ip.is_ipv4() => special(address, ip),
+        ("IPv6", Some(ip)) if ip.is_ipv6() => special(address, ip),
+        ("IPv4", _) => vec![address.invalid("must be a valid IPv4 address")],
+        ("IPv6", _) => vec![address.invalid("must be a valid IPv6 address")],
+        ("IP", _) => names::is_valid_ip(&address.path, address.str()),
+        ("FQDN", _) => domain(address),
+        _ => ErrorList::new(),
+    }
+}
+
+/// A domain of two segments or more; a dot may end it.
+fn domain(address: &At<'_>) -> ErrorList {
+    let text = address.str();
+    if text.is_empty() {
+        return vec![address.required("")];
+    }
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let wrong = names::is_dns1123_subdomain(name);
+    if !wrong.is_empty() {
+        return vec![Error::invalid(&address.path, name, wrong.join(","))];
+    }
+    if !name.contains('.') {
+        let why = "should be a domain with at least two segments separated by dots";
+        return vec![Error::invalid(&address.path, name, why)];
+    }
+    let label = |label: &str| (label.to_owned(), names::is_dns1123_label(label));
+    name.split('.')
+        .map(label)
+        .find(|(_, wrong)| !wrong.is_empty())
+        .map(|(label, wrong)| Error::invalid(&address.path, label, wrong.join(",")))
+        .into_iter()
+        .collect()
+}
+
+/// Addresses that no endpoint may have.
+fn special(address: &At<'_>, ip: IpAddr) -> ErrorList {
+    let link_local = match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.segments()[0] & 0xffc0 == 0xfe80,
+    };
+    let link_local_multicast = match ip {
+        IpAddr::V4(v4) => v4.octets()[..3] == [224, 0, 0],
+        IpAddr::V6(v6) => v6.octets()[0] == 0xff && v6.octets()[1] & 0x0f == 0x02,
+    };
+    [
+        (ip.is_unspecified(), "may not be unspecified (0.0.0.0 or ::)"),
+        (ip.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
+        (link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
+        (link_local_multicast, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"),
+    ]
+    .into_iter()
+    .filter(|(is, _)| *is)
+    .map(|(_, why)| address.invalid(why))
+    .collect()
+}
+
+fn ports(ports: &At<'_>) -> ErrorList {
+    if ports.len() > MAX_PORTS {
+        return vec![ports.too_many(MAX_PORTS)];
+    }
+    let mut errors = ErrorList::new();
+    let mut seen: Vec<&str> = Vec::new();
+    for port in ports.items() {
+        let name = port.child("name");
+        if !name.is_empty() {
+            errors.extend(name.dns_label());
+        }
+        if seen.contains(&name.str()) {
+            errors.push(Error::duplicate(&name.path, name.str()));
+        } else {
+            seen.push(name.str());
+        }
+        errors.extend(port.child("protocol").one_of(&["SCTP", "TCP", "UDP"]));
+        let protocol = port.child("appProtocol");
+        if protocol.is_set() {
+            errors.extend(protocol.qualified_name());
+        }
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::validation::forms::check;
+
+    #[test]
+    fn what_is_wrong_with_a_slice() {
+        let cases: Vec<(Value, Vec<&str>)> = vec![
+            (
+                json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.1.2.3"]}], "ports": [{"port": 80}]}),
+                vec![],
+            ),
+            (json!({}), vec!["addressType: Required value"]),
+            (
+                json!({"addressType": "IPv4", "endpoints": [
+                    {"addresses": []}, {"addresses": ["127.0.0.1", "::1"], "hostname": "A", "hints": {"forZones": [{"name": "a"}, {"name": "a"}]}},
+                ]}),
+                vec![
+                    "endpoints[0].addresses: Required value: must contain at least 1 address",
+                    "endpoints[1].addresses[0]: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)",
+                    "endpoints[1].addresses[1]: Invalid value: \"::1\": must be a valid IPv4 address",
+                    "endpoints[1].hostname: Invalid value: \"A\": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
+                    "endpoints[1].hints.forZones[1].name: Duplicate value: \"a\"",
+                ],
+            ),
+            (
+                json!({"addressType": "FQDN", "endpoints": [{"addresses": ["a", "a.b."]}], "ports": [
+                    {"name": "x"}, {"name": "x", "protocol": "ICMP", "appProtocol": "a/b/c"},
+                ]}),
+                vec![
+                    "endpoints[0].addresses[0]: Invalid value: \"a\": should be a domain with at least two segments separated by dots",
+                    "ports[1].name: Duplicate value: \"x\"",
+                    "ports[1].protocol: Unsupported value: \"ICMP\": supported values: \"SCTP\", \"TCP\", \"UDP\"",
+                    "ports[1].appProtocol: Invalid value: \"a/b/c\": a valid label key must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",
+                ],
+            ),
+        ];
+        for (slice, expected) in cases {
+            let mut slice = Object::from(slice);
+            EndpointSlices.default(&mut slice);
+            check(EndpointSlices.validate(&slice), &expected);
+        }
+    }
+
+    #[test]
+    fn labels_count_as_a_change_and_annotations_do_not() {
+        let mut old = Object::from(json!({"addressType": "IPv4"}));
+        EndpointSlices.prepare_for_create(&mut old);
+        let mut new = old.clone();
+        new.set(&["metadata", "annotations"], json!({"a": "b"}));
+        EndpointSlices.prepare_for_update(&mut new, &old);
+        assert_eq!(new.generation(), 1);
+        new.set(&["metadata", "labels"], json!({"a": "b"}));
+        EndpointSlices.prepare_for_update(&mut new, &old);
+        assert_eq!(new.generation(), 2);
+    }
+}
