@@ -69,7 +69,8 @@ fn every_kind_is_kept_shown_and_deleted() {
         ("podtemplates", "template", "c            i:1      a=b"),
         ("rc", "rc", "rc"),
         ("pdb", "budget", "1               N/A               0"),
-        ("cs", "scheduler", "scheduler"),
+        ("cs", "scheduler", "Healthy"),
+        ("cs", "controller-manager", "Healthy"),
     ];
     for (kind, name, row) in shown {
         let out = cluster.run(&["get", kind, name]).unwrap();
@@ -159,4 +160,40 @@ fn services_keep_what_they_are_given() {
     cluster
         .run(&["create", "service", "nodeport", "other", "--tcp=80", &format!("--node-port={port}")])
         .unwrap();
+}
+
+const SERVED: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: web, labels: {app: web}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: web
+    image: xebec.local/demo:1
+    command: [sh, -c, "mkdir -p /www; echo hello > /www/index.html; exec httpd -f -p 8080 -h /www"]
+    ports: [{containerPort: 8080}]
+    readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
+"#;
+
+#[test]
+fn pods_and_services_are_reached_through_the_server() {
+    or_skip!();
+    let cluster = Cluster::with_node().unwrap();
+    cluster.apply(SERVED).unwrap();
+    cluster.run(&["wait", "--for=condition=Ready", "pod/web", "--timeout=30s"]).unwrap();
+    let of = |what: &str| format!("/api/v1/namespaces/default/{what}/proxy/");
+    for what in ["pods/web", "pods/web:8080", "pods/http:web:8080", "services/web:http", "services/web:80"] {
+        cluster.until(SOON, &["get", "--raw", &of(what)], |out| out.trim() == "hello").unwrap();
+    }
+    let refused = cluster.kubectl(&["get", "--raw", &of("services/web:81")]).unwrap();
+    assert!(refused.stderr.contains("no service port 81 found for service \"web\""), "{refused:?}");
+    let refused = cluster.kubectl(&["get", "--raw", &of("pods/web:9")]).unwrap();
+    assert!(refused.stderr.contains("error trying to reach service"), "{refused:?}");
+    assert_eq!(cluster.run(&["get", "--raw", "/api/v1/nodes/node-1/proxy/healthz"]).unwrap(), "ok");
 }
