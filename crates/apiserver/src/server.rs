@@ -47,6 +47,8 @@ pub struct Server {
     pub kubelets: KubeletClient,
     pub metrics: Arc<Metrics>,
     pub openapi: openapi::Documents,
+    /// Users whose components run in this process, and end with it.
+    pub inside: parking_lot::Mutex<Vec<String>>,
     pub bootstrapped: AtomicBool,
     pub store_failed: AtomicBool,
     pub stopping: CancellationToken,
@@ -78,6 +80,7 @@ impl Server {
             access,
             metrics: Arc::default(),
             openapi: openapi::Documents::default(),
+            inside: Default::default(),
             bootstrapped: AtomicBool::new(false),
             store_failed: AtomicBool::new(false),
             stopping: stopping.clone(),
