@@ -51,6 +51,8 @@ pub enum Access {
     Stored,
     /// Only `create`, nothing is stored: reviews, `bindings`.
     CreateOnly,
+    /// Only `get` and `list`, over objects that are made up when somebody asks: `componentstatuses`.
+    ReadOnly,
 }
 
 impl Access {
@@ -61,6 +63,7 @@ impl Access {
                 &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
             }
             Self::CreateOnly => &["create"],
+            Self::ReadOnly => &["get", "list"],
         }
     }
 }
@@ -248,6 +251,7 @@ pub fn catalogue() -> &'static Catalogue {
             crate::events::RESOURCES,
             crate::flowcontrol::RESOURCES,
             crate::networking::RESOURCES,
+            crate::policy::RESOURCES,
             crate::node::RESOURCES,
             crate::rbac::RESOURCES,
             crate::scheduling::RESOURCES,

@@ -19,6 +19,7 @@ pub mod events;
 pub mod flowcontrol;
 pub mod networking;
 pub mod node;
+pub mod policy;
 pub mod printers;
 pub mod rbac;
 pub mod scheduling;

@@ -36,6 +36,12 @@ pub trait Strategy: Send + Sync {
         validation::name_is_dns_subdomain(name, prefix)
     }
 
+    /// Warnings about a new object as its client sent it, before [`Strategy::prepare_for_create`] makes one form of it
+    /// out of several.
+    fn warnings_before_create(&self, _object: &Object) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Clears what a client may not set and puts the object into its first state.
     fn prepare_for_create(&self, object: &mut Object) {
         reset_status_for_create(object);
@@ -65,10 +71,10 @@ pub trait Strategy: Send + Sync {
         ErrorList::new()
     }
 
-    /// Puts back what an update through a subresource other than `status` may not change.
-    fn prepare_for_subresource_update(&self, _subresource: &str, _object: &mut Object, _old: &Object) {}
+    /// Puts back what an update through a subresource of the kind's own, such as `resize`, may not change.
+    fn prepare_for_subresource(&self, _subresource: &str, _object: &mut Object, _old: &Object) {}
 
-    fn validate_subresource_update(&self, _subresource: &str, _object: &Object, _old: &Object) -> ErrorList {
+    fn validate_subresource(&self, _subresource: &str, _object: &Object, _old: &Object) -> ErrorList {
         ErrorList::new()
     }
 
@@ -82,6 +88,15 @@ pub trait Strategy: Send + Sync {
 
     fn warnings_on_update(&self, object: &Object, _old: &Object) -> Vec<String> {
         self.warnings_on_create(object)
+    }
+
+    fn warnings_on_status_update(&self, _object: &Object, _old: &Object) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// What is said to whoever asks for the resource at all, since it is on its way out.
+    fn deprecation(&self) -> Option<&'static str> {
+        None
     }
 
     /// What a client should know that deletes without saying what becomes of dependents.
@@ -170,6 +185,19 @@ pub fn keep_all_but_status(object: &mut Object, old: &Object) {
                 object.remove(&["metadata", key]);
             }
         }
+    }
+}
+
+/// `status` leaves `spec` as it was, and may move what metadata any update may.
+pub fn keep_spec(object: &mut Object, old: &Object) {
+    restore(object, old, "spec");
+}
+
+/// What server-side apply resets for kinds whose status is apart: `spec` through `status`, and `status` otherwise.
+pub fn reset_the_other(subresource: &str) -> &'static [&'static [&'static str]] {
+    match subresource {
+        "status" => &[&["spec"]],
+        _ => &[&["status"]],
     }
 }
 

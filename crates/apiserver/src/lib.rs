@@ -21,6 +21,7 @@ pub mod pki;
 mod registry;
 mod server;
 mod stream_proxy;
+mod stream_translator;
 
 pub use inprocess::InProcess;
 pub use registry::allocators::{Cidr, PortRange};

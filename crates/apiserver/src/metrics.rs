@@ -37,6 +37,17 @@ struct DurationLabels {
     scope: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabels {
+    code: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WebSocketLabels {
+    subresource: String,
+    proxy_type: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Verb(&'static str);
 
@@ -52,6 +63,9 @@ pub struct Metrics {
     durations: Family<DurationLabels, Histogram, fn() -> Histogram>,
     in_flight: Gauge<i64, AtomicI64>,
     long_running: Gauge<i64, AtomicI64>,
+    translated: Family<CodeLabels, Counter>,
+    tunneled: Family<CodeLabels, Counter>,
+    websockets: Family<WebSocketLabels, Counter>,
 }
 
 fn histogram() -> Histogram {
@@ -85,7 +99,25 @@ impl Default for Metrics {
             "Watches and streams that are open",
             long_running.clone(),
         );
-        Self { registry, requests, durations, in_flight, long_running }
+        let translated = Family::default();
+        registry.register(
+            "apiserver_stream_translator_requests",
+            "WebSocket clients of exec and attach that were translated to SPDY, by how that ended",
+            translated.clone(),
+        );
+        let tunneled = Family::default();
+        registry.register(
+            "apiserver_stream_tunnel_requests",
+            "WebSocket clients of port-forward whose SPDY was passed on, by the kubelet's answer",
+            tunneled.clone(),
+        );
+        let websockets = Family::default();
+        registry.register(
+            "apiserver_websocket_streaming_requests",
+            "WebSocket clients of exec, attach and port-forward, by who speaks WebSocket with them",
+            websockets.clone(),
+        );
+        Self { registry, requests, durations, in_flight, long_running, translated, tunneled, websockets }
     }
 }
 
@@ -115,6 +147,20 @@ impl Metrics {
             scope: scope.into(),
         };
         Recorded { metrics: self, labels, long_running }
+    }
+
+    /// A WebSocket client of a subresource, and whether its kubelet speaks with it itself.
+    pub fn websocket_client(&self, subresource: &str, by_kubelet: bool) {
+        let proxy_type = if by_kubelet { "proxied_to_kubelet" } else { "translated_at_apiserver" };
+        self.websockets.get_or_create(&WebSocketLabels { subresource: subresource.into(), proxy_type }).inc();
+    }
+
+    pub fn translated(&self, code: StatusCode) {
+        self.translated.get_or_create(&CodeLabels { code: code.as_u16() }).inc();
+    }
+
+    pub fn tunneled(&self, code: StatusCode) {
+        self.tunneled.get_or_create(&CodeLabels { code: code.as_u16() }).inc();
     }
 
     pub fn render(&self, server: &Server) -> String {

@@ -2,21 +2,16 @@
 
 use apimachinery::Status;
 use http::StatusCode;
-use http::header::{CONNECTION, UPGRADE};
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
+use hyper::upgrade::OnUpgrade;
+use streams::switching::join;
 
 use crate::http::body::{self, Request, Response};
 use crate::kubelet_client::{Endpoint, KubeletClient};
+use crate::stream_translator::client;
 
 /// Whether a request asks to switch protocols.
 pub fn is_upgrade(request: &Request) -> bool {
-    request
-        .headers()
-        .get(CONNECTION)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.split(',').any(|token| token.trim().eq_ignore_ascii_case("upgrade")))
-        && request.headers().contains_key(UPGRADE)
+    streams::upgrade::is_upgrade(request.headers())
 }
 
 /// Passes an upgrade request on, and once the kubelet has agreed, everything that follows, both ways.
@@ -28,10 +23,7 @@ pub async fn forward(
     if !is_upgrade(&request) {
         return Err(Status::bad_request("Upgrade request required"));
     }
-    let client = request
-        .extensions_mut()
-        .remove::<OnUpgrade>()
-        .ok_or_else(|| Status::bad_request("the connection cannot be upgraded; use HTTP/1.1"))?;
+    let client = client(&mut request)?;
     let mut response = kubelets.send(&endpoint, request).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Ok(response);
@@ -39,21 +31,7 @@ pub async fn forward(
     let kubelet = response.extensions_mut().remove::<OnUpgrade>().ok_or_else(|| {
         Status::internal("the kubelet switched protocols on a connection that cannot be upgraded")
     })?;
-    tokio::spawn(async move {
-        let (client, kubelet) = match tokio::try_join!(client, kubelet) {
-            Ok(both) => both,
-            Err(error) => return tracing::debug!(%error, "a connection could not be upgraded"),
-        };
-        copy(client, kubelet).await;
-    });
+    tokio::spawn(join(client, kubelet));
     let (parts, _) = response.into_parts();
     Ok(Response::from_parts(parts, body::empty()))
-}
-
-/// Copies both ways until both sides have ended.
-async fn copy(client: Upgraded, kubelet: Upgraded) {
-    let (mut client, mut kubelet) = (TokioIo::new(client), TokioIo::new(kubelet));
-    if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut kubelet).await {
-        tracing::debug!(%error, "a stream ended with an error");
-    }
 }

@@ -1,49 +1,58 @@
 //! `xebec-bench`: measures a cluster through its API, whatever implements it, and writes JSON lines.
 
-mod api;
-mod pods;
+mod command;
+mod events;
+mod load;
+mod objects;
+mod plot;
+mod process;
+mod record;
+mod report;
+mod sandbox;
+mod stop;
+mod target;
+mod workloads;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use serde_json::{Value, json};
+use report::Report;
+use stop::Stop;
+use target::Target;
+use workloads::{api, chaos, informers, pods, start, watch};
 
-/// Measure a cluster.
+/// Measure a Kubernetes cluster.
+///
+/// JSON lines go to standard output, a table and what goes on to standard error. Whatever a run makes is in a namespace
+/// of its own, which is removed at the end, also when the run is interrupted.
 #[derive(Debug, Parser)]
-#[command(name = "xebec-bench", version)]
+#[command(name = "xebec-bench", version, max_term_width = 100)]
 struct Cli {
     /// The kubeconfig with address and identity.
     #[arg(long, global = true, env = "KUBECONFIG", default_value = "admin.kubeconfig", value_name = "FILE")]
     kubeconfig: PathBuf,
+    /// Where to draw throughput and latencies over time.
+    #[arg(long, global = true, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
     #[command(subcommand)]
     workload: Workload,
 }
 
 #[derive(Debug, Subcommand)]
 enum Workload {
-    /// Creates, gets and lists of ConfigMaps, closed loop.
-    Api {
-        /// How many requests run at once, each over a connection of its own.
-        #[arg(long, default_value_t = 32)]
-        concurrency: usize,
-        /// How long each verb is measured, in seconds.
-        #[arg(long, default_value_t = 5)]
-        seconds: u64,
-    },
-    /// From the create of a pod until it is seen Running.
-    Pods {
-        /// How many pods are made at once.
-        #[arg(long, default_value_t = 1)]
-        at_once: usize,
-        /// How often.
-        #[arg(long, default_value_t = 10)]
-        rounds: usize,
-        /// The image; its shell sleeps.
-        #[arg(long, default_value = "xebec.local/demo:1")]
-        image: String,
-    },
+    /// Create, get, update, patch, apply, list and delete of ConfigMaps.
+    Api(api::Args),
+    /// Watch fan-out: how long events take to many watchers, and whether any is missed.
+    Watch(watch::Args),
+    /// Many clients that start at once and each read everything.
+    Informers(informers::Args),
+    /// How long a pod takes from its create until it is scheduled, runs, is ready, and is gone.
+    Pods(pods::Args),
+    /// Cold starts of a command: until /readyz, until a node is Ready, and memory and CPU when idle.
+    Start(start::Args),
+    /// Kill and restart a command under load: acknowledged writes stay, watches are complete.
+    Chaos(chaos::Args),
 }
 
 fn main() -> ExitCode {
@@ -55,17 +64,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let outcome = runtime.block_on(async {
-        match cli.workload {
-            Workload::Api { concurrency, seconds } => {
-                api::run(&cli.kubeconfig, concurrency, Duration::from_secs(seconds)).await
-            }
-            Workload::Pods { at_once, rounds, image } => {
-                pods::run(&cli.kubeconfig, at_once, rounds, &image).await
-            }
-        }
-    });
-    match outcome {
+    match runtime.block_on(run(&cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xebec-bench: {error:#}");
@@ -74,30 +73,53 @@ fn main() -> ExitCode {
     }
 }
 
-/// Percentiles of latencies in milliseconds.
-pub fn percentiles(mut latencies: Vec<Duration>) -> Value {
-    latencies.sort_unstable();
-    let at = |part: f64| -> Value {
-        let index = ((latencies.len() as f64 * part).ceil() as usize).clamp(1, latencies.len().max(1)) - 1;
-        latencies
-            .get(index)
-            .map_or(Value::Null, |latency| json!((latency.as_secs_f64() * 1_000_000.0).round() / 1000.0))
+async fn run(cli: &Cli) -> anyhow::Result<()> {
+    let stop = Stop::on_signals()?;
+    let name = match &cli.workload {
+        Workload::Api(_) => "api",
+        Workload::Watch(_) => "watch",
+        Workload::Informers(_) => "informers",
+        Workload::Start(_) => "start",
+        Workload::Chaos(_) => "chaos",
+        Workload::Pods(_) => "pods",
     };
-    json!({"p50_ms": at(0.5), "p90_ms": at(0.9), "p99_ms": at(0.99), "max_ms": at(1.0)})
+    let report = Report::new(name, cli.plot.as_deref());
+    let outcome = measure(cli, &report, &stop).await;
+    report.finish()?;
+    outcome
+}
+
+async fn measure(cli: &Cli, report: &Report, stop: &Stop) -> anyhow::Result<()> {
+    let path = cli.kubeconfig.as_path();
+    // those that start a server themselves find the kubeconfig when it is there
+    match &cli.workload {
+        Workload::Start(args) => return start::run(args, path, report, stop).await,
+        Workload::Chaos(args) => return chaos::run(args, path, report, stop).await,
+        _ => {}
+    }
+    let target = &Target::from_kubeconfig(path).await?;
+    match &cli.workload {
+        Workload::Api(args) => api::run(args, target, report, stop).await,
+        Workload::Watch(args) => watch::run(args, target, report, stop).await,
+        Workload::Informers(args) => informers::run(args, target, report, stop).await,
+        Workload::Pods(args) => pods::run(args, target, report, stop).await,
+        Workload::Start(_) | Workload::Chaos(_) => Ok(()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use clap::CommandFactory;
 
     #[test]
-    fn percentiles_are_of_the_sorted() {
-        let all: Vec<Duration> = (1..=100).rev().map(Duration::from_millis).collect();
-        let found = percentiles(all);
-        assert_eq!(
-            (&found["p50_ms"], &found["p99_ms"], &found["max_ms"]),
-            (&json!(50.0), &json!(99.0), &json!(100.0))
-        );
-        assert_eq!(percentiles(Vec::new())["p50_ms"], Value::Null);
+    fn the_arguments_are_sound_and_all_documented() {
+        fn check(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        super::Cli::command().debug_assert();
+        check(&super::Cli::command());
     }
 }

@@ -46,6 +46,11 @@ fn target() -> PathBuf {
     test.ancestors().nth(2).expect("tests lie two folders deep").to_owned()
 }
 
+/// The program under test.
+pub fn xebec() -> PathBuf {
+    target().join("xebec")
+}
+
 impl Cluster {
     /// The control plane alone.
     pub fn control_plane() -> anyhow::Result<Self> {
@@ -57,7 +62,7 @@ impl Cluster {
         Self::start(Kind::AllInOne)
     }
 
-    /// The same as five processes: API server, controllers, scheduler, kubelet, proxy.
+    /// The same as a process each: API server, controllers, scheduler, kubelet, proxy, DNS.
     pub fn apart() -> anyhow::Result<Self> {
         Self::start(Kind::Apart)
     }
@@ -100,7 +105,7 @@ impl Cluster {
 
     /// The `xebec` command inside the cluster's network.
     pub fn xebec(&self) -> Command {
-        self.network.command(target().join("xebec"))
+        self.network.command(xebec())
     }
 
     /// Starts the server, again after it was stopped or killed, and waits until it is ready.
@@ -164,12 +169,13 @@ impl Cluster {
             format!("--data-dir={data}"),
         ];
         let kubelet: Vec<&str> = kubelet.iter().map(String::as_str).chain(node).collect();
-        let proxy = config("kube-proxy");
+        let (proxy, dns) = (config("kube-proxy"), config("coredns"));
         let others = [
             self.component("controller-manager", &[&config("controller-manager"), &ca])?,
             self.component("scheduler", &[&config("scheduler")])?,
             self.component("kubelet", &kubelet)?,
             self.component("proxy", &[[proxy.as_str()].as_slice(), &node].concat())?,
+            self.component("dns", &[[dns.as_str()].as_slice(), &node].concat())?,
         ];
         self.others.extend(others);
         Ok(())
@@ -219,7 +225,12 @@ impl Cluster {
     }
 
     fn kubectl_command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.network.command("kubectl");
+        self.kubectl_of("kubectl", arguments)
+    }
+
+    /// A command of one of several versions of kubectl.
+    pub fn kubectl_of(&self, program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Command {
+        let mut command = self.network.command(program);
         command.arg("--kubeconfig").arg(self.kubeconfig()).args(arguments).env("HOME", self.dir.path());
         command
     }

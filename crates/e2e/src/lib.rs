@@ -3,8 +3,9 @@
 
 mod cluster;
 mod network;
+pub mod websocket;
 
-pub use cluster::{Cluster, Output};
+pub use cluster::{Cluster, Output, xebec};
 pub use network::Network;
 
 /// Why end-to-end tests cannot run here; `None` when they can.

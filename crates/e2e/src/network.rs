@@ -48,6 +48,19 @@ impl Network {
         command.args(["-t", &self.holder.id().to_string(), "-n", "--"]).arg(program);
         command
     }
+
+    /// Runs something inside, on a thread of its own that has gone there.
+    pub fn inside<T: Send>(&self, work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+        let network = std::fs::File::open(format!("/proc/{}/ns/net", self.holder.id()))?;
+        let enter = move || {
+            nix::sched::setns(network, nix::sched::CloneFlags::CLONE_NEWNET)?;
+            work()
+        };
+        std::thread::scope(|scope| match scope.spawn(enter).join() {
+            Ok(done) => done,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    }
 }
 
 impl Drop for Network {

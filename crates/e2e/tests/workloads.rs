@@ -1,7 +1,5 @@
 //! Pods on a node: real containerd, runc, iptables and CNI plugins, driven by a real kubectl.
 
-use std::io::Write;
-use std::process::Stdio;
 use std::time::Duration;
 
 use e2e::{Cluster, or_skip};
@@ -61,15 +59,14 @@ fn fetch(cluster: &Cluster, address: &str) -> Option<String> {
 #[test]
 fn a_deployment_answers_and_rolls_without_a_failed_request() {
     or_skip!();
-    answers_and_rolls(&Cluster::with_node().unwrap(), true);
+    answers_and_rolls(&Cluster::with_node().unwrap());
 }
 
 #[test]
-fn five_processes_do_what_one_does() {
+fn a_process_for_each_component_does_what_one_does() {
     or_skip!();
     let mut cluster = Cluster::apart().unwrap();
-    // DNS is part of the all-in-one server alone
-    answers_and_rolls(&cluster, false);
+    answers_and_rolls(&cluster);
     cluster.apply(&sleeper("p")).unwrap();
     cluster.run(&["wait", "--for=condition=Ready", "pod/p", "--timeout=30s"]).unwrap();
     assert_eq!(cluster.run(&["exec", "p", "--", "echo", "a b"]).unwrap(), "a b\n");
@@ -80,7 +77,7 @@ fn five_processes_do_what_one_does() {
     assert!(cluster.stop().unwrap(), "SIGTERM ends in order");
 }
 
-fn answers_and_rolls(cluster: &Cluster, by_name: bool) {
+fn answers_and_rolls(cluster: &Cluster) {
     cluster.apply(WEB).unwrap();
     cluster.run(&["rollout", "status", "deploy/web", "--timeout=60s"]).unwrap();
     let ip = cluster.run(&["get", "svc", "web", "-o", "jsonpath={.spec.clusterIP}"]).unwrap();
@@ -99,18 +96,16 @@ fn answers_and_rolls(cluster: &Cluster, by_name: bool) {
         .run(&["exec", "client", "--", "timeout", "3", "wget", "-q", "-O", "-", &format!("http://{ip}/")])
         .unwrap();
     assert!(answer.starts_with("v1 web-"), "{answer}");
-    if by_name {
-        // by name, short and long, of the Service and of what is in no cluster
-        for name in ["web", "web.default.svc.cluster.local"] {
-            let script = format!(
-                "for i in 1 2 3 4 5; do timeout 3 wget -q -O - http://{name}/ && exit; sleep 1; done; exit 1"
-            );
-            let answer = cluster.run(&["exec", "client", "--", "sh", "-c", &script]).unwrap();
-            assert!(answer.starts_with("v1 web-"), "{name}: {answer}");
-        }
-        let resolv = cluster.run(&["exec", "client", "--", "cat", "/etc/resolv.conf"]).unwrap();
-        assert!(resolv.contains("nameserver 10.96.0.10\n") && resolv.contains("options ndots:5"), "{resolv}");
+    // by name, short and long, of the Service and of what is in no cluster
+    for name in ["web", "web.default.svc.cluster.local"] {
+        let script = format!(
+            "for i in 1 2 3 4 5; do timeout 3 wget -q -O - http://{name}/ && exit; sleep 1; done; exit 1"
+        );
+        let answer = cluster.run(&["exec", "client", "--", "sh", "-c", &script]).unwrap();
+        assert!(answer.starts_with("v1 web-"), "{name}: {answer}");
     }
+    let resolv = cluster.run(&["exec", "client", "--", "cat", "/etc/resolv.conf"]).unwrap();
+    assert!(resolv.contains("nameserver 10.96.0.10\n") && resolv.contains("options ndots:5"), "{resolv}");
     // a Service address that belongs to no Service is refused at once
     let out = cluster
         .network
@@ -292,26 +287,4 @@ fn pods_outlive_the_server_and_containerd() {
     assert!(cluster.stop().unwrap(), "SIGTERM ends in order");
     cluster.start_server().unwrap();
     assert_eq!(cluster.run(&state).unwrap(), before);
-}
-
-#[test]
-fn the_terminal_is_calm() {
-    or_skip!();
-    let cluster = Cluster::control_plane().unwrap();
-    let mut help = cluster.xebec();
-    let out = help.args(["server", "--help"]).stdin(Stdio::null()).output().unwrap();
-    let text = String::from_utf8_lossy(&out.stdout);
-    for flag in [
-        "--data-dir",
-        "--secure-port",
-        "--cluster-cidr",
-        "--service-cluster-ip-range",
-        "--cluster-dns",
-        "--disable-agent",
-    ] {
-        assert!(text.contains(flag), "{text}");
-    }
-    let log = cluster.log();
-    assert!(log.contains("API server   ready after") && log.contains("admin.kubeconfig"), "{log}");
-    std::io::stdout().flush().unwrap();
 }

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use crate::progress::Progress;
+
 /// Everything that wiring decides; no defaults are read from the environment.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -33,6 +35,8 @@ pub struct Config {
     pub container_log_max_files: u32,
     /// The version that the node reports, as `v1.36.3`.
     pub version: String,
+    /// Where it is told what takes long.
+    pub progress: Progress,
 }
 
 #[derive(Clone)]
@@ -79,6 +83,7 @@ impl Config {
             container_log_max_size: 10 << 20,
             container_log_max_files: 5,
             version: "v1.36.3".into(),
+            progress: Progress::default(),
         }
     }
 

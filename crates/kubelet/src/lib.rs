@@ -17,6 +17,7 @@ mod objects;
 mod pod;
 mod pods;
 mod probes;
+pub mod progress;
 mod run;
 pub mod runtime;
 mod server;

@@ -25,6 +25,7 @@ use crate::node::{Heartbeat, Machine, NodeFacts};
 use crate::objects::Objects;
 use crate::pod::dns::HostDns;
 use crate::pods::{Pods, Wakes};
+use crate::progress::Step;
 use crate::runtime::Runtime;
 use crate::runtime::cri::{self, Cri};
 use crate::server::{Listener, Server};
@@ -47,7 +48,9 @@ async fn runtime_host(config: &Config) -> anyhow::Result<RuntimeHost> {
         return Ok(RuntimeHost { channel: cri::connect(&socket), own: None });
     }
     let containerd = Arc::new(Containerd::prepare(config).await?);
+    config.progress.tell(Step::StartingRuntime);
     containerd.ensure_running().await?;
+    config.progress.tell(Step::RuntimeReady);
     Ok(RuntimeHost { channel: containerd.channel(), own: Some(containerd) })
 }
 
@@ -110,7 +113,7 @@ pub async fn run(config: Config, client: Client, cancel: CancellationToken) -> a
     tasks.spawn(heartbeat.run(cancel.clone()));
     tasks.spawn(server.run(listener, cancel.clone()));
     if is_containerd {
-        let archives = Archives::new(paths.images(), host.channel.clone());
+        let archives = Archives::new(paths.images(), host.channel.clone(), config.progress.clone());
         tasks.spawn(archives.run(imported, cancel.clone()));
         tasks.spawn(follow_events(host.channel, shared.clone(), wakes, cancel.clone()));
     }

@@ -67,7 +67,8 @@ async fn containers_run_and_outlive_containerd() {
     eprintln!("containerd took {:?}", started.elapsed());
     archives::import_pause(containerd.channel()).await.expect("a pause image");
     let demo = common::demo_image(&config.paths().images());
-    let names = archives::import(containerd.channel(), &demo).await.expect("a demo image");
+    let names =
+        archives::import(containerd.channel(), &demo, Default::default()).await.expect("a demo image");
     assert_eq!(names, [common::DEMO]);
     eprintln!("images are there after {:?}", started.elapsed());
 

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use apiserver::authentication::{
-    API_SERVER, KUBE_CONTROLLER_MANAGER, KUBE_PROXY, KUBE_SCHEDULER, NODES_GROUP, SYSTEM_PRIVILEGED_GROUP,
-    UserInfo, service_account_username,
+    COREDNS, KUBE_CONTROLLER_MANAGER, KUBE_PROXY, KUBE_SCHEDULER, NODES_GROUP, UserInfo,
 };
 use apiserver::bootstrap::{self, Authorities};
 use apiserver::http::serve;
@@ -16,6 +15,7 @@ use apiserver::{Config, InProcess, Server};
 use client::{Informers, Selector};
 use k8s_openapi::api::core::v1::Node as ApiNode;
 use kube::Client;
+use kubelet::progress::Progress;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +26,7 @@ use crate::identities::InOneProcess;
 use crate::node::{self, Node};
 use crate::resolve::{self, Cluster};
 use crate::signals;
-use crate::terminal::Terminal;
+use crate::terminal::{Terminal, show_progress};
 
 /// How long components may take to end.
 const STOP: Duration = Duration::from_secs(10);
@@ -112,8 +112,9 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
         components.clone(),
     ));
     if !args.disable_agent {
+        let (progress, steps) = Progress::channel();
         let agent = Agent {
-            kubelet: kubelet_config(&args, &cluster, &running.pki)?,
+            kubelet: kubelet::Config { progress, ..kubelet_config(&args, &cluster, &running.pki)? },
             kubelet_client: client(&format!("system:node:{}", cluster.node_name), &[NODES_GROUP]),
             proxy: node::proxy_config(
                 &Node { name: cluster.node_name.clone(), ip: cluster.node_ip },
@@ -125,10 +126,10 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
                 node: Node { name: cluster.node_name.clone(), ip: cluster.node_ip },
                 cluster_dns: cluster_dns(&args),
                 cluster_domain: args.cluster.cluster_domain.clone(),
-                admin: client(API_SERVER, &[SYSTEM_PRIVILEGED_GROUP]),
-                reader: client(&service_account_username("kube-system", dns::ACCOUNT), &[]),
+                client: client(COREDNS, &[]),
             },
         };
+        tokio::spawn(show_progress(steps));
         agent.start(&mut tasks, &components);
         let ready = wait_until_ready(client(KUBE_CONTROLLER_MANAGER, &[]), &cluster.node_name);
         tokio::select! {

@@ -7,7 +7,10 @@ use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use tokio_util::sync::CancellationToken;
 
 use crate::all_in_one::Running;
-use crate::cli::{ApiserverArgs, ClientArgs, ControllerManagerArgs, KubeletArgs, ProxyArgs, SchedulerArgs};
+use crate::cli::{
+    ApiserverArgs, ClientArgs, ControllerManagerArgs, DnsArgs, KubeletArgs, ProxyArgs, SchedulerArgs,
+};
+use crate::dns::{self, Dns};
 use crate::identities::ByToken;
 use crate::node::{self, Node};
 use crate::resolve;
@@ -118,4 +121,13 @@ pub async fn proxy(args: ProxyArgs) -> anyhow::Result<()> {
     let config = node::proxy_config(&place, &args.cluster_cidr, &args.service_cluster_ip_range)?;
     let client = client::kubeconfig::client(&kubeconfig).await?;
     kube_proxy::run(config, client, signal).await
+}
+
+pub async fn dns(args: DnsArgs) -> anyhow::Result<()> {
+    let signal = signals::stop_token()?;
+    let node =
+        Node { name: resolve::node_name(args.node_name.as_deref())?, ip: resolve::node_ip(args.node_ip)? };
+    let client = client::kubeconfig::client(&args.kubeconfig).await?;
+    let dns = Dns { node, cluster_dns: args.cluster_dns, cluster_domain: args.cluster_domain, client };
+    dns::run(dns, signal).await
 }

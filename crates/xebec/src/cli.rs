@@ -51,6 +51,8 @@ pub enum Command {
     /// The proxy alone: routes Services on this node.
     #[command(alias = "kube-proxy")]
     Proxy(ProxyArgs),
+    /// The cluster's DNS alone: answers names on this node.
+    Dns(DnsArgs),
     /// Apply a manifest with a Deployment and a Service of one name, and show how the Service answers.
     #[command(hide = true)]
     Hello(HelloArgs),
@@ -221,6 +223,25 @@ pub struct ProxyArgs {
     /// Take back all packet rules and end.
     #[arg(long)]
     pub cleanup: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DnsArgs {
+    /// The kubeconfig with address and identity.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: PathBuf,
+    /// The address of the cluster's DNS.
+    #[arg(long, default_value = "10.96.0.10", value_name = "IP")]
+    pub cluster_dns: IpAddr,
+    /// The domain of the cluster's DNS.
+    #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
+    pub cluster_domain: String,
+    /// The name of this node [default: the host's].
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// The address of this node [default: the one of the default route].
+    #[arg(long, value_name = "IP")]
+    pub node_ip: Option<IpAddr>,
 }
 
 #[derive(Debug, Args)]

@@ -17,6 +17,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use cli::{Cli, Command};
 
+/// The work is many small objects made and dropped on several threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse_from(cli::arguments());
     if let Err(error) = log::init(&cli.logging) {
@@ -38,6 +42,7 @@ fn main() -> ExitCode {
             Command::Scheduler(args) => alone::scheduler(args).await,
             Command::Kubelet(args) => alone::kubelet(args).await,
             Command::Proxy(args) => alone::proxy(args).await,
+            Command::Dns(args) => alone::dns(args).await,
             Command::Hello(args) => hello::run(args).await,
         }
     });

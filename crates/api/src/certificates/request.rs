@@ -103,7 +103,7 @@ impl Strategy for CertificateSigningRequests {
     }
 
     /// `approval` changes conditions and nothing else.
-    fn prepare_for_subresource_update(&self, _subresource: &str, request: &mut Object, old: &Object) {
+    fn prepare_for_subresource(&self, _subresource: &str, request: &mut Object, old: &Object) {
         restore(request, old, "spec");
         let conditions = request.get(&["status", "conditions"]).cloned();
         restore(request, old, "status");
@@ -115,7 +115,7 @@ impl Strategy for CertificateSigningRequests {
         }
     }
 
-    fn validate_subresource_update(&self, _subresource: &str, request: &Object, old: &Object) -> ErrorList {
+    fn validate_subresource(&self, _subresource: &str, request: &Object, old: &Object) -> ErrorList {
         rules::validate_update(request, old, Door::Approval)
     }
 
@@ -233,8 +233,8 @@ mod tests {
         );
         let requester = Requester { time: "2024-01-01T00:00:00Z".into(), ..Requester::default() };
         strategy.note_requester(&mut approved, Some(&old), &requester);
-        strategy.prepare_for_subresource_update("approval", &mut approved, &old);
-        check(strategy.validate_subresource_update("approval", &approved, &old), &[]);
+        strategy.prepare_for_subresource("approval", &mut approved, &old);
+        check(strategy.validate_subresource("approval", &approved, &old), &[]);
         let time = approved.get_array(&["status", "conditions"])[0]["lastTransitionTime"].clone();
         assert_eq!(time, json!("2024-01-01T00:00:00Z"));
         check(
@@ -244,7 +244,7 @@ mod tests {
         let mut signed = approved.clone();
         signed.set(&["status", "certificate"], "AAAA");
         check(
-            strategy.validate_subresource_update("approval", &signed, &approved),
+            strategy.validate_subresource("approval", &signed, &approved),
             &[
                 "status.certificate: Invalid value: \"<certificate data>\": must contain at least one CERTIFICATE PEM block",
                 "status.certificate: Forbidden: updates may not set certificate content",
@@ -253,7 +253,7 @@ mod tests {
         let mut denied = approved.clone();
         denied.set(&["status", "conditions"], json!([{"type": "Denied", "status": "True"}]));
         check(
-            strategy.validate_subresource_update("approval", &denied, &approved),
+            strategy.validate_subresource("approval", &denied, &approved),
             &["status.conditions: Forbidden: updates may not remove a condition of type \"Approved\""],
         );
         assert_eq!(state(&denied), "Denied");

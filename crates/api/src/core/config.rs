@@ -33,6 +33,14 @@ pub const SECRET_COLUMNS: &[Column] = &[
 pub struct ConfigMaps;
 
 impl Strategy for ConfigMaps {
+    fn prepare_for_create(&self, _map: &mut Object) {}
+
+    fn prepare_for_update(&self, _map: &mut Object, _old: &Object) {}
+
+    fn reset_fields(&self, _subresource: &str) -> &'static [&'static [&'static str]] {
+        &[]
+    }
+
     fn validate(&self, map: &Object) -> ErrorList {
         crate::validation::config_map(map)
     }
@@ -56,6 +64,14 @@ impl Strategy for Secrets {
         if secret.get_str(&["type"]).is_empty() {
             secret.set(&["type"], "Opaque");
         }
+    }
+
+    fn prepare_for_create(&self, _secret: &mut Object) {}
+
+    fn prepare_for_update(&self, _secret: &mut Object, _old: &Object) {}
+
+    fn reset_fields(&self, _subresource: &str) -> &'static [&'static [&'static str]] {
+        &[]
     }
 
     fn validate(&self, secret: &Object) -> ErrorList {

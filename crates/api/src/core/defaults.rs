@@ -3,6 +3,8 @@
 use apimachinery::Value;
 use serde_json::{Map, json};
 
+use super::pod_resources;
+
 type Tree = Map<String, Value>;
 
 /// Sets a field that is absent.
@@ -30,18 +32,15 @@ pub fn pod_spec(spec: &mut Tree) {
     set(spec, "schedulerName", "default-scheduler");
     set(spec, "securityContext", json!({}));
     mirror_service_account(spec);
-    let host_network = spec.get("hostNetwork").and_then(Value::as_bool).unwrap_or_default();
     for key in ["initContainers", "containers", "ephemeralContainers"] {
         for each in each(spec, key) {
-            container(each, host_network);
+            container(each);
         }
     }
     for each in each(spec, "volumes") {
         volume(each);
     }
-    for each in each(spec, "topologySpreadConstraints") {
-        set(each, "whenUnsatisfiable", "DoNotSchedule");
-    }
+    pod_resources::round_amounts(spec);
 }
 
 /// Defaults of a pod itself, on top of those of its spec.
@@ -51,6 +50,10 @@ pub fn pod(spec: &mut Tree) {
         for each in each(spec, key) {
             requests_from_limits(each);
         }
+    }
+    pod_resources::default_pod_level(spec);
+    if spec.get("hostNetwork").and_then(Value::as_bool) == Some(true) {
+        host_ports(spec);
     }
     pod_spec(spec);
 }
@@ -76,7 +79,21 @@ fn requests_from_limits(container: &mut Tree) {
     }
 }
 
-fn container(container: &mut Tree, host_network: bool) {
+/// On the host's network a container's port is the host's, too.
+fn host_ports(spec: &mut Tree) {
+    for key in ["initContainers", "containers"] {
+        for container in each(spec, key) {
+            for port in each(container, "ports") {
+                let number = port.get("containerPort").cloned().unwrap_or(json!(0));
+                if port.get("hostPort").and_then(Value::as_i64).unwrap_or_default() == 0 {
+                    port.insert("hostPort".into(), number);
+                }
+            }
+        }
+    }
+}
+
+fn container(container: &mut Tree) {
     let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
     let policy = if tag_is_latest(image) { "Always" } else { "IfNotPresent" };
     set(container, "imagePullPolicy", policy);
@@ -85,10 +102,6 @@ fn container(container: &mut Tree, host_network: bool) {
     set(container, "resources", json!({}));
     for port in each(container, "ports") {
         set(port, "protocol", "TCP");
-        if host_network {
-            let same = port.get("containerPort").cloned().unwrap_or(json!(0));
-            set(port, "hostPort", same);
-        }
     }
     for variable in each(container, "env") {
         if let Some(source) = child(variable, "valueFrom") {
@@ -140,6 +153,7 @@ fn volume(volume: &mut Tree) {
     if volume.keys().all(|key| key == "name") {
         volume.insert("emptyDir".into(), json!({}));
     }
+    volume_source(volume);
     const MODE: i64 = 0o644;
     for key in ["secret", "configMap", "downwardAPI", "projected"] {
         if let Some(source) = child(volume, key) {
@@ -159,9 +173,6 @@ fn volume(volume: &mut Tree) {
             }
         }
     }
-    if let Some(path) = child(volume, "hostPath") {
-        set(path, "type", "");
-    }
     if let Some(claim) = child(volume, "ephemeral")
         .and_then(|ephemeral| child(ephemeral, "volumeClaimTemplate"))
         .and_then(|template| child(template, "spec"))
@@ -172,6 +183,27 @@ fn volume(volume: &mut Tree) {
         let reference = image.get("reference").and_then(Value::as_str).unwrap_or_default();
         let policy = if tag_is_latest(reference) { "Always" } else { "IfNotPresent" };
         set(image, "pullPolicy", policy);
+    }
+}
+
+/// Defaults of a volume's source, which pods and persistent volumes have alike.
+pub fn volume_source(volume: &mut Tree) {
+    const DEFAULTS: [(&str, &[(&str, &str)]); 5] = [
+        ("hostPath", &[("type", "")]),
+        ("iscsi", &[("iscsiInterface", "default")]),
+        ("rbd", &[("pool", "rbd"), ("user", "admin"), ("keyring", "/etc/ceph/keyring")]),
+        ("scaleIO", &[("storageMode", "ThinProvisioned"), ("fsType", "xfs")]),
+        ("azureDisk", &[("cachingMode", "ReadWrite"), ("fsType", "ext4"), ("kind", "Shared")]),
+    ];
+    for (key, fields) in DEFAULTS {
+        if let Some(source) = child(volume, key) {
+            for (field, value) in fields {
+                set(source, field, *value);
+            }
+        }
+    }
+    if let Some(disk) = child(volume, "azureDisk") {
+        set(disk, "readOnly", false);
     }
 }
 

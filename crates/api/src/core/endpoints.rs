@@ -1,12 +1,16 @@
 //! Endpoints.
 
+use apimachinery::field::{ErrorList, Path};
 use apimachinery::{Object, Value};
 use serde_json::json;
 
 use crate::catalogue::Column;
 use crate::core::defaults::{each, set};
+use crate::core::warnings;
 use crate::printers::{AGE, NAME, column};
 use crate::strategy::Strategy;
+use crate::validation;
+use crate::validation::value::{list, text};
 
 pub const COLUMNS: &[Column] = &[
     NAME,
@@ -56,7 +60,32 @@ impl Strategy for EndpointsStrategy {
 
     fn prepare_for_update(&self, _endpoints: &mut Object, _old: &Object) {}
 
+    fn validate(&self, endpoints: &Object) -> ErrorList {
+        validation::endpoints(endpoints)
+    }
+
+    fn warnings_on_create(&self, endpoints: &Object) -> Vec<String> {
+        let mut out = Vec::new();
+        for (index, subset) in endpoints.get_array(&["subsets"]).iter().enumerate() {
+            let at = Path::new("subsets").index(index);
+            for key in ["addresses", "notReadyAddresses"] {
+                for (index, address) in list(subset, key).iter().enumerate() {
+                    out.extend(warnings::ip(text(address, "ip"), &at.child(key).index(index).child("ip")));
+                }
+            }
+        }
+        out
+    }
+
+    fn deprecation(&self) -> Option<&'static str> {
+        Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+    }
+
     fn allow_create_on_update(&self) -> bool {
         true
+    }
+
+    fn reset_fields(&self, _subresource: &str) -> &'static [&'static [&'static str]] {
+        &[]
     }
 }

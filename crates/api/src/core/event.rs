@@ -1,11 +1,13 @@
 //! Events: one store behind `v1` and `events.k8s.io/v1`.
 
+use apimachinery::field::ErrorList;
 use apimachinery::{Object, Value};
 use serde_json::json;
 
 use crate::catalogue::{Column, Now, Selectable};
 use crate::printers::{NAME, column, since, wide};
 use crate::strategy::Strategy;
+use crate::validation;
 
 macro_rules! involved {
     ($($name:literal => $key:literal),* $(,)?) => {
@@ -90,8 +92,48 @@ impl Strategy for Events {
 
     fn prepare_for_update(&self, _event: &mut Object, _old: &Object) {}
 
+    fn validate(&self, event: &Object) -> ErrorList {
+        validation::event(event)
+    }
+
     fn allow_create_on_update(&self) -> bool {
         true
+    }
+
+    fn reset_fields(&self, _subresource: &str) -> &'static [&'static [&'static str]] {
+        &[]
+    }
+}
+
+/// Events of `events.k8s.io/v1`, which have to say more than those of old.
+pub struct NewEvents;
+
+/// The event by the names that both versions' rules are written in.
+fn as_core(event: &Object) -> Object {
+    let mut event = event.clone();
+    from_events_v1(&mut event);
+    event
+}
+
+impl Strategy for NewEvents {
+    fn prepare_for_create(&self, _event: &mut Object) {}
+
+    fn prepare_for_update(&self, _event: &mut Object, _old: &Object) {}
+
+    fn validate(&self, event: &Object) -> ErrorList {
+        validation::strict_event(&as_core(event))
+    }
+
+    fn validate_update(&self, event: &Object, old: &Object) -> ErrorList {
+        validation::strict_event_update(&as_core(event), &as_core(old))
+    }
+
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
+    fn reset_fields(&self, _subresource: &str) -> &'static [&'static [&'static str]] {
+        &[]
     }
 }
 

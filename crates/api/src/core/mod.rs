@@ -1,15 +1,24 @@
 //! The core group, `v1`.
 
+mod component_status;
 pub mod config;
 pub mod defaults;
 mod endpoints;
 pub mod event;
+pub mod gates;
 pub mod namespace;
 pub mod node;
 pub mod pod;
+mod pod_create;
 mod pod_printer;
+pub mod pod_resources;
+mod quota;
+mod replication;
 pub mod service;
 mod service_account;
+mod service_warnings;
+mod volume;
+pub mod warnings;
 
 use crate::catalogue::{Access, Resource, Selectable, Subresource};
 use crate::printers;
@@ -60,6 +69,17 @@ pub const RESOURCES: &[Resource] = &[
         ..GROUP
     },
     Resource {
+        kind: "ComponentStatus",
+        plural: "componentstatuses",
+        singular: "componentstatus",
+        namespaced: false,
+        short_names: &["cs"],
+        access: Access::ReadOnly,
+        columns: component_status::COLUMNS,
+        strategy: &component_status::ComponentStatuses,
+        ..GROUP
+    },
+    Resource {
         kind: "ConfigMap",
         plural: "configmaps",
         singular: "configmap",
@@ -88,6 +108,15 @@ pub const RESOURCES: &[Resource] = &[
         selectable: event::SELECTABLE,
         columns: event::COLUMNS,
         strategy: &event::Events,
+        ..GROUP
+    },
+    Resource {
+        kind: "LimitRange",
+        plural: "limitranges",
+        singular: "limitrange",
+        short_names: &["limits"],
+        prefix: "limitranges",
+        strategy: &quota::LimitRanges,
         ..GROUP
     },
     Resource {
@@ -123,6 +152,33 @@ pub const RESOURCES: &[Resource] = &[
         ..GROUP
     },
     Resource {
+        kind: "PersistentVolumeClaim",
+        plural: "persistentvolumeclaims",
+        singular: "persistentvolumeclaim",
+        short_names: &["pvc"],
+        prefix: "persistentvolumeclaims",
+        subresources: &[Subresource::status("PersistentVolumeClaim")],
+        returns_deleted: true,
+        selectable: volume::SELECTABLE,
+        columns: volume::CLAIM_COLUMNS,
+        strategy: &volume::Claims,
+        ..GROUP
+    },
+    Resource {
+        kind: "PersistentVolume",
+        plural: "persistentvolumes",
+        singular: "persistentvolume",
+        namespaced: false,
+        short_names: &["pv"],
+        prefix: "persistentvolumes",
+        subresources: &[Subresource::status("PersistentVolume")],
+        returns_deleted: true,
+        selectable: volume::SELECTABLE,
+        columns: volume::VOLUME_COLUMNS,
+        strategy: &volume::Volumes,
+        ..GROUP
+    },
+    Resource {
         kind: "Pod",
         plural: "pods",
         singular: "pod",
@@ -132,16 +188,54 @@ pub const RESOURCES: &[Resource] = &[
         subresources: &[
             own("attach", "PodAttachOptions", CONNECT),
             own("binding", "Binding", &["create"]),
+            own("ephemeralcontainers", "Pod", &["get", "patch", "update"]),
             of("eviction", "Eviction", ("policy", "v1"), &["create"]),
             own("exec", "PodExecOptions", CONNECT),
             own("log", "Pod", &["get"]),
             own("portforward", "PodPortForwardOptions", CONNECT),
+            own("proxy", "PodProxyOptions", PROXY),
+            own("resize", "Pod", &["get", "patch", "update"]),
             Subresource::status("Pod"),
         ],
         returns_deleted: true,
         selectable: pod::SELECTABLE,
         columns: pod_printer::COLUMNS,
         strategy: &pod::Pods,
+        ..GROUP
+    },
+    Resource {
+        kind: "PodTemplate",
+        plural: "podtemplates",
+        singular: "podtemplate",
+        prefix: "podtemplates",
+        returns_deleted: true,
+        columns: replication::TEMPLATE_COLUMNS,
+        strategy: &replication::Templates,
+        ..GROUP
+    },
+    Resource {
+        kind: "ReplicationController",
+        plural: "replicationcontrollers",
+        singular: "replicationcontroller",
+        short_names: &["rc"],
+        categories: &["all"],
+        prefix: "controllers",
+        subresources: &[Subresource::scale(), Subresource::status("ReplicationController")],
+        selectable: replication::CONTROLLER_SELECTABLE,
+        columns: replication::CONTROLLER_COLUMNS,
+        strategy: &replication::Controllers,
+        ..GROUP
+    },
+    Resource {
+        kind: "ResourceQuota",
+        plural: "resourcequotas",
+        singular: "resourcequota",
+        short_names: &["quota"],
+        prefix: "resourcequotas",
+        subresources: &[Subresource::status("ResourceQuota")],
+        returns_deleted: true,
+        columns: quota::QUOTA_COLUMNS,
+        strategy: &quota::Quotas,
         ..GROUP
     },
     Resource {
@@ -163,7 +257,7 @@ pub const RESOURCES: &[Resource] = &[
         subresources: &[of("token", "TokenRequest", ("authentication.k8s.io", "v1"), &["create"])],
         returns_deleted: true,
         columns: service_account::COLUMNS,
-        strategy: &Plain,
+        strategy: &service_account::ServiceAccounts,
         ..GROUP
     },
     Resource {
@@ -173,7 +267,7 @@ pub const RESOURCES: &[Resource] = &[
         short_names: &["svc"],
         categories: &["all"],
         prefix: "services/specs",
-        subresources: &[Subresource::status("Service")],
+        subresources: &[own("proxy", "ServiceProxyOptions", PROXY), Subresource::status("Service")],
         selectable: service::SELECTABLE,
         returns_deleted: true,
         columns: service::COLUMNS,

@@ -1,11 +1,13 @@
 //! Namespaces.
 
 use apimachinery::Object;
+use apimachinery::field::ErrorList;
 use serde_json::json;
 
 use crate::catalogue::Column;
 use crate::printers::{AGE, NAME, column};
-use crate::strategy::{Strategy, restore};
+use crate::strategy::{Strategy, keep_spec, keep_status};
+use crate::validation;
 
 pub const COLUMNS: &[Column] = &[
     NAME,
@@ -28,6 +30,9 @@ impl Strategy for Namespaces {
         if !name.is_empty() {
             namespace.set(&["metadata", "labels", "kubernetes.io/metadata.name"], name);
         }
+        if namespace.get_str(&["status", "phase"]).is_empty() {
+            namespace.set(&["status", "phase"], "Active");
+        }
     }
 
     fn prepare_for_create(&self, namespace: &mut Object) {
@@ -41,7 +46,39 @@ impl Strategy for Namespaces {
 
     /// Neither status nor the spec's finalizers move through the main resource.
     fn prepare_for_update(&self, namespace: &mut Object, old: &Object) {
-        restore(namespace, old, "status");
-        restore(namespace, old, "spec");
+        keep_status(namespace, old);
+        keep_spec(namespace, old);
+    }
+
+    fn validate(&self, namespace: &Object) -> ErrorList {
+        validation::namespace(namespace)
+    }
+
+    /// Finalizers were checked when they came.
+    fn validate_update(&self, _namespace: &Object, _old: &Object) -> ErrorList {
+        ErrorList::new()
+    }
+
+    fn prepare_for_status_update(&self, namespace: &mut Object, old: &Object) {
+        keep_spec(namespace, old);
+    }
+
+    fn validate_status_update(&self, namespace: &Object, _old: &Object) -> ErrorList {
+        validation::namespace_status_update(namespace)
+    }
+
+    fn prepare_for_subresource(&self, _subresource: &str, namespace: &mut Object, old: &Object) {
+        keep_status(namespace, old);
+    }
+
+    fn validate_subresource(&self, _subresource: &str, namespace: &Object, _old: &Object) -> ErrorList {
+        validation::namespace_finalize(namespace)
+    }
+
+    fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
+        match subresource {
+            "status" | "" => &[&["spec"], &["status"]],
+            _ => &[&["status"]],
+        }
     }
 }

@@ -1,11 +1,14 @@
 //! Nodes.
 
+use apimachinery::field::ErrorList;
 use apimachinery::{Object, Value};
 use serde_json::json;
 
 use crate::catalogue::Column;
+use crate::core::{defaults, pod_resources};
 use crate::printers::{AGE, NAME, column, wide};
-use crate::strategy::{Strategy, keep_status};
+use crate::strategy::{Strategy, keep_spec, keep_status};
+use crate::validation;
 
 pub const COLUMNS: &[Column] = &[
     NAME,
@@ -74,6 +77,13 @@ impl Strategy for Nodes {
         {
             node.set(&["status", "allocatable"], capacity);
         }
+        if let Some(status) = defaults::child(node.as_map_mut(), "status") {
+            for key in ["capacity", "allocatable"] {
+                if let Some(amounts) = defaults::child(status, key) {
+                    pod_resources::round(amounts);
+                }
+            }
+        }
     }
 
     /// A kubelet registers with its status in one write.
@@ -81,5 +91,38 @@ impl Strategy for Nodes {
 
     fn prepare_for_update(&self, node: &mut Object, old: &Object) {
         keep_status(node, old);
+    }
+
+    fn validate(&self, node: &Object) -> ErrorList {
+        validation::node(node)
+    }
+
+    fn validate_update(&self, node: &Object, old: &Object) -> ErrorList {
+        let mut errors = validation::node(node);
+        errors.extend(validation::node_update(node, old));
+        errors
+    }
+
+    fn prepare_for_status_update(&self, node: &mut Object, old: &Object) {
+        keep_spec(node, old);
+    }
+
+    fn validate_status_update(&self, node: &Object, old: &Object) -> ErrorList {
+        validation::node_update(node, old)
+    }
+
+    fn warnings_on_create(&self, node: &Object) -> Vec<String> {
+        let mut out = Vec::new();
+        if node.get(&["spec", "configSource"]).is_some() {
+            out.push("spec.configSource: the feature is removed".to_owned());
+        }
+        if !node.get_str(&["spec", "externalID"]).is_empty() {
+            out.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".to_owned());
+        }
+        out
+    }
+
+    fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
+        crate::strategy::reset_the_other(subresource)
     }
 }

@@ -1,13 +1,16 @@
 //! Pods: what a client may set, what changes, how long one takes to go.
 
-use apimachinery::Object;
-use apimachinery::field::ErrorList;
-use serde_json::json;
+use apimachinery::field::{ErrorList, Path};
+use apimachinery::{Object, Value};
+use serde_json::{Map, json};
 
+use super::{defaults, gates, pod_create, warnings};
 use crate::catalogue::Selectable;
-use crate::core::defaults;
-use crate::strategy::{Grace, Strategy, keep_status};
+use crate::strategy::{Grace, Strategy, bump_generation, keep_spec, keep_status, restore};
 use crate::validation;
+use crate::validation::value::{list, number, text};
+
+pub use super::pod_resources::qos_class;
 
 pub const SELECTABLE: &[Selectable] = &[
     Selectable { name: "spec.nodeName", read: |o| o.get_str(&["spec", "nodeName"]).to_owned() },
@@ -36,10 +39,15 @@ impl Strategy for Pods {
         mirror_pod_ip(pod);
     }
 
+    fn warnings_before_create(&self, pod: &Object) -> Vec<String> {
+        pod_create::app_armor_warnings(pod)
+    }
+
     fn prepare_for_create(&self, pod: &mut Object) {
         pod.set_generation(1);
         let qos = qos_class(pod);
         pod.set(&["status"], json!({"phase": "Pending", "qosClass": qos}));
+        gates::pod_spec_at(pod, None, &["spec"]);
         if !pod.get_array(&["spec", "schedulingGates"]).is_empty() {
             let gated = json!([{
                 "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
@@ -47,6 +55,8 @@ impl Strategy for Pods {
             }]);
             pod.set(&["status", "conditions"], gated);
         }
+        pod_create::merge_label_keys(pod);
+        pod_create::sync_app_armor(pod);
     }
 
     fn validate(&self, pod: &Object) -> ErrorList {
@@ -59,19 +69,78 @@ impl Strategy for Pods {
 
     fn prepare_for_update(&self, pod: &mut Object, old: &Object) {
         keep_status(pod, old);
-        crate::strategy::bump_generation(pod, old);
+        gates::pod_spec_at(pod, Some(old), &["spec"]);
+        bump_generation(pod, old);
     }
 
     fn prepare_for_status_update(&self, pod: &mut Object, old: &Object) {
-        crate::strategy::keep_all_but_status(pod, old);
-        // labels and annotations follow an update through status; owners and deletion do not
+        keep_spec(pod, old);
+        // some kubelets spoil owners, which are none of their business
+        match old.get(&["metadata", "ownerReferences"]) {
+            Some(owners) => pod.set(&["metadata", "ownerReferences"], owners.clone()),
+            None => drop(pod.remove(&["metadata", "ownerReferences"])),
+        }
         if pod.get_str(&["status", "qosClass"]).is_empty() {
             let qos = old.get_str(&["status", "qosClass"]).to_owned();
             if !qos.is_empty() {
                 pod.set(&["status", "qosClass"], qos);
             }
         }
+        keep_observed_generations(pod, old);
+        gates::pod_status(pod, Some(old));
         mirror_pod_ip(pod);
+    }
+
+    fn validate_status_update(&self, pod: &Object, old: &Object) -> ErrorList {
+        validation::pod::pod_status_update(pod, old)
+    }
+
+    fn prepare_for_subresource(&self, subresource: &str, pod: &mut Object, old: &Object) {
+        match subresource {
+            "ephemeralcontainers" => {
+                let containers = pod.get(&["spec", "ephemeralContainers"]).cloned();
+                keep_all(pod, old);
+                match containers {
+                    Some(containers) => pod.set(&["spec", "ephemeralContainers"], containers),
+                    None => drop(pod.remove(&["spec", "ephemeralContainers"])),
+                }
+            }
+            "resize" => {
+                let asked = pod.clone();
+                keep_all(pod, old);
+                take_resources(pod, &asked);
+            }
+            _ => return,
+        }
+        gates::pod_spec_at(pod, Some(old), &["spec"]);
+        bump_generation(pod, old);
+    }
+
+    fn validate_subresource(&self, subresource: &str, pod: &Object, old: &Object) -> ErrorList {
+        match subresource {
+            "ephemeralcontainers" => validation::pod::pod_ephemeral_containers_update(pod, old),
+            "resize" => validation::pod::pod_resize(pod, old),
+            _ => ErrorList::new(),
+        }
+    }
+
+    fn warnings_on_create(&self, pod: &Object) -> Vec<String> {
+        warnings::pod(pod)
+    }
+
+    fn warnings_on_update(&self, _pod: &Object, _old: &Object) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn warnings_on_status_update(&self, pod: &Object, _old: &Object) -> Vec<String> {
+        let path = Path::new("status");
+        let mut out = Vec::new();
+        for key in ["podIPs", "hostIPs"] {
+            for (index, ip) in pod.get_array(&["status", key]).iter().enumerate() {
+                out.extend(warnings::ip(text(ip, "ip"), &path.child(key).index(index).child("ip")));
+            }
+        }
+        out
     }
 
     fn grace(&self, pod: &Object, asked: Option<i64>) -> Grace {
@@ -80,14 +149,71 @@ impl Strategy for Pods {
         // a pod that no kubelet looks after, or that has ended, has nobody to wait for
         let unscheduled = pod.get_str(&["spec", "nodeName"]).is_empty();
         let ended = matches!(pod.get_str(&["status", "phase"]), "Failed" | "Succeeded");
-        Grace::Seconds(if unscheduled || ended { 0 } else { period.max(0) })
+        // a negative period, which old pods may have, stands for the shortest one there is
+        let period = if period < 0 { 1 } else { period };
+        Grace::Seconds(if unscheduled || ended { 0 } else { period })
     }
 
     fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
         match subresource {
             "status" => &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]],
+            "ephemeralcontainers" | "resize" => {
+                &[&["status"], &["metadata", "labels"], &["metadata", "annotations"]]
+            }
             _ => &[&["status"]],
         }
+    }
+}
+
+/// Takes everything from the old pod but who manages which field.
+fn keep_all(pod: &mut Object, old: &Object) {
+    let managed = pod.get(&["metadata", "managedFields"]).cloned();
+    for key in ["metadata", "spec", "status"] {
+        restore(pod, old, key);
+    }
+    if let Some(managed) = managed {
+        pod.set(&["metadata", "managedFields"], managed);
+    }
+}
+
+/// Takes from a pod as a resize asks for it what a resize may change.
+fn take_resources(pod: &mut Object, asked: &Object) {
+    let none = Value::Null;
+    let asked = asked.get(&["spec"]).unwrap_or(&none);
+    let Some(spec) = defaults::child(pod.as_map_mut(), "spec") else { return };
+    let take = |into: &mut Map<String, Value>, from: &Value, key: &str| match from.get(key) {
+        Some(value) => drop(into.insert(key.to_owned(), value.clone())),
+        None => drop(into.remove(key)),
+    };
+    take(spec, asked, "resources");
+    for key in ["containers", "initContainers"] {
+        for container in defaults::each(spec, key) {
+            let name = container.get("name").and_then(Value::as_str).unwrap_or_default();
+            if let Some(from) = list(asked, key).iter().find(|one| text(one, "name") == name) {
+                take(container, from, "resources");
+                take(container, from, "resizePolicy");
+            }
+        }
+    }
+}
+
+/// Clients that know nothing of observed generations do not clear them.
+fn keep_observed_generations(pod: &mut Object, old: &Object) {
+    const KEY: &str = "observedGeneration";
+    let none = Value::Null;
+    let before = old.get(&["status"]).unwrap_or(&none);
+    let Some(status) = defaults::child(pod.as_map_mut(), "status") else { return };
+    let keep = |of: &mut Map<String, Value>, before: i64| {
+        let unset = of.get(KEY).and_then(Value::as_i64).unwrap_or_default() == 0;
+        if unset && before != 0 {
+            of.insert(KEY.into(), json!(before));
+        }
+    };
+    keep(status, number(before, KEY));
+    for condition in defaults::each(status, "conditions") {
+        let kind = condition.get("type").and_then(Value::as_str).unwrap_or_default();
+        let same = list(before, "conditions").iter().find(|one| text(one, "type") == kind);
+        keep(condition, same.map_or(0, |one| number(one, KEY)));
     }
 }
 
@@ -103,41 +229,5 @@ fn mirror_pod_ip(pod: &mut Object) {
         (false, None) => pod.set(&["status", "podIPs"], json!([{"ip": ip}])),
         (true, Some(first)) => pod.set(&["status", "podIP"], first),
         _ => {}
-    }
-}
-
-/// `Guaranteed`, `Burstable` or `BestEffort`, from the cpu and memory of a pod and of its containers.
-pub fn qos_class(pod: &Object) -> &'static str {
-    let zero = |value: &serde_json::Value| {
-        value.as_str().is_some_and(|text| text.trim_start_matches(['0', '.']).is_empty())
-            || value.as_i64() == Some(0)
-    };
-    let mut any = false;
-    let mut guaranteed = true;
-    let pod_level = pod.get(&["spec", "resources"]);
-    let of_containers = || {
-        ["initContainers", "containers"]
-            .into_iter()
-            .flat_map(|key| pod.get_array(&["spec", key]))
-            .map(|container| container.get("resources"))
-    };
-    let all: Vec<Option<&serde_json::Value>> = match pod_level {
-        Some(_) => vec![pod_level],
-        None => of_containers().collect(),
-    };
-    for resources in all {
-        let amount = |part: &str, name: &str| {
-            resources.and_then(|r| r.get(part)?.get(name)).filter(|value| !zero(value))
-        };
-        for name in ["cpu", "memory"] {
-            let (request, limit) = (amount("requests", name), amount("limits", name));
-            any |= request.is_some() || limit.is_some();
-            guaranteed &= limit.is_some() && (request.is_none() || request == limit);
-        }
-    }
-    match (any, guaranteed) {
-        (false, _) => "BestEffort",
-        (true, true) => "Guaranteed",
-        (true, false) => "Burstable",
     }
 }

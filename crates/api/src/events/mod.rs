@@ -40,7 +40,7 @@ pub const RESOURCES: &[Resource] = &[Resource {
     }),
     selectable: SELECTABLE,
     columns: event::COLUMNS,
-    strategy: &event::Events,
+    strategy: &event::NewEvents,
     ..GROUP
 }];
 

@@ -18,7 +18,7 @@ fn data(object: &Object, key: &str, encoded: bool, errors: &mut ErrorList) -> us
     for (name, value) in object.get(&[key]).and_then(Value::as_object).into_iter().flatten() {
         errors.extend(invalid(&path.key(name), name.as_str(), names::is_config_map_key(name)));
         let text = value.as_str().unwrap_or_default();
-        size += if encoded { text.len() / 4 * 3 } else { text.len() };
+        size += if encoded { text.trim_end_matches('=').len() * 3 / 4 } else { text.len() };
     }
     size
 }
@@ -33,7 +33,8 @@ pub fn config_map(map: &Object) -> ErrorList {
         }
     }
     if size > MAX_DATA {
-        errors.push(Error::too_long(&Path::root(), MAX_DATA));
+        // an error of the whole object, as upstream writes its path
+        errors.push(Error::too_long(&Path::new("[]"), MAX_DATA));
     }
     errors
 }
@@ -87,7 +88,9 @@ pub fn secret(secret: &Object) -> ErrorList {
             errors.push(Error::required(&data.key("username"), ""));
             errors.push(Error::required(&data.key("password"), ""));
         }
-        "kubernetes.io/ssh-auth" => require("ssh-privatekey"),
+        "kubernetes.io/ssh-auth" if secret.get_str(&["data", "ssh-privatekey"]).is_empty() => {
+            errors.push(Error::required(&data.key("ssh-privatekey"), ""));
+        }
         "kubernetes.io/tls" => {
             require("tls.crt");
             require("tls.key");
@@ -103,9 +106,32 @@ fn docker_config(secret: &Object, key: &str, errors: &mut ErrorList) {
         errors.push(Error::required(&path, ""));
         return;
     };
-    let parsed = BASE64.decode(text).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-    if !parsed.is_some_and(|value| value.is_object()) {
-        errors.push(Error::invalid(&path, "<secret contents redacted>", "invalid JSON"));
+    let parsed =
+        BASE64.decode(text).map(|bytes| serde_json::from_slice::<Value>(&bytes).map_err(|e| (e, bytes)));
+    let why = match parsed {
+        Ok(Ok(Value::Object(_) | Value::Null)) => return,
+        Ok(Ok(other)) => format!(
+            "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+            kind_of(&other)
+        ),
+        Ok(Err((error, bytes))) if !error.is_eof() => {
+            let line = bytes.split(|byte| *byte == b'\n').nth(error.line().saturating_sub(1));
+            let byte = line.and_then(|line| line.get(error.column().saturating_sub(1))).copied();
+            let shown = char::from(byte.unwrap_or(b' '));
+            format!("invalid character '{shown}' looking for beginning of value")
+        }
+        _ => "unexpected end of JSON input".to_owned(),
+    };
+    errors.push(Error::invalid(&path, "<secret contents redacted>", why));
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        Value::Bool(_) => "bool",
+        Value::Object(_) | Value::Null => "object",
     }
 }
 

@@ -1,49 +1,44 @@
 //! Validation: what is wrong with an object, all of it at once, in upstream's words and at upstream's paths.
 
 pub(crate) mod at;
+pub mod claim;
 mod config;
+mod disruption;
+mod endpoints;
+mod event;
 #[allow(dead_code)]
 pub(crate) mod forms;
+mod namespace;
+mod node;
 pub mod pod;
+mod quota;
+mod replication;
+pub mod resources;
 mod service;
+mod service_update;
+mod sources;
+#[cfg(test)]
+pub mod testing;
+pub mod value;
+mod volume;
 
+pub use claim::{claim, claim_status_update, claim_update};
 pub use config::{config_map, config_map_update, secret, secret_update};
+pub use disruption::{conditions, pod_disruption_budget, pod_disruption_budget_status_update};
+pub use endpoints::{endpoints, non_special_ip};
+pub use event::{event, strict_event, strict_event_update};
+pub use namespace::{finalizer_names, namespace, namespace_finalize, namespace_status_update};
+pub use node::{node, node_update};
 pub use pod::{pod, pod_update};
-pub use service::{service, service_update};
+pub use quota::{limit_range, resource_quota, resource_quota_status_update, resource_quota_update};
+pub use replication::{
+    pod_template, pod_template_update, replication_controller, replication_controller_status_update,
+    replication_controller_update,
+};
+pub use service::{
+    allocates_node_ports, cluster_ips, is_externally_accessible, is_headless, needs_health_check, service,
+};
+pub use service_update::{load_balancer_status, service_status_update, service_update};
+pub use volume::{inline_volume_spec, volume, volume_update};
 
-use apimachinery::field::{Error, ErrorList, Path};
-use apimachinery::{Object, Value};
-
-/// The text at a key of a map, empty when there is none.
-pub(crate) fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value.get(key).and_then(Value::as_str).unwrap_or_default()
-}
-
-/// The list at a key of a map, empty when there is none.
-pub(crate) fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
-    value.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
-}
-
-/// One error per message.
-pub(crate) fn invalid(path: &Path, value: impl Into<Value>, messages: Vec<String>) -> ErrorList {
-    let value = value.into();
-    messages.into_iter().map(|message| Error::invalid(path, value.clone(), message)).collect()
-}
-
-pub(crate) fn non_negative(path: &Path, value: Option<i64>) -> ErrorList {
-    match value {
-        Some(number) if number < 0 => {
-            vec![Error::invalid(path, number, "must be greater than or equal to 0")]
-        }
-        _ => ErrorList::new(),
-    }
-}
-
-/// The error of a field that changed and may not.
-pub(crate) fn immutable(path: &Path, new: &Object, old: &Object, key: &[&str]) -> ErrorList {
-    let (new, old) = (new.get(key), old.get(key));
-    if new == old {
-        return ErrorList::new();
-    }
-    vec![Error::invalid(path, new.cloned().unwrap_or(Value::Null), "field is immutable")]
-}
+pub(crate) use value::{immutable, invalid, list, non_negative, text};

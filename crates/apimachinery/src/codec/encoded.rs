@@ -395,38 +395,60 @@ pub fn encode_json_list<'a>(
     header.end_json(unstructured, out);
 }
 
+/// The items' number in every list.
+const ITEMS_TAG: u32 = 2;
+
 /// Appends a list of encoded items, each with its resourceVersion, in an envelope.
 pub fn encode_protobuf_list<'a>(
     header: &ListHeader,
     items: impl IntoIterator<Item = (&'a EncodedProtobuf, u64)> + Clone,
     out: &mut Vec<u8>,
 ) {
-    const ITEMS_TAG: u32 = 2;
-    let mut meta = Vec::new();
-    put_bytes(1, b"", &mut meta);
-    put_bytes(2, header.resource_version.as_bytes(), &mut meta);
-    put_bytes(3, header.continue_token.as_bytes(), &mut meta);
-    if let Some(count) = header.remaining_item_count {
-        put_int(4, count as u64, &mut meta);
-    }
-    let item_len = |item: &EncodedProtobuf, version: u64| {
-        let message = item.message_len(version.to_string().as_bytes());
-        1 + varint_len(message as u64) + message
-    };
-    let sized = items.clone().into_iter().map(|(item, version)| item_len(item, version));
-    let total = 1 + varint_len(meta.len() as u64) + meta.len() + sized.sum::<usize>();
-    out.reserve(total + 64);
-    put_envelope_head(&header.api_version, &header.kind, out);
-    put_key(2, BYTES, out);
-    put_varint(total as u64, out);
-    put_bytes(1, &meta, out);
+    let size = items.clone().into_iter().map(|(item, version)| item.list_item_len(version)).sum();
+    out.reserve(size + 256);
+    header.begin_protobuf(size, out);
     for (item, version) in items {
-        let version = version.to_string();
-        put_key(ITEMS_TAG, BYTES, out);
-        put_varint(item.message_len(version.as_bytes()) as u64, out);
-        item.write_message(version.as_bytes(), out);
+        item.append_item(version, out);
     }
-    out.extend_from_slice(&ENVELOPE_TAIL);
+    ListHeader::end_protobuf(out);
+}
+
+impl EncodedProtobuf {
+    /// How long the object is as an item of a list.
+    pub fn list_item_len(&self, resource_version: u64) -> usize {
+        let message = self.message_len(resource_version.to_string().as_bytes());
+        1 + varint_len(message as u64) + message
+    }
+
+    /// Appends the object as an item of a list.
+    pub fn append_item(&self, resource_version: u64, out: &mut Vec<u8>) {
+        let version = resource_version.to_string();
+        put_key(ITEMS_TAG, BYTES, out);
+        put_varint(self.message_len(version.as_bytes()) as u64, out);
+        self.write_message(version.as_bytes(), out);
+    }
+}
+
+impl ListHeader {
+    /// Appends a list's envelope up to its first item. `items` is how long all items are together.
+    pub fn begin_protobuf(&self, items: usize, out: &mut Vec<u8>) {
+        let mut meta = Vec::new();
+        put_bytes(1, b"", &mut meta);
+        put_bytes(2, self.resource_version.as_bytes(), &mut meta);
+        put_bytes(3, self.continue_token.as_bytes(), &mut meta);
+        if let Some(count) = self.remaining_item_count {
+            put_int(4, count as u64, &mut meta);
+        }
+        put_envelope_head(&self.api_version, &self.kind, out);
+        put_key(2, BYTES, out);
+        put_varint((1 + varint_len(meta.len() as u64) + meta.len() + items) as u64, out);
+        put_bytes(1, &meta, out);
+    }
+
+    /// Appends what follows the last item.
+    pub fn end_protobuf(out: &mut Vec<u8>) {
+        out.extend_from_slice(&ENVELOPE_TAIL);
+    }
 }
 
 #[cfg(test)]

@@ -90,6 +90,24 @@ pub fn is_dns1123_subdomain(value: &str) -> Messages {
     ])
 }
 
+/// As [`is_dns1123_subdomain`], for search domains, whose labels may have underscores.
+pub fn is_dns1123_subdomain_with_underscore(value: &str) -> Messages {
+    const LABEL: &str = "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?";
+    const MESSAGE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', \
+         '-' or '.', and must start and end with an alphanumeric character";
+    let label = |text: &str| {
+        let text = text.strip_prefix('_').unwrap_or(text);
+        let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        edge(text.bytes().next()) && edge(text.bytes().last()) && all(text, b"-_")
+    };
+    collect([
+        (value.len() > DNS1123_SUBDOMAIN_MAX_LENGTH, &|| max_len_error(DNS1123_SUBDOMAIN_MAX_LENGTH)),
+        (!value.split('.').all(label), &|| {
+            regex_error(MESSAGE, &format!(r"{LABEL}(\.{LABEL})*"), &["example.com"])
+        }),
+    ])
+}
+
 pub fn is_wildcard_dns1123_subdomain(value: &str) -> Messages {
     const MESSAGE: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, \
          which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character";

@@ -14,6 +14,8 @@ pub struct UserInfo {
 pub const ANONYMOUS: &str = "system:anonymous";
 pub const API_SERVER: &str = "system:apiserver";
 pub const KUBE_CONTROLLER_MANAGER: &str = "system:kube-controller-manager";
+/// The cluster's DNS on a node.
+pub const COREDNS: &str = "system:coredns";
 pub const KUBE_PROXY: &str = "system:kube-proxy";
 pub const KUBE_SCHEDULER: &str = "system:kube-scheduler";
 

@@ -249,7 +249,7 @@ mod tests {
         let all = objects();
         let count = |kind: Kind| all.iter().filter(|(of, _)| *of == kind).count();
         let counts = [Kind::ClusterRole, Kind::ClusterRoleBinding, Kind::Role, Kind::RoleBinding].map(count);
-        assert_eq!(counts, [69, 50, 7, 7]);
+        assert_eq!(counts, [70, 51, 8, 8]);
         let mut names: Vec<String> =
             all.iter().map(|(kind, o)| format!("{kind:?} {} {}", o.namespace(), o.name())).collect();
         names.sort();

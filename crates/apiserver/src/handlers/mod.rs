@@ -1,7 +1,9 @@
 //! What answers a resource request: the verbs over the registry, and the subresources that have ways of their own.
 
 mod binding;
+mod components;
 mod decode;
+mod disruption;
 mod escalation;
 mod eviction;
 mod finalize;
@@ -52,6 +54,9 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
     }
     let accepted = negotiate::accepted(request.headers(), ctx.query.get("pretty"), info.verb == "watch")?;
     let call = Call { server, ctx, kind: &kind, accepted };
+    if let Some(deprecation) = kind.resource.strategy.deprecation() {
+        ctx.warn(deprecation);
+    }
     if info.subresource.is_empty() {
         return call.main(request).await;
     }
@@ -68,6 +73,8 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
         ("certificatesigningrequests", "approval") => call.part(request, Part::Other("approval")).await,
         (_, "scale") => call.scale(request).await,
         ("pods", "binding") => call.binding(request).await,
+        ("pods", "ephemeralcontainers") => call.part(request, Part::Other("ephemeralcontainers")).await,
+        ("pods", "resize") => call.part(request, Part::Other("resize")).await,
         ("pods", "eviction") => call.eviction(request).await,
         ("pods", "log" | "exec" | "attach" | "portforward") | ("nodes", "proxy") => {
             call.stream(request).await
@@ -88,6 +95,12 @@ impl Call<'_> {
             return match (self.ctx.info.verb, self.kind.resource.plural) {
                 ("create", "bindings") => self.binding(request).await,
                 ("create", _) => self.review(request).await,
+                _ => Err(self.not_supported()),
+            };
+        }
+        if self.kind.resource.access == api::Access::ReadOnly {
+            return match self.ctx.info.verb {
+                "get" | "list" => self.components(),
                 _ => Err(self.not_supported()),
             };
         }

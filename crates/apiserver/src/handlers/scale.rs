@@ -31,7 +31,11 @@ fn scale_of(object: &Object) -> Object {
         scale.set(&["spec", "replicas"], replicas);
     }
     scale.set(&["status", "replicas"], object.get_i64(&["status", "replicas"]).unwrap_or_default());
-    let selector = object.get(&["spec", "selector"]).cloned().unwrap_or(Value::Null);
+    let mut selector = object.get(&["spec", "selector"]).cloned().unwrap_or(Value::Null);
+    if object.kind() == "ReplicationController" {
+        // its selector is but a map of labels
+        selector = json!({"matchLabels": selector});
+    }
     if let Ok(selector) = apimachinery::selectors::LabelSelector::from_label_selector(&selector) {
         scale.set(&["status", "selector"], selector.to_string());
     }

@@ -4,11 +4,17 @@ use apimachinery::{Object, Status, Value};
 use form_urlencoded::Serializer;
 use http::header::{self, HeaderName};
 use http::{Method, StatusCode, Uri};
+use http_body_util::BodyExt;
+use streams::remotecommand::Options;
+use streams::upgrade;
+use streams::websocket::Reader;
+use streams::websocket::handshake::negotiate;
 
 use super::Call;
+use crate::authorization::Attributes;
 use crate::http::body::{self, Request, Response};
 use crate::kubelet_client::Endpoint;
-use crate::stream_proxy;
+use crate::{stream_proxy, stream_translator};
 
 /// Headers of one hop, and those that carry the client's credentials.
 const DROPPED: [HeaderName; 4] =
@@ -22,6 +28,9 @@ impl Call<'_> {
             let node = self.node(&info.name).await?;
             let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
             return self.forward(request, &node, &format!("/{}{query}", info.rest)).await;
+        }
+        if info.subresource != "log" {
+            self.may_create().await?;
         }
         let entry = registry.get(self.kind, &info.namespace, &info.name, "").await?;
         let pod = entry.object().map_err(Status::internal)?;
@@ -54,6 +63,27 @@ impl Call<'_> {
         };
         let node = self.node(node_name).await?;
         self.forward(request, &node, &path).await
+    }
+
+    /// A WebSocket client comes with GET, which alone would let readers run commands.
+    async fn may_create(&self) -> Result<(), Status> {
+        let info = &self.ctx.info;
+        if info.verb == "create" {
+            return Ok(());
+        }
+        let attributes = Attributes {
+            namespace: &info.namespace,
+            api_version: &info.version,
+            subresource: &info.subresource,
+            name: &info.name,
+            path: &info.path,
+            ..Attributes::resource(&self.ctx.user, "create", &info.group, &info.resource)
+        };
+        let verdict = self.server.access.authorizer.authorize(&attributes).await;
+        match verdict.is_allowed() {
+            true => Ok(()),
+            false => Err(Status::forbidden(&self.kind.resource.group_resource(), &info.name, verdict.reason)),
+        }
     }
 
     async fn node(&self, name: &str) -> Result<Object, Status> {
@@ -144,20 +174,75 @@ impl Call<'_> {
         for name in DROPPED {
             request.headers_mut().remove(name);
         }
-        let streams = matches!(self.ctx.info.subresource.as_str(), "exec" | "attach" | "portforward");
-        if streams || stream_proxy::is_upgrade(&request) {
+        let subresource = self.ctx.info.subresource.as_str();
+        if let Some(response) = self.websocket(&mut request, node, &endpoint).await? {
+            return Ok(response);
+        }
+        let streams = matches!(subresource, "exec" | "attach" | "portforward");
+        if streams || (subresource != "log" && stream_proxy::is_upgrade(&request)) {
             return stream_proxy::forward(&self.server.kubelets, endpoint, request).await;
         }
-        if self.ctx.info.subresource == "log" {
-            *request.method_mut() = Method::GET;
-            let body = std::mem::replace(request.body_mut(), body::empty());
-            drop(body);
+        if subresource == "log" {
+            return self.log(request, &endpoint).await;
         }
-        let response = self.server.kubelets.send(&endpoint, request).await?;
-        if self.ctx.info.subresource == "log" && !response.status().is_success() {
+        self.server.kubelets.send(&endpoint, request).await
+    }
+
+    /// Streams of WebSocket clients that kubelets need not know how to speak with.
+    async fn websocket(
+        &self,
+        request: &mut Request,
+        node: &Object,
+        endpoint: &Endpoint,
+    ) -> Result<Option<Response>, Status> {
+        let subresource = self.ctx.info.subresource.as_str();
+        let (commands, forwards) = (matches!(subresource, "exec" | "attach"), subresource == "portforward");
+        let translates = commands && upgrade::wants_stream_close(request.headers());
+        let tunnels = forwards && upgrade::wants_tunnel(request.headers());
+        if !translates && !tunnels {
+            return Ok(None);
+        }
+        let metrics = &self.server.metrics;
+        let declared = node.get_array(&["status", "declaredFeatures"]);
+        let by_kubelet = declared.iter().any(|feature| feature == "ExtendWebSocketsToKubelet");
+        metrics.websocket_client(subresource, by_kubelet);
+        if by_kubelet {
+            return Ok(None);
+        }
+        let request = std::mem::replace(request, Request::new(body::empty()));
+        let (kubelets, endpoint) = (&self.server.kubelets, endpoint.clone());
+        if tunnels {
+            return stream_translator::tunnel(kubelets, metrics, endpoint, request).await.map(Some);
+        }
+        let query = &self.ctx.query;
+        let options = Options {
+            stdin: query.flag("stdin"),
+            stdout: query.flag("stdout"),
+            stderr: query.flag("stderr"),
+            tty: query.flag("tty"),
+        };
+        stream_translator::translate(kubelets, metrics, endpoint, request, options).map(Some)
+    }
+
+    async fn log(&self, mut request: Request, endpoint: &Endpoint) -> Result<Response, Status> {
+        let (method, headers) = (request.method().clone(), request.headers().clone());
+        let by_messages = upgrade::is_websocket(&headers);
+        let client = by_messages.then(|| stream_translator::client(&mut request)).transpose()?;
+        upgrade::forget_websocket(request.headers_mut());
+        *request.method_mut() = Method::GET;
+        *request.body_mut() = body::empty();
+        let response = self.server.kubelets.send(endpoint, request).await?;
+        if !response.status().is_success() {
             return Err(log_failure(response).await);
         }
-        Ok(response)
+        let Some(client) = client else { return Ok(response) };
+        let accepted = match negotiate(&method, &headers, &Reader::SPOKEN) {
+            Ok(accepted) => accepted,
+            Err(refused) => return Ok(stream_translator::refused(refused)),
+        };
+        let reader = Reader::of(&accepted.protocol);
+        let messages = reader.messages(response.into_body().into_data_stream());
+        Ok(stream_translator::feed(&accepted, client, messages))
     }
 }
 

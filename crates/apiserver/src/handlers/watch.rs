@@ -7,13 +7,16 @@ use std::time::Duration;
 use apimachinery::codec;
 use apimachinery::{Object, Status};
 use bytes::Bytes;
-use futures::stream;
+use futures::{StreamExt, stream};
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use rand::Rng;
 use serde_json::json;
+use streams::upgrade;
+use streams::websocket::Message;
+use streams::websocket::handshake::from_origin;
 use tokio::time::Instant;
 
 use super::Call;
@@ -25,6 +28,7 @@ use crate::http::respond;
 use crate::kinds::Kind;
 use crate::registry::list::ListOptions;
 use crate::registry::watch::Watch;
+use crate::stream_translator;
 
 /// How long a watch lives when the client does not say: this, up to twice.
 const MIN_TIMEOUT: u64 = 1800;
@@ -36,7 +40,7 @@ const BOOKMARKS: Duration = Duration::from_secs(60);
 const CHUNK: usize = 64 * 1024;
 
 impl Call<'_> {
-    pub async fn watch(&self, _request: Request) -> Result<Response, Status> {
+    pub async fn watch(&self, mut request: Request) -> Result<Response, Status> {
         let options = ListOptions::parse(self.kind, &self.ctx.info, &self.ctx.query)?;
         if options.send_initial_events == Some(true) && !options.allow_bookmarks {
             let path = apimachinery::field::Path::new("sendInitialEvents");
@@ -80,14 +84,22 @@ impl Call<'_> {
         let stream = stream::unfold(Some(feed), |feed| async move {
             let mut feed = feed?;
             match feed.next().await {
-                Some(Ok(bytes)) => Some((Ok::<_, BoxError>(Frame::data(bytes)), Some(feed))),
-                Some(Err(status)) => {
-                    let frame = feed.frames.error(&status);
-                    Some((Ok(Frame::data(frame)), None))
-                }
+                Some(Ok(bytes)) => Some((bytes, Some(feed))),
+                Some(Err(status)) => Some((feed.frames.error(&status), None)),
                 None => None,
             }
         });
+        if upgrade::is_websocket(request.headers()) {
+            let accepted = match from_origin(request.method(), request.headers()) {
+                Ok(accepted) => accepted,
+                Err(refused) => return Ok(stream_translator::refused(refused)),
+            };
+            let client = stream_translator::client(&mut request)?;
+            let format = self.accepted.format;
+            let messages = stream.flat_map(move |chunk| stream::iter(messages(format, chunk)));
+            return Ok(stream_translator::feed(&accepted, client, messages));
+        }
+        let stream = stream.map(|chunk| Ok::<_, BoxError>(Frame::data(chunk)));
         let mut response = Response::new(StreamBody::new(stream).boxed_unsync());
         *response.status_mut() = StatusCode::OK;
         let media_type = match self.accepted.format {
@@ -291,6 +303,29 @@ impl Frames {
     }
 }
 
+/// The events of a chunk, each a message of its own: JSON as text, protobuf as bytes without its length.
+fn messages(format: Format, mut chunk: Bytes) -> Vec<Message> {
+    let mut out = Vec::new();
+    while !chunk.is_empty() {
+        match format {
+            Format::Protobuf => {
+                let Some(length) = chunk.first_chunk::<LENGTH>().map(|length| u32::from_be_bytes(*length))
+                else {
+                    return out;
+                };
+                chunk = chunk.slice(LENGTH..);
+                let length = usize::try_from(length).unwrap_or(usize::MAX).min(chunk.len());
+                out.push(Message::Binary(chunk.split_to(length)));
+            }
+            _ => {
+                let end = chunk.iter().position(|byte| *byte == b'\n').map_or(chunk.len(), |at| at + 1);
+                out.push(Message::text(String::from_utf8_lossy(&chunk.split_to(end)).into_owned()));
+            }
+        }
+    }
+    out
+}
+
 fn json_event(r#type: &str, out: &mut Vec<u8>, object: impl FnOnce(&mut Vec<u8>)) {
     out.extend_from_slice(b"{\"type\":\"");
     out.extend_from_slice(r#type.as_bytes());
@@ -300,11 +335,36 @@ fn json_event(r#type: &str, out: &mut Vec<u8>, object: impl FnOnce(&mut Vec<u8>)
 }
 
 /// Frames of a protobuf watch begin with their length.
+const LENGTH: usize = 4;
+
 fn framed(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
-    const LENGTH: usize = 4;
     let start = out.len();
     out.extend_from_slice(&[0; LENGTH]);
     write(out);
     let length = u32::try_from(out.len() - start - LENGTH).unwrap_or(u32::MAX);
     out[start..start + LENGTH].copy_from_slice(&length.to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_event_is_a_message() {
+        let mut chunk = Vec::new();
+        json_event("ADDED", &mut chunk, |out| out.extend_from_slice(br#"{"a":"\n"}"#));
+        json_event("DELETED", &mut chunk, |out| out.extend_from_slice(b"{}"));
+        let text = |text: &str| Message::text(text.to_owned());
+        let want =
+            ["{\"type\":\"ADDED\",\"object\":{\"a\":\"\\n\"}}\n", "{\"type\":\"DELETED\",\"object\":{}}\n"];
+        assert_eq!(messages(Format::Json, chunk.into()), want.map(text));
+
+        let mut chunk = Vec::new();
+        framed(&mut chunk, |out| out.extend_from_slice(b"one\n"));
+        framed(&mut chunk, |out| out.extend_from_slice(b""));
+        framed(&mut chunk, |out| out.extend_from_slice(b"three"));
+        let want = ["one\n", "", "three"].map(|data| Message::binary(data.as_bytes().to_vec()));
+        assert_eq!(messages(Format::Protobuf, chunk.into()), want);
+        assert_eq!(messages(Format::Protobuf, Bytes::from_static(b"\0")), []);
+    }
 }

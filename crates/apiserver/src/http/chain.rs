@@ -13,6 +13,7 @@ use http::header::{HeaderName, HeaderValue, USER_AGENT};
 use http::{Method, StatusCode};
 
 use super::body::{Request, Response};
+use super::gzip;
 use super::impersonate::impersonate;
 use super::negotiate::{self, Accepted};
 use super::request_info::{Query, RequestInfo};
@@ -46,6 +47,7 @@ async fn run(server: Arc<Server>, request: Request) -> Response {
     let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
     let accepted = negotiate::accepted(request.headers(), query.get("pretty"), false).ok();
     let long_running = info.is_long_running();
+    let takes_gzip = !long_running && gzip::is_accepted(request.headers());
     let deadline = (!long_running).then(|| started + deadline_of(&query));
 
     let recorded = server.metrics.begin(&info, long_running);
@@ -57,6 +59,9 @@ async fn run(server: Arc<Server>, request: Request) -> Response {
             respond::failure(&status, accepted)
         }
     };
+    if takes_gzip {
+        response = gzip::compress(response);
+    }
     recorded.end(response.status(), started.elapsed());
     response.headers_mut().insert(AUDIT_ID, audit_id);
     response

@@ -2,7 +2,9 @@
 
 pub mod body;
 pub mod chain;
+mod gzip;
 mod impersonate;
+mod list_body;
 pub mod negotiate;
 pub mod request_info;
 pub mod respond;

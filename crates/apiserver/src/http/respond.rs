@@ -10,6 +10,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNIN
 use serde_json::json;
 
 use super::body::{Response, full};
+use super::list_body;
 use super::negotiate::{Accepted, As, Format};
 use crate::cache::Entry;
 use crate::context::Context;
@@ -154,6 +155,17 @@ pub fn list(accepted: Accepted, ctx: &Context, kind: &Kind, page: &Page) -> Resu
         remaining_item_count: page.remaining.and_then(|count| i64::try_from(count).ok()),
     };
     match accepted.r#as {
+        As::Itself
+            if !kind.converts()
+                && !accepted.pretty
+                && list_body::is_large(page)
+                && format_streams(accepted) =>
+        {
+            let body = list_body::stream(accepted.format, header, &page.entries);
+            let mut response = bytes(StatusCode::OK, accepted.format.media_type(), "");
+            *response.body_mut() = body;
+            Ok(response)
+        }
         As::Itself if accepted.format == Format::Json && !accepted.pretty => {
             list_json(kind, page, &header).map(|body| bytes(StatusCode::OK, Format::Json.media_type(), body))
         }
@@ -192,6 +204,10 @@ pub fn list(accepted: Accepted, ctx: &Context, kind: &Kind, page: &Page) -> Resu
             Ok(encoded(StatusCode::OK, accepted.format, accepted.pretty, &list, &schema))
         }
     }
+}
+
+fn format_streams(accepted: Accepted) -> bool {
+    matches!(accepted.format, Format::Json | Format::Protobuf)
 }
 
 fn list_json(kind: &Kind, page: &Page, header: &ListHeader) -> Result<Vec<u8>, Status> {

@@ -1,6 +1,7 @@
 //! OpenAPI v2 and v3, made from the descriptor table when first asked for and kept.
 
 mod paths;
+mod protobuf;
 mod schemas;
 
 use std::collections::BTreeMap;
@@ -9,7 +10,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::StatusCode;
-use http::header::{CACHE_CONTROL, EXPIRES, HeaderValue, LOCATION};
+use http::header::{ACCEPT, CACHE_CONTROL, EXPIRES, HeaderValue, LOCATION};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 
@@ -23,8 +24,14 @@ use crate::server::Server;
 /// The documents of one server.
 #[derive(Default)]
 pub struct Documents {
-    v2: OnceLock<Document>,
+    v2: OnceLock<V2>,
     v3: OnceLock<BTreeMap<String, Document>>,
+}
+
+/// The document of v2 in both of its formats.
+struct V2 {
+    json: Document,
+    protobuf: Document,
 }
 
 struct Document {
@@ -34,9 +41,12 @@ struct Document {
 
 impl Document {
     fn new(value: &Value) -> Self {
-        let body = value.to_string();
-        let hash = format!("{:X}", Sha512::digest(body.as_bytes()));
-        Self { body: body.into(), hash }
+        Self::of_bytes(value.to_string().into())
+    }
+
+    fn of_bytes(body: Bytes) -> Self {
+        let hash = format!("{:X}", Sha512::digest(&body));
+        Self { body, hash }
     }
 
     fn etag(&self) -> String {
@@ -48,21 +58,50 @@ fn info() -> Value {
     json!({"title": "Kubernetes", "version": VERSION})
 }
 
+/// What client-go asks for, and what it is told that it got.
+const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+const PROTOBUF_SENT: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
 /// The one document of v2.
 pub fn v2(server: &Server, headers: &HeaderMap) -> Response {
+    let Some(wanted) = wanted(headers) else { return respond::text(StatusCode::NOT_ACCEPTABLE, "") };
     let document = server.openapi.v2.get_or_init(|| {
         let resources: Vec<_> = server.registry.kinds.all().map(|kind| kind.resource).collect();
         let mut schemas = schemas::Schemas::new(schemas::Dialect::V2);
         let paths = paths::paths(&resources, &mut schemas);
-        Document::new(&json!({
+        let document = json!({
             "swagger": "2.0", "info": info(), "paths": paths, "definitions": schemas.finish(),
             "securityDefinitions": {"BearerToken": {
                 "description": "Bearer Token authentication", "type": "apiKey", "name": "authorization", "in": "header",
             }},
             "security": [{"BearerToken": []}],
-        }))
+        });
+        let protobuf = Document::of_bytes(protobuf::document(&document).into());
+        V2 { json: Document::new(&document), protobuf }
     });
-    discovery::document(headers, "application/json", &document.etag(), document.body.clone())
+    let (document, media_type) = match wanted {
+        Wanted::Json => (&document.json, "application/json"),
+        Wanted::Protobuf => (&document.protobuf, PROTOBUF_SENT),
+    };
+    discovery::document(headers, media_type, &document.etag(), document.body.clone())
+}
+
+#[derive(Debug, PartialEq)]
+enum Wanted {
+    Json,
+    Protobuf,
+}
+
+/// The first format of `Accept` that there is; JSON for those who do not say.
+fn wanted(headers: &HeaderMap) -> Option<Wanted> {
+    let Some(accept) = headers.get(ACCEPT).and_then(|value| value.to_str().ok()) else {
+        return Some(Wanted::Json);
+    };
+    accept.split(',').find_map(|clause| match clause.split(';').next().unwrap_or_default().trim() {
+        PROTOBUF | PROTOBUF_SENT => Some(Wanted::Protobuf),
+        "application/json" | "application/*" | "*/*" | "" => Some(Wanted::Json),
+        _ => None,
+    })
 }
 
 /// The documents of v3 by path, such as `api/v1` or `apis/apps/v1`.
@@ -131,4 +170,23 @@ pub fn v3(server: &Server, headers: &HeaderMap, query: &Query, path: &str) -> Re
         }
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_format_there_is_is_sent() {
+        let of = |accept: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            headers.extend(accept.map(|accept| (ACCEPT, HeaderValue::from_static(accept))));
+            wanted(&headers)
+        };
+        assert_eq!(of(None), Some(Wanted::Json));
+        assert_eq!(of(Some("*/*")), Some(Wanted::Json));
+        assert_eq!(of(Some("text/html, application/json;q=0.9")), Some(Wanted::Json));
+        assert_eq!(of(Some(PROTOBUF)), Some(Wanted::Protobuf));
+        assert_eq!(of(Some("text/html")), None);
+    }
 }

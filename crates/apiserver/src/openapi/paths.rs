@@ -43,8 +43,12 @@ pub fn paths(resources: &[&'static Resource], schemas: &mut Schemas) -> Value {
             "patch": operation(schemas, resource, "patch", "patch", "", &one, true),
             "delete": operation(schemas, resource, "delete", "delete", "", &one, false),
         });
-        collection["parameters"] = parameters(resource, false);
-        item["parameters"] = parameters(resource, true);
+        if resource.access == Access::ReadOnly {
+            collection = json!({"get": collection["get"]});
+            item = json!({"get": item["get"]});
+        }
+        collection["parameters"] = parameters(schemas.dialect(), resource, false);
+        item["parameters"] = parameters(schemas.dialect(), resource, true);
         if resource.namespaced {
             let all = operation(schemas, resource, "list", "list", "ForAllNamespaces", &list, false);
             out.insert(format!("{root}/{}", resource.plural), json!({"get": all}));
@@ -83,7 +87,7 @@ fn subresource(schemas: &mut Schemas, resource: &Resource, sub: &Subresource, pa
         out[method] =
             operation(schemas, resource, action, name, &suffix, &body, !matches!(method, "get" | "delete"));
     }
-    out["parameters"] = parameters(resource, true);
+    out["parameters"] = parameters(schemas.dialect(), resource, true);
     out
 }
 
@@ -92,8 +96,21 @@ fn camel(text: &str) -> String {
     chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
 
-fn parameters(resource: &Resource, item: bool) -> Value {
-    let parameter = |name: &str, what: &str| json!({"name": name, "in": "path", "required": true, "description": what, "schema": {"type": "string"}});
+/// A parameter of the path or the query; v3 keeps its type in a schema of its own.
+fn parameter(dialect: Dialect, place: &str, name: &str, kind: &str) -> Value {
+    match dialect {
+        Dialect::V2 => json!({"name": name, "in": place, "type": kind, "uniqueItems": true}),
+        Dialect::V3 => json!({"name": name, "in": place, "schema": {"type": kind, "uniqueItems": true}}),
+    }
+}
+
+fn parameters(dialect: Dialect, resource: &Resource, item: bool) -> Value {
+    let parameter = |name: &str, what: &str| {
+        let mut out = parameter(dialect, "path", name, "string");
+        out["required"] = json!(true);
+        out["description"] = json!(what);
+        out
+    };
     let mut out = Vec::new();
     if item {
         out.push(parameter("name", &format!("name of the {}", resource.kind)));
@@ -138,44 +155,60 @@ fn operation(
         types.iter().map(|t| ((*t).to_owned(), json!({"schema": schema}))).collect::<Map<_, _>>().into()
     };
     let body = if action == "patch" { schemas.meta("Patch") } else { answer.clone() };
-    match schemas.dialect() {
+    let dialect = schemas.dialect();
+    let query = queries(action).into_iter().map(|(name, kind)| parameter(dialect, "query", name, kind));
+    let mut all: Vec<Value> = Vec::new();
+    match dialect {
         Dialect::V2 => {
             out["consumes"] = json!(consumes);
             out["produces"] = json!(TYPES);
             out["schemes"] = json!(["https"]);
             if has_body {
-                out["parameters"] = json!([{"name": "body", "in": "body", "required": true, "schema": body}]);
+                all.push(json!({"name": "body", "in": "body", "required": true, "schema": body}));
             }
             out["responses"] = json!({"200": {"description": "OK", "schema": answer}});
         }
         Dialect::V3 => {
-            let mut query = Vec::new();
-            let mut add = |name: &str, kind: &str| {
-                query.push(
-                    json!({"name": name, "in": "query", "schema": {"type": kind, "uniqueItems": true}}),
-                );
-            };
-            add("pretty", "string");
-            if matches!(action, "post" | "put" | "patch" | "delete" | "deletecollection") {
-                add("dryRun", "string");
-            }
-            if matches!(action, "post" | "put" | "patch") {
-                add("fieldManager", "string");
-                add("fieldValidation", "string");
-            }
-            if action == "list" {
-                for name in ["continue", "fieldSelector", "labelSelector", "resourceVersion"] {
-                    add(name, "string");
-                }
-                add("limit", "integer");
-                add("watch", "boolean");
-            }
-            out["parameters"] = json!(query);
             if has_body {
                 out["requestBody"] = json!({"required": true, "content": of(consumes, &body)});
             }
             out["responses"] = json!({"200": {"description": "OK", "content": of(&TYPES, answer)}});
         }
+    }
+    all.extend(query);
+    out["parameters"] = json!(all);
+    out
+}
+
+/// The options of a verb, as names and types.
+fn queries(action: &str) -> Vec<(&'static str, &'static str)> {
+    let mut out = vec![("pretty", "string")];
+    if matches!(action, "post" | "put" | "patch" | "delete" | "deletecollection") {
+        out.push(("dryRun", "string"));
+    }
+    if matches!(action, "post" | "put" | "patch") {
+        out.extend([("fieldManager", "string"), ("fieldValidation", "string")]);
+    }
+    if action == "patch" {
+        out.push(("force", "boolean"));
+    }
+    if matches!(action, "delete" | "deletecollection") {
+        out.extend([("gracePeriodSeconds", "integer"), ("propagationPolicy", "string")]);
+    }
+    if matches!(action, "list" | "deletecollection") {
+        out.extend([
+            ("continue", "string"),
+            ("fieldSelector", "string"),
+            ("labelSelector", "string"),
+            ("limit", "integer"),
+            ("resourceVersion", "string"),
+            ("resourceVersionMatch", "string"),
+            ("sendInitialEvents", "boolean"),
+            ("timeoutSeconds", "integer"),
+        ]);
+    }
+    if action == "list" {
+        out.extend([("allowWatchBookmarks", "boolean"), ("watch", "boolean")]);
     }
     out
 }

@@ -17,7 +17,7 @@ use rustls::pki_types::CertificateDer;
 
 use crate::authentication::keys::{KeyError, SigningKey};
 use crate::authentication::{
-    ClientCa, KUBE_CONTROLLER_MANAGER, KUBE_PROXY, KUBE_SCHEDULER, NODES_GROUP, node_username,
+    COREDNS, ClientCa, KUBE_CONTROLLER_MANAGER, KUBE_PROXY, KUBE_SCHEDULER, NODES_GROUP, node_username,
 };
 use crate::authorization::bootstrap::CLUSTER_ADMINS_GROUP;
 
@@ -196,6 +196,7 @@ impl Pki {
             ("controller-manager", Profile::client(KUBE_CONTROLLER_MANAGER, &[])),
             ("scheduler", Profile::client(KUBE_SCHEDULER, &[])),
             ("kube-proxy", Profile::client(KUBE_PROXY, &[])),
+            ("coredns", Profile::client(COREDNS, &[])),
         ];
         if !self.options.node_name.is_empty() {
             identities.push(("kubelet", kubelet));

@@ -64,7 +64,7 @@ fn files_have_kubeadms_names_and_keys_are_private() {
         assert_eq!(mode(&directory.path().join("pki").join(name)), wanted, "{name}");
     }
     let names: Vec<String> = contents(directory.path()).into_keys().collect();
-    let wanted = ["admin", "controller-manager", "kube-proxy", "kubelet", "scheduler"];
+    let wanted = ["admin", "controller-manager", "coredns", "kube-proxy", "kubelet", "scheduler"];
     assert_eq!(names, wanted.map(|name| format!("{name}.kubeconfig")));
     assert!(names.iter().all(|name| mode(&directory.path().join(name)) == 0o600));
 }
@@ -101,11 +101,11 @@ fn what_is_there_and_good_stays() {
 
     let fifth = make(more.clone(), now, "https://127.0.0.1:7443");
     let moved = changed(&fourth, &fifth);
-    assert!(moved.len() == 5 && moved.iter().all(|name| name.ends_with(".kubeconfig")), "{moved:?}");
+    assert!(moved.len() == 6 && moved.iter().all(|name| name.ends_with(".kubeconfig")), "{moved:?}");
 
     let sixth = make(more, now + 340 * day, "https://127.0.0.1:7443");
     let renewed = changed(&fifth, &sixth);
-    assert_eq!(renewed.len(), 6 + 5, "{renewed:?}");
+    assert_eq!(renewed.len(), 6 + 6, "{renewed:?}");
     assert!(!renewed.iter().any(|name| name.starts_with("ca.") || name.starts_with("sa.")));
 }
 

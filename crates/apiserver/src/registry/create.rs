@@ -80,6 +80,9 @@ impl Registry {
         options: WriteOptions,
     ) -> Result<Object, Status> {
         let resource = kind.resource;
+        for warning in resource.strategy.warnings_before_create(&object) {
+            ctx.warn(warning);
+        }
         resource.strategy.note_requester(&mut object, None, &ctx.requester());
         resource.strategy.prepare_for_create(&mut object);
         let errors = metadata::validate_new(resource, &object);

@@ -154,6 +154,9 @@ struct Token {
     v: String,
     rv: Revision,
     start: String,
+    /// How many objects there were from `start` on, so that they are counted once and not for every page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    n: Option<usize>,
 }
 
 const TOKEN_VERSION: &str = "meta.k8s.io/v1";
@@ -184,6 +187,7 @@ impl Registry {
     pub async fn list(&self, kind: &Kind, namespace: &str, options: &ListOptions) -> Result<Page, Status> {
         let prefix = kind.key(namespace, "");
         let root = kind.key("", "");
+        let mut left = None;
         let (snapshot, start) = if options.r#continue.is_empty() {
             (self.snapshot_for(kind, options).await?, None)
         } else {
@@ -193,6 +197,7 @@ impl Registry {
                 ));
             }
             let token = parse_token(&options.r#continue)?;
+            left = token.n;
             let start = format!("{root}{}", token.start);
             (self.snapshot_at(kind, &prefix, token.rv, &start).await?, Some(start))
         };
@@ -205,20 +210,26 @@ impl Registry {
             r#continue: String::new(),
             remaining: None,
         };
+        let unselected = options.labels.is_none() && options.fields.is_none();
         let mut rest = snapshot.range(&prefix, start.as_deref()).peekable();
+        let mut seen = 0;
         while let Some(entry) = rest.next() {
+            seen += 1;
             if filter.matches(entry) {
                 entries.push(entry.clone());
             }
             if entries.len() == limit && rest.peek().is_some() {
                 let next = entry.key().strip_prefix(root.as_str()).unwrap_or_default();
-                let token =
-                    Token { v: TOKEN_VERSION.into(), rv: snapshot.revision, start: format!("{next}\0") };
+                let (start, rv) = (format!("{next}\0"), snapshot.revision);
+                if unselected {
+                    page.remaining = Some(match left.and_then(|left| left.checked_sub(seen)) {
+                        Some(left) => left,
+                        None => rest.count(),
+                    });
+                }
+                let token = Token { v: TOKEN_VERSION.into(), rv, start, n: page.remaining };
                 let json = serde_json::to_vec(&token).map_err(Status::internal)?;
                 page.r#continue = URL_SAFE_NO_PAD.encode(json);
-                if options.labels.is_none() && options.fields.is_none() {
-                    page.remaining = Some(rest.count());
-                }
                 self.cache_of(kind)?.keep_page(&snapshot);
                 break;
             }

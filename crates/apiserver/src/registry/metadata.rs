@@ -61,8 +61,17 @@ pub fn validate_new(resource: &Resource, object: &Object) -> ErrorList {
         &|name, prefix| resource.strategy.validate_name(name, prefix),
         &Path::new("metadata"),
     );
+    errors.extend(api::validation::finalizer_names(object));
     errors.extend(resource.strategy.validate(object));
     errors
+}
+
+/// When an object goes is not for an update to say.
+pub fn keep_deletion(object: &mut Object, old: &Object) {
+    match old.get(&["metadata", "deletionTimestamp"]) {
+        Some(time) => object.set(&["metadata", "deletionTimestamp"], time.clone()),
+        None => drop(object.remove(&["metadata", "deletionTimestamp"])),
+    }
 }
 
 /// Carries over what an update may leave out.

@@ -164,22 +164,27 @@ impl Registry {
         match part {
             Part::Main => strategy.prepare_for_update(&mut object, old),
             Part::Status => strategy.prepare_for_status_update(&mut object, old),
-            Part::Other(name) => strategy.prepare_for_subresource_update(name, &mut object, old),
+            Part::Other(name) => strategy.prepare_for_subresource(name, &mut object, old),
         }
+        metadata::keep_deletion(&mut object, old);
         apimachinery::codec::normalize(&mut object, &kind.schema).map_err(Status::internal)?;
         let mut errors = validation::validate_object_meta_update(&object, old, &Path::new("metadata"));
+        errors.extend(api::validation::finalizer_names(&object));
         errors.extend(match part {
             Part::Main => strategy.validate_update(&object, old),
             Part::Status => strategy.validate_status_update(&object, old),
-            Part::Other(name) => strategy.validate_subresource_update(name, &object, old),
+            Part::Other(name) => strategy.validate_subresource(name, &object, old),
         });
         if !errors.is_empty() {
             return Err(Status::invalid(&resource.group_kind(), object.name(), &errors));
         }
-        if part == Part::Main {
-            for warning in strategy.warnings_on_update(&object, old) {
-                ctx.warn(warning);
-            }
+        let warnings = match part {
+            Part::Main => strategy.warnings_on_update(&object, old),
+            Part::Status => strategy.warnings_on_status_update(&object, old),
+            Part::Other(_) => Vec::new(),
+        };
+        for warning in warnings {
+            ctx.warn(warning);
         }
         attributes.object = Some(object);
         self.admission.validate(self, ctx, attributes).await?;

@@ -104,6 +104,11 @@ pub fn pod_limits(pod: &Pod) -> Limits {
     }
 }
 
+/// Whether anything in the pod can run out of the memory that it is given.
+pub fn limits_memory(pod: &Pod) -> bool {
+    resource::pod_limits(pod, &Options::default()).memory() > 0
+}
+
 /// The resources of a container, as the runtime takes them.
 pub fn container_resources(
     pod: &Pod,

@@ -12,7 +12,7 @@ use component_helpers::qos::QosClass;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-pub use limits::{Limits, container_resources, pod_limits, shares};
+pub use limits::{Limits, container_resources, limits_memory, pod_limits, shares};
 
 const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "memory", "pids", "io"];
 

@@ -115,6 +115,13 @@ pub struct ArchivedImage {
     pub diff_ids: Vec<String>,
 }
 
+impl ArchivedImage {
+    /// The size of its layers as they lie in the archive.
+    pub fn layer_bytes(&self) -> u64 {
+        self.layers.iter().map(|layer| layer.descriptor.size).sum()
+    }
+}
+
 /// An archive that has been understood; its blobs can be read.
 #[derive(Debug)]
 pub struct Archive {

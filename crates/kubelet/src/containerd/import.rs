@@ -16,6 +16,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use super::archive::{Archive, ArchivedImage, Blob, bytes_of};
+use crate::progress::Bytes;
 
 /// The namespace that containerd's CRI plugin works in.
 pub const NAMESPACE: &str = "k8s.io";
@@ -49,16 +50,18 @@ fn ignore_existing(result: Result<(), ImportError>) -> Result<(), ImportError> {
 pub struct Importer {
     client: Client,
     lease: String,
+    /// How much of the layers has been sent.
+    done: Bytes,
 }
 
 impl Importer {
-    pub async fn new(channel: Channel) -> Result<Self, ImportError> {
+    pub async fn new(channel: Channel, done: Bytes) -> Result<Self, ImportError> {
         let client = Client::from(channel);
         let lease = format!("xebec-import-{}", uuid::Uuid::new_v4());
         // The lease ends by itself should we die in the middle.
         let expires = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
         let labels = HashMap::from([("containerd.io/gc.expire".to_owned(), expires.to_string())]);
-        let importer = Self { client, lease };
+        let importer = Self { client, lease, done };
         let message = api::CreateRequest { id: importer.lease.clone(), labels };
         importer.client.leases().create(importer.request(message)).await.map_err(refused("a lease"))?;
         Ok(importer)
@@ -175,6 +178,7 @@ impl Importer {
             digest: digest.clone(),
             total: i64::try_from(blob.descriptor.size).unwrap_or(i64::MAX),
             labels,
+            done: self.done.clone(),
         };
         let reading = tokio::task::spawn_blocking(move || pieces.send(reader, &sender));
         let sent = self.write(receiver, &digest).await;
@@ -232,6 +236,7 @@ struct Pieces {
     digest: String,
     total: i64,
     labels: HashMap<String, String>,
+    done: Bytes,
 }
 
 impl Pieces {
@@ -247,6 +252,7 @@ impl Pieces {
             let last = data.len() < PIECE;
             let action = if last { api::WriteAction::Commit } else { api::WriteAction::Write };
             let length = data.len();
+            self.done.add(length as u64);
             let message = api::WriteContentRequest {
                 action: action as i32,
                 r#ref: self.reference.clone(),

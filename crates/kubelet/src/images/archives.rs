@@ -11,9 +11,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-use crate::containerd::archive::{Archive, ArchiveError};
+use crate::containerd::archive::{Archive, ArchiveError, ArchivedImage};
 use crate::containerd::import::{ImportError, Importer};
 use crate::containerd::pause;
+use crate::progress::{Bytes, Progress, Step};
 
 /// How often the folder is looked at; a listing of a handful of files.
 const LOOK_PERIOD: Duration = Duration::from_secs(2);
@@ -27,12 +28,13 @@ pub enum ArchiveImportError {
 }
 
 /// Imports one archive; returns the names of its images.
-pub async fn import(channel: Channel, path: &Path) -> Result<Vec<String>, ArchiveImportError> {
+pub async fn import(channel: Channel, path: &Path, done: Bytes) -> Result<Vec<String>, ArchiveImportError> {
     let file = path.to_owned();
     let archive = tokio::task::spawn_blocking(move || Archive::open(&file))
         .await
         .map_err(|error| ArchiveError::Io(io::Error::other(error)))??;
-    let importer = Importer::new(channel).await?;
+    done.set_total(archive.images.iter().map(ArchivedImage::layer_bytes).sum());
+    let importer = Importer::new(channel, done).await?;
     let mut names = Vec::new();
     let mut result = Ok(());
     for image in &archive.images {
@@ -49,7 +51,7 @@ pub async fn import(channel: Channel, path: &Path) -> Result<Vec<String>, Archiv
 /// Puts the built-in pause image into containerd.
 pub async fn import_pause(channel: Channel) -> Result<(), ImportError> {
     let image = pause::image()?;
-    let importer = Importer::new(channel).await?;
+    let importer = Importer::new(channel, Bytes::default()).await?;
     let result = importer.import(&image, None).await;
     importer.finish().await;
     result.map(|_| ())
@@ -62,12 +64,13 @@ type Stamp = (u64, Option<SystemTime>);
 pub struct Archives {
     folder: PathBuf,
     channel: Channel,
+    progress: Progress,
     tried: HashMap<PathBuf, Stamp>,
 }
 
 impl Archives {
-    pub fn new(folder: PathBuf, channel: Channel) -> Self {
-        Self { folder, channel, tried: HashMap::new() }
+    pub fn new(folder: PathBuf, channel: Channel, progress: Progress) -> Self {
+        Self { folder, channel, progress, tried: HashMap::new() }
     }
 
     /// Imports all archives that are new since the last look.
@@ -84,9 +87,11 @@ impl Archives {
             if self.tried.get(&path) == Some(&stamp) {
                 continue;
             }
-            match import(self.channel.clone(), &path).await {
+            let done = self.progress.importing(&path);
+            match import(self.channel.clone(), &path, done).await {
                 Ok(names) => {
-                    tracing::info!(archive = %path.display(), images = %names.join(", "), "imported images")
+                    tracing::info!(archive = %path.display(), images = %names.join(", "), "imported images");
+                    self.progress.tell(Step::Imported { images: names });
                 }
                 Err(ArchiveImportError::Import(ImportError::Containerd { what, status }))
                     if status.code() == tonic::Code::Unavailable =>
@@ -96,6 +101,7 @@ impl Archives {
                 }
                 Err(error) => {
                     tracing::error!(archive = %path.display(), "cannot import the image archive: {error}");
+                    self.progress.import_failed(&path, &error);
                 }
             }
             self.tried.insert(path, stamp);

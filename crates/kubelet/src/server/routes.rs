@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
+use streams::remotecommand::Options;
 
 use super::auth::{self, User};
 use super::{Server, container_logs, metrics, proxy};
@@ -131,7 +132,8 @@ async fn route(server: Arc<Server>, request: Request, path: &str) -> Response {
         (Method::GET, ["stats", "summary"]) => json(&metrics::summary(&server).await),
         (Method::GET, ["configz"]) => json(&configz(&server)),
         (Method::GET, ["containerLogs", namespace, pod, container]) => {
-            container_logs::serve(&server, namespace, pod, container, &query).await
+            let answer = container_logs::serve(&server, namespace, pod, container, &query).await;
+            proxy::feed(request, answer)
         }
         (Method::GET | Method::POST, ["exec", namespace, pod, container]) => {
             exec(&server, request, &query, namespace, pod, None, container).await
@@ -246,6 +248,11 @@ fn streams(query: &Query) -> Result<Streams, &'static str> {
     }
 }
 
+fn wanted(streams: Streams) -> Options {
+    let Streams { stdin, stdout, stderr, tty } = streams;
+    Options { stdin, stdout, stderr, tty }
+}
+
 async fn exec(
     server: &Server,
     request: Request,
@@ -264,7 +271,7 @@ async fn exec(
         return text(StatusCode::INTERNAL_SERVER_ERROR, format!("container not found ({container:?})"));
     };
     match server.shared.runtime.exec(&id, query.all("command"), streams).await {
-        Ok(url) => proxy::forward(&url, request).await,
+        Ok(url) => proxy::command(&url, request, wanted(streams)).await,
         Err(error) => runtime_error(&error),
     }
 }
@@ -292,7 +299,7 @@ async fn attach(
     streams.tty = definition.tty.unwrap_or_default();
     streams.stderr &= !streams.tty;
     match server.shared.runtime.attach(&id, streams).await {
-        Ok(url) => proxy::forward(&url, request).await,
+        Ok(url) => proxy::command(&url, request, wanted(streams)).await,
         Err(error) => runtime_error(&error),
     }
 }
@@ -314,7 +321,7 @@ async fn port_forward(
         return text(StatusCode::INTERNAL_SERVER_ERROR, message);
     };
     match server.shared.runtime.port_forward(&sandbox.id).await {
-        Ok(url) => proxy::forward(&url, request).await,
+        Ok(url) => proxy::ports(&url, request).await,
         Err(error) => runtime_error(&error),
     }
 }

@@ -44,6 +44,8 @@ const RETRY: Duration = Duration::from_secs(10);
 const RUNTIME_RETRY: Duration = Duration::from_millis(500);
 /// The runtime's own view follows its exit event after a moment.
 const EXIT_LAG: Duration = Duration::from_millis(500);
+/// The runtime learns of a lack of memory apart from the end of the process, and sometimes after it.
+const OUT_OF_MEMORY_LAG: Duration = Duration::from_secs(2);
 /// Rounds without a pause before something must be wrong.
 const MAX_ROUNDS: u32 = 50;
 
@@ -221,19 +223,34 @@ impl Worker {
     /// What the runtime has of this pod, not older than the exits that have been announced.
     async fn observe(&self) -> crate::runtime::Result<PodState> {
         let exits: HashSet<String> = std::mem::take(&mut *self.wake.exits.lock());
-        let deadline = Instant::now() + EXIT_LAG;
+        let begun = Instant::now();
         let mut pause = Duration::from_millis(1);
         loop {
             let state = self.shared.runtime.pod_state(&self.uid()).await?;
             let lagging = state.running().any(|c| exits.contains(&c.id))
                 || state.sandboxes.iter().any(|s| s.ready && exits.contains(&s.id));
-            if !lagging || Instant::now() > deadline {
+            let lagging = lagging && begun.elapsed() < EXIT_LAG
+                || self.may_lack_memory(&state) && begun.elapsed() < OUT_OF_MEMORY_LAG;
+            if !lagging {
                 self.shared.index.set(&self.uid(), &state);
                 return Ok(state);
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(20));
         }
+    }
+
+    /// Whether a container was killed just now, not by us, and for all that is known could have been for its memory.
+    fn may_lack_memory(&self, state: &PodState) -> bool {
+        const KILLED: i32 = 128 + 9;
+        !self.desired.borrow().ends()
+            && cgroups::limits_memory(&self.pod)
+            && state.containers.iter().any(|container| {
+                let ended = container.finished_at.map(|at| Timestamp::now().duration_since(at));
+                container.exit_code == KILLED
+                    && container.reason == "Error"
+                    && ended.is_some_and(|since| since.as_secs_f64() < OUT_OF_MEMORY_LAG.as_secs_f64())
+            })
     }
 
     fn generate(&self, state: &PodState, terminal: bool) -> PodStatus {

@@ -1,0 +1,116 @@
+//! Events. Those that come through `v1` heed the old rules alone; `events.k8s.io/v1` is stricter.
+
+use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::validation as names;
+use apimachinery::{Object, Value};
+
+use super::value::invalid;
+
+const MAX_WORD: usize = 128;
+const MAX_NOTE: usize = 1024;
+
+/// The rules that every event heeds, in the form of `v1`.
+pub fn event(event: &Object) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let (own, involved) = (event.namespace(), event.get_str(&["involvedObject", "namespace"]));
+    let is_new = !event.get_str(&["eventTime"]).is_empty();
+    let elsewhere = match (is_new, involved) {
+        (false, "") => !matches!(own, "" | "default"),
+        (false, involved) => own != involved,
+        (true, involved) => involved.is_empty() && !matches!(own, "default" | "kube-system"),
+    };
+    if elsewhere {
+        let at = Path::new("involvedObject").child("namespace");
+        errors.push(Error::invalid(&at, involved, "does not match event.namespace"));
+    }
+    if is_new {
+        let controller = event.get_str(&["reportingComponent"]);
+        let at = Path::new("reportingController");
+        if controller.is_empty() {
+            errors.push(Error::required(&at, ""));
+        }
+        errors.extend(invalid(&at, controller, names::is_qualified_name(controller)));
+        for key in ["reportingInstance", "action", "reason"] {
+            let (value, at) = (event.get_str(&[key]), Path::new(key));
+            if value.is_empty() {
+                errors.push(Error::required(&at, ""));
+            }
+            errors.extend(too_long(value, MAX_WORD, &at));
+        }
+        errors.extend(too_long(event.get_str(&["message"]), MAX_NOTE, &Path::new("message")));
+    }
+    errors.extend(invalid(&Path::new("namespace"), own, names::is_dns1123_subdomain(own)));
+    errors
+}
+
+fn too_long(value: &str, max: usize, path: &Path) -> Option<Error> {
+    let why = format!("can have at most {max} characters");
+    (value.len() > max).then(|| Error::invalid(path, "", why))
+}
+
+/// The rules of a new event of `events.k8s.io/v1`, in the form of `v1`.
+pub fn strict_event(event: &Object) -> ErrorList {
+    let mut errors = self::event(event);
+    errors.extend(series(event));
+    if event.get_str(&["eventTime"]).is_empty() {
+        errors.push(Error::required(&Path::new("eventTime"), ""));
+    }
+    let kind = event.get_str(&["type"]);
+    if !matches!(kind, "Normal" | "Warning") {
+        errors.push(Error::invalid(&Path::new("type"), "", format!("has invalid value: {kind}")));
+    }
+    let source = ["component", "host"].iter().any(|key| !event.get_str(&["source", key]).is_empty());
+    for (key, set) in [
+        ("firstTimestamp", !event.get_str(&["firstTimestamp"]).is_empty()),
+        ("lastTimestamp", !event.get_str(&["lastTimestamp"]).is_empty()),
+        ("count", event.get_i64(&["count"]).unwrap_or_default() != 0),
+        ("source", source),
+    ] {
+        if set {
+            errors.push(Error::invalid(&Path::new(key), "", "needs to be unset"));
+        }
+    }
+    errors
+}
+
+fn series(event: &Object) -> ErrorList {
+    let mut errors = ErrorList::new();
+    if event.get(&["series"]).is_none_or(Value::is_null) {
+        return errors;
+    }
+    if event.get_i64(&["series", "count"]).unwrap_or_default() < 2 {
+        errors.push(Error::invalid(&Path::new("series.count"), "", "should be at least 2"));
+    }
+    if event.get_str(&["series", "lastObservedTime"]).is_empty() {
+        errors.push(Error::required(&Path::new("series.lastObservedTime"), ""));
+    }
+    errors
+}
+
+/// The rules of an update through `events.k8s.io/v1`, both in the form of `v1`: only the series moves.
+pub fn strict_event_update(new: &Object, old: &Object) -> ErrorList {
+    const FIXED: [(&str, &str); 14] = [
+        ("involvedObject", "involvedObject"),
+        ("reason", "reason"),
+        ("message", "message"),
+        ("source", "source"),
+        ("firstTimestamp", "firstTimestamp"),
+        ("lastTimestamp", "lastTimestamp"),
+        ("count", "count"),
+        ("reason", "reason"),
+        ("type", "type"),
+        ("eventTime", "eventTime"),
+        ("action", "action"),
+        ("related", "related"),
+        ("reportingComponent", "reportingController"),
+        ("reportingInstance", "reportingInstance"),
+    ];
+    let mut errors = event(new);
+    if new.get(&["series"]) != old.get(&["series"]) {
+        errors.extend(series(new));
+    }
+    for (key, shown) in FIXED {
+        errors.extend(super::immutable(&Path::new(shown), new, old, &[key]));
+    }
+    errors
+}

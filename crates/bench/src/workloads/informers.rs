@@ -1,0 +1,179 @@
+//! Many clients that start at once and each read everything: by lists, or by watches that begin with all objects.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+use futures::future::join_all;
+use http::Method;
+use http_body_util::BodyExt;
+use serde_json::json;
+
+use crate::load::{Load, drive};
+use crate::objects::{config_map, encode};
+use crate::process;
+use crate::record::{Record, Samples};
+use crate::report::Report;
+use crate::sandbox::Sandbox;
+use crate::stop::Stop;
+use crate::target::{Connection, Format, Protocol, Request, Target, refusal};
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// How many clients start at once.
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub clients: usize,
+    /// How many objects there are.
+    #[arg(long, default_value_t = 5000, value_name = "N")]
+    pub objects: u64,
+    /// How many bytes of data an object has.
+    #[arg(long, default_value_t = 1000, value_name = "BYTES")]
+    pub size: usize,
+    #[arg(long, value_enum, default_value_t = Way::List, help = "How the objects are read")]
+    pub way: Way,
+    #[arg(long, value_enum, default_value_t = Format::Json, help = "The format that is asked for")]
+    pub format: Format,
+    /// The process id of the server, to tell how much memory it takes.
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Way {
+    /// One list with everything, from the server's memory (resourceVersion=0).
+    List,
+    /// A watch with sendInitialEvents, until its bookmark.
+    WatchList,
+}
+
+/// Connections by which the objects are made.
+const MAKERS: usize = 16;
+
+pub async fn run(args: &Args, target: &Target, report: &Report, stop: &Stop) -> anyhow::Result<()> {
+    if args.clients == 0 {
+        bail!("--clients 0 reads nothing");
+    }
+    Sandbox::with(target, async |sandbox| measure(args, target, report, stop, sandbox).await).await
+}
+
+async fn measure(
+    args: &Args,
+    target: &Target,
+    report: &Report,
+    stop: &Stop,
+    sandbox: &Sandbox,
+) -> anyhow::Result<()> {
+    let path = sandbox.path("configmaps");
+    eprintln!("making {} objects …", args.objects);
+    let load = Load {
+        concurrency: MAKERS,
+        connections: 1,
+        protocol: Protocol::Http1,
+        rate: None,
+        time: Duration::MAX,
+        most: args.objects,
+    };
+    let made = Arc::new(Record::default());
+    let connections = load.connect(target).await?;
+    drive(&load, target, connections, &made, stop, async |connection, number| {
+        let object = config_map(&format!("map-{number}"), number, number, args.size);
+        let body = encode(Format::Protobuf, "ConfigMap", object)?;
+        let request = Request::new(Method::POST, &path, body).content(Format::Protobuf.media_type());
+        let (status, body) = connection.send(request).await?;
+        match status.is_success() {
+            true => Ok(0),
+            false => bail!("{}", refusal(status, &body)),
+        }
+    })
+    .await?;
+    if let (failures, Some(why)) = made.failures() {
+        bail!("{failures} objects could not be made: {why}");
+    }
+    if stop.is_set() {
+        return Ok(());
+    }
+
+    eprintln!("{} clients read them at once …", args.clients);
+    let load = Load { concurrency: args.clients, most: u64::MAX, ..load };
+    let connections = load.connect(target).await?;
+    let before = args.server_pid.and_then(process::resident_kb);
+    let record = Record::default();
+    let begun = Instant::now();
+    let reads = connections.into_iter().map(|connection| {
+        let (record, path) = (&record, &path);
+        async move {
+            match read(args, connection, path).await {
+                Ok(bytes) => {
+                    let mut samples = Samples::default();
+                    samples.push(begun.elapsed(), bytes);
+                    record.add(&mut samples);
+                }
+                Err(error) => record.fail(format!("{error:#}")),
+            }
+        }
+    });
+    tokio::select! {
+        _ = join_all(reads) => {}
+        () = stop.wait() => {}
+    }
+    let mut line = record.summary(begun.elapsed());
+    line.insert("objects".into(), json!(args.objects));
+    line.insert("clients".into(), json!(args.clients));
+    line.insert("way".into(), json!(format!("{:?}", args.way).to_lowercase()));
+    if let (Some(before), Some(peak)) = (before, args.server_pid.and_then(process::peak_kb)) {
+        line.insert("server_kb_before".into(), json!(before));
+        line.insert("server_kb_peak".into(), json!(peak));
+    }
+    report.line("read", line);
+    report.curve("read", &record);
+    match record.failures() {
+        (failures, Some(why)) => bail!("{failures} clients failed: {why}"),
+        _ => Ok(()),
+    }
+}
+
+/// Reads everything once; gives back how many bytes came.
+async fn read(args: &Args, mut connection: Connection, path: &str) -> anyhow::Result<usize> {
+    let path = match args.way {
+        Way::List => format!("{path}?resourceVersion=0"),
+        Way::WatchList => format!(
+            "{path}?watch=1&allowWatchBookmarks=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"
+        ),
+    };
+    let mut request = Request::get(&path).accept(args.format);
+    if args.way == Way::WatchList && args.format == Format::Protobuf {
+        request.accept = "application/vnd.kubernetes.protobuf;stream=watch";
+    }
+    let answer = connection.begin(request).await?;
+    let status = answer.status();
+    let mut body = answer.into_body();
+    let (mut total, mut tail) = (0, Vec::new());
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if !status.is_success() {
+            bail!("{}", refusal(status, &data));
+        }
+        total += data.len();
+        if args.way == Way::WatchList {
+            // the mark may lie across two pieces
+            tail.extend_from_slice(&data[data.len().saturating_sub(KEPT)..]);
+            if contains(&tail, b"k8s.io/initial-events-end") || contains(&data, b"k8s.io/initial-events-end")
+            {
+                return Ok(total);
+            }
+            tail.drain(..tail.len().saturating_sub(KEPT));
+        }
+    }
+    match args.way {
+        Way::List => Ok(total),
+        Way::WatchList => Err(anyhow::anyhow!("it ended before its bookmark")).context("a watch"),
+    }
+}
+
+/// How much of the end of a piece is looked at together with the next.
+const KEPT: usize = 64;
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}

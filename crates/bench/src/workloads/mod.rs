@@ -1,0 +1,8 @@
+//! What can be measured. Each workload is a subcommand.
+
+pub mod api;
+pub mod chaos;
+pub mod informers;
+pub mod pods;
+pub mod start;
+pub mod watch;
