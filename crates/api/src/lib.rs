@@ -22,7 +22,7 @@ pub mod node;
 pub mod policy;
 pub mod printers;
 pub mod rbac;
-mod resource;
+pub mod resource;
 pub mod scheduling;
 pub mod storage;
 pub mod strategy;
