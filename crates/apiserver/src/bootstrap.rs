@@ -30,7 +30,7 @@ pub struct Authorities {
     pub front_proxy_ca: String,
 }
 
-/// Makes all of it, then keeps the endpoints of `default/kubernetes` and the server's lease true.
+/// Makes all of it, then keeps true what only the server itself has a say in.
 pub async fn run(server: Arc<Server>, authorities: Authorities) -> Result<(), Status> {
     let ctx = Context::internal();
     let of_namespaces = NAMESPACES
@@ -72,6 +72,12 @@ async fn keep(server: Arc<Server>) {
         }
         if let Err(status) = kubernetes_endpoints(&server, &ctx).await {
             tracing::warn!(%status, "the endpoints of default/kubernetes could not be put right");
+        }
+        if let Err(status) = flowcontrol::run(&server, &ctx).await {
+            tracing::warn!(%status, "priority levels and flow schemas could not be put right");
+        }
+        if let Err(status) = api_services(&server, &ctx).await {
+            tracing::warn!(%status, "services of the server's own APIs could not be put right");
         }
         tokio::select! {
             () = server.stopping.cancelled() => return,
