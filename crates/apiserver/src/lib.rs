@@ -24,5 +24,5 @@ mod stream_proxy;
 mod stream_translator;
 
 pub use inprocess::InProcess;
-pub use registry::allocators::{Cidr, PortRange};
+pub use registry::allocators::{Cidr, PortRange, ServiceRanges};
 pub use server::{Config, Server, StartError};
