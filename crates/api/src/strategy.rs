@@ -21,6 +21,8 @@ pub struct Requester {
     pub uid: String,
     pub groups: Vec<String>,
     pub extra: Vec<(String, Vec<String>)>,
+    /// When, in RFC 3339.
+    pub time: String,
 }
 
 /// Rules of one resource. Hooks that take `&mut` change the object and never refuse; hooks that return errors
@@ -76,8 +78,9 @@ pub trait Strategy: Send + Sync {
         ErrorList::new()
     }
 
-    /// Notes who creates an object, for kinds that keep that; runs before [`Strategy::prepare_for_create`].
-    fn note_requester(&self, _object: &mut Object, _requester: &Requester) {}
+    /// Notes who writes and when, for kinds that keep that; runs before the `prepare_for_…` of the write. `old` is
+    /// what an update starts from.
+    fn note_requester(&self, _object: &mut Object, _old: Option<&Object>, _requester: &Requester) {}
 
     fn warnings_on_create(&self, _object: &Object) -> Vec<String> {
         Vec::new()

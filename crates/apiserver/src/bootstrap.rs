@@ -36,8 +36,9 @@ pub async fn run(server: Arc<Server>, authorities: Authorities) -> Result<(), St
     let mut roles = policy::objects();
     roles.push((RbacKind::ClusterRoleBinding, policy::cluster_admins_binding()));
     let of_roles = roles.into_iter().map(|(kind, object)| reconcile_rbac(&server, &ctx, kind, object));
+    let ranges: Vec<String> = server.config.service_cidr.iter().map(|range| range.to_string()).collect();
     let service_cidr = json!({
-        "metadata": {"name": "kubernetes"}, "spec": {"cidrs": [server.config.service_cidr.to_string()]},
+        "metadata": {"name": "kubernetes"}, "spec": {"cidrs": ranges},
     });
     let cidr_status = json!([{"type": "Ready", "status": "True", "reason": "", "message":
         "Kubernetes default Service CIDR is ready", "lastTransitionTime": ctx.timestamp()}]);
@@ -55,6 +56,7 @@ pub async fn run(server: Arc<Server>, authorities: Authorities) -> Result<(), St
         authentication_config(&server, &ctx, authorities),
     )?;
     server.bootstrapped.store(true, Ordering::Release);
+    tokio::spawn(crate::registry::allocators::repair::run(server.clone()));
     tokio::spawn(keep(server));
     Ok(())
 }
@@ -243,7 +245,7 @@ async fn authentication_config(server: &Server, ctx: &Context, ca: Authorities) 
 }
 
 async fn kubernetes_service(server: &Server, ctx: &Context) -> Result<(), Status> {
-    let ip = server.config.service_cidr.nth(1).to_string();
+    let ip = server.config.service_cidr.primary.nth(1).to_string();
     let port = server.config.advertise.port();
     let service = json!({
         "metadata": {"namespace": "default", "name": "kubernetes", "labels": {

@@ -62,6 +62,7 @@ impl Context {
             uid: self.user.uid.clone(),
             groups: self.user.groups.clone(),
             extra: self.user.extra.clone().into_iter().collect(),
+            time: self.timestamp(),
         }
     }
 

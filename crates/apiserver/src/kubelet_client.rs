@@ -1,4 +1,5 @@
-//! The way from the API server to a node's kubelet: where it listens, and one authenticated connection to it.
+//! The way from the API server to what it passes requests on to: a node's kubelet, over a connection on which both
+//! sides say who they are, or the pods behind a proxy, to which it is nobody in particular.
 
 use std::io;
 use std::sync::Arc;
@@ -9,10 +10,13 @@ use http::Uri;
 use http_body_util::BodyExt;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 
 use crate::http::body::{Body, BoxError, Request, Response};
 use crate::pki::{Pki, PkiError};
@@ -21,19 +25,34 @@ const CONNECT: Duration = Duration::from_secs(10);
 const DEFAULT_PORT: i64 = 10250;
 
 type Sender = http1::SendRequest<Body>;
-type Connection = http1::Connection<TokioIo<TlsStream<TcpStream>>, Body>;
+type Connection = http1::Connection<TokioIo<Box<dyn Stream>>, Body>;
 
-/// Connects as the API server's own kubelet client, and trusts what the cluster's CA has signed.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Connects to kubelets as the API server's own client, and trusts what the cluster's CA has signed; to others as
+/// nobody, and trusts whoever is there, as upstream's proxy does.
 #[derive(Clone)]
 pub struct KubeletClient {
     tls: Arc<rustls::ClientConfig>,
+    any: Arc<rustls::ClientConfig>,
 }
 
-/// Where a node's kubelet listens.
+/// How to speak to an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    Kubelet,
+    Plain,
+    Tls,
+}
+
+/// Where a node's kubelet, or a pod, listens.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     pub host: String,
     pub port: u16,
+    pub transport: Transport,
 }
 
 impl Endpoint {
@@ -52,7 +71,59 @@ impl Endpoint {
         };
         let port = node.get_i64(&["status", "daemonEndpoints", "kubeletEndpoint", "Port"]);
         let port = u16::try_from(port.filter(|port| *port != 0).unwrap_or(DEFAULT_PORT));
-        Ok(Self { host: host.to_owned(), port: port.map_err(Status::internal)? })
+        let port = port.map_err(Status::internal)?;
+        Ok(Self { host: host.to_owned(), port, transport: Transport::Kubelet })
+    }
+}
+
+impl Endpoint {
+    /// Host and port as a URL has them.
+    pub fn authority(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// Takes any certificate for good, as long as whoever shows it has its key.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _certificate: &CertificateDer<'_>,
+        _chain: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -65,27 +136,50 @@ impl KubeletClient {
         }
         let own = &pki.apiserver_kubelet_client;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
+        let config = rustls::ClientConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(tls)?
             .with_root_certificates(roots)
             .with_client_auth_cert(own.certificates()?, own.key()?)
             .map_err(tls)?;
-        Ok(Self { tls: Arc::new(config) })
+        let any = rustls::ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .map_err(tls)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+            .with_no_client_auth();
+        Ok(Self { tls: Arc::new(config), any: Arc::new(any) })
     }
 
     async fn connect(&self, endpoint: &Endpoint) -> io::Result<(Sender, Connection)> {
         let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await?;
         tcp.set_nodelay(true)?;
-        let name = ServerName::try_from(endpoint.host.clone()).map_err(io::Error::other)?;
-        let tls = TlsConnector::from(self.tls.clone()).connect(name, tcp).await?;
-        http1::handshake(TokioIo::new(tls)).await.map_err(io::Error::other)
+        let config = match endpoint.transport {
+            Transport::Kubelet => Some(&self.tls),
+            Transport::Tls => Some(&self.any),
+            Transport::Plain => None,
+        };
+        let stream: Box<dyn Stream> = match config {
+            None => Box::new(tcp),
+            Some(config) => {
+                let name = ServerName::try_from(endpoint.host.clone()).map_err(io::Error::other)?;
+                Box::new(TlsConnector::from(config.clone()).connect(name, tcp).await?)
+            }
+        };
+        http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)
     }
 
     /// Sends one request over a connection of its own, so that it can be upgraded.
     pub async fn send(&self, endpoint: &Endpoint, mut request: Request) -> Result<Response, Status> {
-        let fail = |error: &dyn std::fmt::Display| {
-            Status::internal(format!("error dialing backend: {error} ({}:{})", endpoint.host, endpoint.port))
+        let fail = |error: &dyn std::fmt::Display| match endpoint.transport {
+            Transport::Kubelet => Status::internal(format!(
+                "error dialing backend: {error} ({}:{})",
+                endpoint.host, endpoint.port
+            )),
+            _ => Status::service_unavailable(format!(
+                "error trying to reach service: dial tcp {}: {error}",
+                endpoint.authority()
+            )),
         };
         let connected = tokio::time::timeout(CONNECT, self.connect(endpoint)).await;
         let (mut sender, connection) = match connected {
@@ -102,7 +196,7 @@ impl KubeletClient {
         let path = request.uri().path_and_query().cloned();
         *request.uri_mut() = path.map(Uri::from).unwrap_or_default();
         *request.version_mut() = http::Version::HTTP_11;
-        let host = http::HeaderValue::from_str(&format!("{}:{}", endpoint.host, endpoint.port));
+        let host = http::HeaderValue::from_str(&endpoint.authority());
         request.headers_mut().insert(http::header::HOST, host.map_err(Status::internal)?);
         let response = sender.send_request(request).await.map_err(|error| fail(&error))?;
         Ok(response.map(|body| body.map_err(BoxError::from).boxed_unsync()))

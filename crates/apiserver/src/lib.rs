@@ -26,5 +26,5 @@ mod stream_translator;
 mod testing;
 
 pub use inprocess::InProcess;
-pub use registry::allocators::{Cidr, PortRange};
+pub use registry::allocators::{Cidr, PortRange, ServiceRanges};
 pub use server::{Config, Server, StartError};

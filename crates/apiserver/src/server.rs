@@ -15,7 +15,7 @@ use crate::kubelet_client::KubeletClient;
 use crate::metrics::Metrics;
 use crate::pki::{Pki, PkiError};
 use crate::registry::Registry;
-use crate::registry::allocators::{Allocators, Cidr, PortRange};
+use crate::registry::allocators::{Allocators, PortRange, ServiceRanges};
 use crate::{discovery, openapi};
 
 /// How often the store forgets what nobody can ask for any more, as upstream's compactor does.
@@ -34,7 +34,8 @@ pub enum StartError {
 pub struct Config {
     /// The address that clients and `default/kubernetes` name.
     pub advertise: SocketAddr,
-    pub service_cidr: Cidr,
+    /// The addresses of Services: one range, or one of each family.
+    pub service_cidr: ServiceRanges,
     pub node_ports: PortRange,
     pub cluster_domain: String,
 }
@@ -46,6 +47,8 @@ pub struct Server {
     pub kubelets: KubeletClient,
     pub metrics: Arc<Metrics>,
     pub openapi: openapi::Documents,
+    /// Users whose components run in this process, and end with it.
+    pub inside: parking_lot::Mutex<Vec<String>>,
     pub bootstrapped: AtomicBool,
     pub store_failed: AtomicBool,
     pub stopping: CancellationToken,
@@ -77,6 +80,7 @@ impl Server {
             access,
             metrics: Arc::default(),
             openapi: openapi::Documents::default(),
+            inside: Default::default(),
             bootstrapped: AtomicBool::new(false),
             store_failed: AtomicBool::new(false),
             stopping: stopping.clone(),

@@ -119,7 +119,7 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
             proxy: node::proxy_config(
                 &Node { name: cluster.node_name.clone(), ip: cluster.node_ip },
                 &args.cluster_cidr,
-                &args.cluster.service_cluster_ip_range.to_string(),
+                &args.cluster.service_cluster_ip_range,
             )?,
             proxy_client: client(KUBE_PROXY, &[]),
             dns: Dns {
@@ -184,7 +184,7 @@ impl Agent {
 
 /// The address of the cluster's DNS: as given, or the tenth of the Services'.
 fn cluster_dns(args: &ServerArgs) -> IpAddr {
-    args.cluster_dns.unwrap_or_else(|| args.cluster.service_cluster_ip_range.nth(10))
+    args.cluster_dns.unwrap_or_else(|| args.cluster.service_cluster_ip_range.primary.nth(10))
 }
 
 fn kubelet_config(args: &ServerArgs, cluster: &Cluster, pki: &Pki) -> anyhow::Result<kubelet::Config> {

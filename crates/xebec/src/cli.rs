@@ -76,9 +76,9 @@ pub struct ClusterArgs {
     /// More names and addresses for the server's certificate.
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub tls_san: Vec<String>,
-    /// The addresses of Services.
+    /// The addresses of Services: a range, or one of each family with a comma between.
     #[arg(long, default_value = "10.96.0.0/16", value_name = "CIDR")]
-    pub service_cluster_ip_range: apiserver::Cidr,
+    pub service_cluster_ip_range: apiserver::ServiceRanges,
     /// The ports of NodePort Services.
     #[arg(long, default_value = "30000-32767", value_name = "FIRST-LAST", value_parser = port_range)]
     pub service_node_port_range: apiserver::PortRange,
@@ -211,9 +211,9 @@ pub struct ProxyArgs {
     /// The addresses of pods.
     #[arg(long, default_value = "10.244.0.0/16", value_name = "CIDR")]
     pub cluster_cidr: String,
-    /// The addresses of Services.
+    /// The addresses of Services: a range, or one of each family with a comma between.
     #[arg(long, default_value = "10.96.0.0/16", value_name = "CIDR")]
-    pub service_cluster_ip_range: String,
+    pub service_cluster_ip_range: apiserver::ServiceRanges,
     /// The name of this node [default: the host's].
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<String>,

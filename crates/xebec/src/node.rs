@@ -35,13 +35,16 @@ pub async fn run_kubelet(
 pub fn proxy_config(
     node: &Node,
     cluster_cidr: &str,
-    service_cidr: &str,
+    services: &apiserver::ServiceRanges,
 ) -> anyhow::Result<kube_proxy::Config> {
     let IpAddr::V4(ip) = node.ip else {
         anyhow::bail!("the node's address {} is not an IPv4 address; give one with --node-ip", node.ip);
     };
     let mut config = kube_proxy::Config::new(&node.name, ip);
     config.cluster_cidr = Some(cluster_cidr.parse().context("--cluster-cidr")?);
-    config.service_cidr = Some(service_cidr.parse().context("--service-cluster-ip-range")?);
+    config.service_cidr = match services.of_family(false) {
+        Some(range) => Some(range.to_string().parse().context("--service-cluster-ip-range")?),
+        None => None,
+    };
     Ok(config)
 }

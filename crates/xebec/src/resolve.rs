@@ -129,7 +129,7 @@ pub fn pki(args: &ClusterArgs, cluster: &Cluster) -> anyhow::Result<Pki> {
         sans,
         node_name: cluster.node_name.clone(),
         cluster_domain: args.cluster_domain.clone(),
-        service_ip: args.service_cluster_ip_range.nth(1),
+        service_ip: args.service_cluster_ip_range.primary.nth(1),
     })
     .context("the certificates cannot be read or made")?;
     kubelet_serving(&pki, cluster)?;

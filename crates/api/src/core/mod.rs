@@ -14,6 +14,8 @@ mod pod_printer;
 pub mod pod_resources;
 mod quota;
 mod replication;
+#[cfg(test)]
+mod robustness;
 pub mod service;
 mod service_account;
 mod service_warnings;

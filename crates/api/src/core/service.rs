@@ -2,13 +2,14 @@
 
 use apimachinery::field::ErrorList;
 use apimachinery::{Object, Value};
-use serde_json::json;
+use serde_json::{Map, json};
 
 use crate::catalogue::{Column, Selectable};
 use crate::core::defaults::{each, set};
 use crate::printers::{AGE, NAME, column, labels, wide};
 use crate::strategy::Strategy;
 use crate::validation;
+use crate::validation::value::{number, text};
 
 pub const SELECTABLE: &[Selectable] = &[
     Selectable { name: "spec.clusterIP", read: |o| o.get_str(&["spec", "clusterIP"]).to_owned() },
@@ -81,6 +82,7 @@ impl Strategy for Services {
     }
 
     fn default(&self, service: &mut Object) {
+        default_ingress(service);
         if service.get(&["spec"]).is_none() {
             return;
         }
@@ -156,98 +158,226 @@ impl Strategy for Services {
     fn prepare_for_update(&self, service: &mut Object, old: &Object) {
         crate::strategy::keep_status(service, old);
         patch_allocated(service, old);
+        align_cluster_ips(service, Some(old));
         drop_type_dependent(service, old);
     }
 }
 
+type Test = fn(&Object) -> bool;
+
+fn kind(service: &Object) -> &str {
+    service.get_str(&["spec", "type"])
+}
+
+fn spec(service: &Object) -> &Value {
+    service.get(&["spec"]).unwrap_or(&Value::Null)
+}
+
+fn has_cluster_ip(service: &Object) -> bool {
+    matches!(kind(service), "ClusterIP" | "NodePort" | "LoadBalancer")
+}
+
+fn has_node_ports(service: &Object) -> bool {
+    validation::allocates_node_ports(spec(service))
+}
+
+fn has_health_check(service: &Object) -> bool {
+    validation::needs_health_check(spec(service))
+}
+
+fn is_load_balancer(service: &Object) -> bool {
+    kind(service) == "LoadBalancer"
+}
+
+fn is_external_name(service: &Object) -> bool {
+    kind(service) == "ExternalName"
+}
+
+fn is_external(service: &Object) -> bool {
+    validation::is_externally_accessible(spec(service))
+}
+
+fn field(service: &Object, key: &str) -> Option<Value> {
+    service.get(&["spec", key]).cloned()
+}
+
+fn ports_of(service: &mut Object) -> impl Iterator<Item = &mut Map<String, Value>> {
+    let ports = service.as_value_mut().pointer_mut("/spec/ports").and_then(Value::as_array_mut);
+    ports.into_iter().flatten().filter_map(Value::as_object_mut)
+}
+
+fn node_ports(service: &Object) -> Vec<i64> {
+    service.get_array(&["spec", "ports"]).iter().map(|port| number(port, "nodePort")).collect()
+}
+
 /// An update that leaves out what was allocated keeps it, as long as the type still needs it.
 fn patch_allocated(service: &mut Object, old: &Object) {
-    let needs_ip = |s: &Object| s.get_str(&["spec", "type"]) != "ExternalName";
-    if needs_ip(service) && needs_ip(old) {
+    let both = |service: &Object, needs: Test| needs(service) && needs(old);
+    if both(service, has_cluster_ip) {
         if service.get_str(&["spec", "clusterIP"]).is_empty()
-            && let Some(ip) = old.get(&["spec", "clusterIP"])
+            && let Some(ip) = field(old, "clusterIP")
         {
-            service.set(&["spec", "clusterIP"], ip.clone());
+            service.set(&["spec", "clusterIP"], ip);
         }
         if service.get_array(&["spec", "clusterIPs"]).is_empty()
             && service.get_str(&["spec", "clusterIP"]) == old.get_str(&["spec", "clusterIP"])
-            && let Some(ips) = old.get(&["spec", "clusterIPs"])
+            && let Some(ips) = field(old, "clusterIPs")
         {
-            service.set(&["spec", "clusterIPs"], ips.clone());
+            service.set(&["spec", "clusterIPs"], ips);
         }
-        for key in ["ipFamilies", "ipFamilyPolicy"] {
-            if service.get(&["spec", key]).is_none()
-                && let Some(value) = old.get(&["spec", key])
-            {
-                service.set(&["spec", key], value.clone());
+    }
+    if both(service, has_node_ports) {
+        let new_ports = node_ports(service);
+        let mut used: Vec<i64> =
+            node_ports(old).into_iter().filter(|port| new_ports.contains(port)).collect();
+        // ports are known by their names; whatever else of them may have changed
+        for port in
+            ports_of(service).filter(|port| port.get("nodePort").and_then(Value::as_i64).unwrap_or(0) == 0)
+        {
+            let name = port.get("name").and_then(Value::as_str).unwrap_or_default();
+            let before =
+                old.get_array(&["spec", "ports"]).iter().rev().find(|before| text(before, "name") == name);
+            let node_port = before.map_or(0, |before| number(before, "nodePort"));
+            if node_port != 0 && !used.contains(&node_port) {
+                used.push(node_port);
+                port.insert("nodePort".into(), json!(node_port));
             }
         }
     }
-    let needs_node_port = |s: &Object| matches!(s.get_str(&["spec", "type"]), "NodePort" | "LoadBalancer");
-    if needs_node_port(service) && needs_node_port(old) {
-        let before: Vec<(Value, Value, Value)> = old
-            .get_array(&["spec", "ports"])
-            .iter()
-            .filter(|port| port.get("nodePort").is_some())
-            .map(|port| (port["port"].clone(), port["protocol"].clone(), port["nodePort"].clone()))
-            .collect();
-        if let Some(ports) = service.as_value_mut().pointer_mut("/spec/ports").and_then(Value::as_array_mut) {
-            for port in ports.iter_mut().filter_map(Value::as_object_mut) {
-                if port.get("nodePort").and_then(Value::as_i64).unwrap_or_default() != 0 {
-                    continue;
-                }
-                let same = before.iter().find(|(number, protocol, _)| {
-                    port.get("port") == Some(number) && port.get("protocol") == Some(protocol)
-                });
-                if let Some((_, _, node_port)) = same {
-                    port.insert("nodePort".into(), node_port.clone());
-                }
-            }
+    if both(service, has_health_check)
+        && number(spec(service), "healthCheckNodePort") == 0
+        && let Some(port) = field(old, "healthCheckNodePort")
+    {
+        service.set(&["spec", "healthCheckNodePort"], port);
+    }
+}
+
+/// `clusterIP` and `clusterIPs` say the same, whichever of the two a client knows.
+pub fn align_cluster_ips(service: &mut Object, old: Option<&Object>) {
+    let ip = service.get_str(&["spec", "clusterIP"]).to_owned();
+    let Some(old) = old else {
+        if !ip.is_empty() && service.get_array(&["spec", "clusterIPs"]).is_empty() {
+            service.set(&["spec", "clusterIPs"], json!([ip]));
         }
+        return;
+    };
+    if ip == old.get_str(&["spec", "clusterIP"]) || field(service, "clusterIPs") != field(old, "clusterIPs") {
+        return;
+    }
+    if ip.is_empty() {
+        service.remove(&["spec", "clusterIPs"]);
+    } else {
+        service.set(&["spec", "clusterIPs"], json!([ip]));
     }
 }
 
 /// Fields that only made sense for the old type go with it, unless the client changed them.
 fn drop_type_dependent(service: &mut Object, old: &Object) {
-    let (before, after) =
-        (old.get_str(&["spec", "type"]).to_owned(), service.get_str(&["spec", "type"]).to_owned());
-    if before == after {
+    const FIELDS: [(Test, &[&str]); 6] = [
+        (has_health_check, &["healthCheckNodePort"]),
+        (is_load_balancer, &["allocateLoadBalancerNodePorts"]),
+        (is_load_balancer, &["loadBalancerClass"]),
+        (is_external_name, &["externalName"]),
+        (is_external, &["externalTrafficPolicy"]),
+        (has_cluster_ip, &["ipFamilies"]),
+    ];
+    if has_cluster_ip(old) && !has_cluster_ip(service) {
+        let same = |key: &str, service: &Object| field(service, key) == field(old, key);
+        if same("clusterIP", service) && same("clusterIPs", service) {
+            service.remove(&["spec", "clusterIP"]);
+            service.remove(&["spec", "clusterIPs"]);
+        }
+        if same("ipFamilyPolicy", service) {
+            service.remove(&["spec", "ipFamilyPolicy"]);
+        }
+    }
+    let drops_node_ports = !matches!(kind(service), "NodePort" | "LoadBalancer");
+    if has_node_ports(old) && drops_node_ports && node_ports(service) == node_ports(old) {
+        for port in ports_of(service) {
+            port.remove("nodePort");
+        }
+    }
+    for (needs, keys) in FIELDS {
+        for key in keys.iter().filter(|_| needs(old)) {
+            if !needs(service) && field(service, key) == field(old, key) {
+                service.remove(&["spec", key]);
+            }
+        }
+    }
+}
+
+/// A load balancer's addresses are reached as they stand, unless it says otherwise.
+fn default_ingress(service: &mut Object) {
+    if !is_load_balancer(service) {
         return;
     }
-    let same = |service: &Object, key: &str| service.get(&["spec", key]) == old.get(&["spec", key]);
-    if after == "ExternalName" {
-        for key in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"] {
-            if same(service, key) {
-                service.remove(&["spec", key]);
-            }
+    let list =
+        service.as_value_mut().pointer_mut("/status/loadBalancer/ingress").and_then(Value::as_array_mut);
+    for ingress in list.into_iter().flatten().filter_map(Value::as_object_mut) {
+        if ingress.get("ip").and_then(Value::as_str).is_some_and(|ip| !ip.is_empty()) {
+            set(ingress, "ipMode", "VIP");
         }
     }
-    if before == "ExternalName" && same(service, "externalName") {
-        service.remove(&["spec", "externalName"]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(spec: Value) -> Object {
+        Object::from(json!({"spec": spec}))
     }
-    let has_node_ports = |kind: &str| matches!(kind, "NodePort" | "LoadBalancer");
-    if has_node_ports(&before) && !has_node_ports(&after) {
-        let old_ports = old.get_array(&["spec", "ports"]).to_vec();
-        if let Some(ports) = service.as_value_mut().pointer_mut("/spec/ports").and_then(Value::as_array_mut) {
-            for port in ports.iter_mut().filter_map(Value::as_object_mut) {
-                let kept = old_ports.iter().any(|o| o.get("nodePort") == port.get("nodePort"));
-                if kept {
-                    port.remove("nodePort");
-                }
-            }
-        }
-        if same(service, "externalTrafficPolicy") {
-            service.remove(&["spec", "externalTrafficPolicy"]);
-        }
-        if same(service, "healthCheckNodePort") {
-            service.remove(&["spec", "healthCheckNodePort"]);
-        }
+
+    #[test]
+    fn an_update_keeps_what_it_leaves_out() {
+        let old = service(json!({"type": "NodePort", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"],
+            "ports": [{"name": "a", "port": 1, "nodePort": 30001}, {"name": "b", "port": 2, "nodePort": 30002}]}));
+        let mut new = service(json!({"type": "NodePort",
+            "ports": [{"name": "b", "port": 3}, {"name": "c", "port": 1, "nodePort": 30001}]}));
+        patch_allocated(&mut new, &old);
+        assert_eq!(new.get(&["spec", "clusterIPs"]), Some(&json!(["10.0.0.1"])));
+        assert_eq!(node_ports(&new), [30002, 30001]);
     }
-    if before == "LoadBalancer" && after != "LoadBalancer" {
-        for key in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
-            if same(service, key) {
-                service.remove(&["spec", key]);
-            }
-        }
+
+    #[test]
+    fn what_a_type_does_not_have_goes_with_the_old_type() {
+        let old =
+            service(json!({"type": "LoadBalancer", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"],
+            "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "externalTrafficPolicy": "Local",
+            "healthCheckNodePort": 30009, "allocateLoadBalancerNodePorts": true, "loadBalancerClass": "a/b",
+            "ports": [{"port": 1, "nodePort": 30001}]}));
+        let mut inner = old.clone();
+        inner.set(&["spec", "type"], "ClusterIP");
+        drop_type_dependent(&mut inner, &old);
+        assert_eq!(
+            inner,
+            service(json!({"type": "ClusterIP", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"],
+            "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "ports": [{"port": 1}]}))
+        );
+        let mut name = inner.clone();
+        name.set(&["spec", "type"], "ExternalName");
+        drop_type_dependent(&mut name, &inner);
+        assert_eq!(name, service(json!({"type": "ExternalName", "ports": [{"port": 1}]})));
+        let mut changed = old.clone();
+        changed.set(&["spec", "type"], "ClusterIP");
+        changed.set(&["spec", "healthCheckNodePort"], 30010);
+        drop_type_dependent(&mut changed, &old);
+        assert_eq!(
+            changed.get_i64(&["spec", "healthCheckNodePort"]),
+            Some(30010),
+            "a change is for validation"
+        );
+    }
+
+    #[test]
+    fn both_address_fields_say_the_same() {
+        let mut new = service(json!({"clusterIP": "10.0.0.1"}));
+        align_cluster_ips(&mut new, None);
+        assert_eq!(field(&new, "clusterIPs"), Some(json!(["10.0.0.1"])));
+        let old = service(json!({"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"]}));
+        let mut moved = old.clone();
+        moved.set(&["spec", "clusterIP"], "10.0.0.2");
+        align_cluster_ips(&mut moved, Some(&old));
+        assert_eq!(field(&moved, "clusterIPs"), Some(json!(["10.0.0.2"])));
     }
 }

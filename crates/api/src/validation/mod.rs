@@ -15,10 +15,14 @@ mod quota;
 mod replication;
 pub mod resources;
 mod service;
+#[cfg(test)]
+mod service_tests;
 mod service_update;
 mod sources;
 #[cfg(test)]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 pub mod value;
 mod volume;
 

@@ -9,6 +9,7 @@ mod eviction;
 mod finalize;
 mod objects;
 mod patch;
+mod proxy;
 mod reviews;
 mod scale;
 mod streams;
@@ -76,9 +77,8 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
         ("pods", "ephemeralcontainers") => call.part(request, Part::Other("ephemeralcontainers")).await,
         ("pods", "resize") => call.part(request, Part::Other("resize")).await,
         ("pods", "eviction") => call.eviction(request).await,
-        ("pods", "log" | "exec" | "attach" | "portforward") | ("nodes", "proxy") => {
-            call.stream(request).await
-        }
+        ("pods", "log" | "exec" | "attach" | "portforward") => call.stream(request).await,
+        ("pods" | "services" | "nodes", "proxy") => call.proxy(request).await,
         ("namespaces", "finalize") => call.finalize(request).await,
         ("serviceaccounts", "token") => call.token(request).await,
         _ => Err(Status::no_such_path()),

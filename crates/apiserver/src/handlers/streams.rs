@@ -1,4 +1,4 @@
-//! `log`, `exec`, `attach`, `portforward` and `nodes/proxy`: what the kubelet answers, passed through.
+//! `log`, `exec`, `attach` and `portforward`: what the kubelet answers, passed through.
 
 use apimachinery::{Object, Status, Value};
 use form_urlencoded::Serializer;
@@ -24,11 +24,6 @@ impl Call<'_> {
     pub async fn stream(&self, request: Request) -> Result<Response, Status> {
         let info = &self.ctx.info;
         let registry = &self.server.registry;
-        if self.kind.resource.plural == "nodes" {
-            let node = self.node(&info.name).await?;
-            let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
-            return self.forward(request, &node, &format!("/{}{query}", info.rest)).await;
-        }
         if info.subresource != "log" {
             self.may_create().await?;
         }
@@ -86,7 +81,7 @@ impl Call<'_> {
         }
     }
 
-    async fn node(&self, name: &str) -> Result<Object, Status> {
+    pub async fn node(&self, name: &str) -> Result<Object, Status> {
         let registry = &self.server.registry;
         let entry = registry.get(registry.core("nodes"), "", name, "").await?;
         entry.object().map_err(Status::internal)

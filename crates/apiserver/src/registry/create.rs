@@ -83,7 +83,7 @@ impl Registry {
         for warning in resource.strategy.warnings_before_create(&object) {
             ctx.warn(warning);
         }
-        resource.strategy.note_requester(&mut object, &ctx.requester());
+        resource.strategy.note_requester(&mut object, None, &ctx.requester());
         resource.strategy.prepare_for_create(&mut object);
         let errors = metadata::validate_new(resource, &object);
         if !errors.is_empty() {

@@ -160,6 +160,7 @@ impl Registry {
     ) -> Result<Result<Object, Option<(Object, Revision)>>, Status> {
         let resource = kind.resource;
         let strategy = resource.strategy;
+        strategy.note_requester(&mut object, Some(old), &ctx.requester());
         match part {
             Part::Main => strategy.prepare_for_update(&mut object, old),
             Part::Status => strategy.prepare_for_status_update(&mut object, old),

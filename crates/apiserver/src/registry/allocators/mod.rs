@@ -2,15 +2,18 @@
 //! several servers wins, so none lives in memory only.
 
 mod addresses;
+mod families;
 mod ports;
+pub mod repair;
 
 use std::net::IpAddr;
 
+use api::validation::{allocates_node_ports, needs_health_check};
 use apimachinery::field::{self, Path};
 use apimachinery::{Object, Status, Value};
 use serde_json::json;
 
-pub use addresses::Cidr;
+pub use addresses::{Cidr, ServiceRanges};
 pub use ports::PortRange;
 
 use super::Registry;
@@ -18,7 +21,7 @@ use crate::kinds::Kind;
 
 /// Where addresses and ports come from.
 pub struct Allocators {
-    pub addresses: Cidr,
+    pub addresses: ServiceRanges,
     pub ports: PortRange,
 }
 
@@ -54,7 +57,7 @@ impl Allocation {
 impl Resources {
     async fn release(self, registry: &Registry) {
         for address in self.addresses {
-            registry.allocators.addresses.release(registry, address).await;
+            addresses::release(registry, address).await;
         }
         if !self.ports.is_empty() {
             registry.allocators.ports.release(registry, &self.ports).await;
@@ -90,14 +93,16 @@ fn ports_of(service: &Object) -> Vec<u16> {
     out
 }
 
-fn wants_node_ports(service: &Object) -> bool {
-    match text(service, "type") {
-        "NodePort" => true,
-        "LoadBalancer" => {
-            service.get(&["spec", "allocateLoadBalancerNodePorts"]).and_then(Value::as_bool).unwrap_or(true)
-        }
-        _ => false,
-    }
+fn spec(service: &Object) -> &Value {
+    service.get(&["spec"]).unwrap_or(&Value::Null)
+}
+
+fn has_node_ports(service: &Object) -> bool {
+    matches!(text(service, "type"), "NodePort" | "LoadBalancer")
+}
+
+fn invalid(kind: &Kind, service: &Object, errors: &[field::Error]) -> Status {
+    Status::invalid(&kind.resource.group_kind(), service.name(), errors)
 }
 
 impl Allocators {
@@ -111,6 +116,7 @@ impl Allocators {
         if !is_service(kind) {
             return Ok(Allocation::default());
         }
+        api::core::service::align_cluster_ips(service, None);
         let mut allocation = Allocation::default();
         match self.allocate(registry, kind, service, None, dry_run, &mut allocation).await {
             Ok(()) => Ok(allocation),
@@ -168,16 +174,23 @@ impl Allocators {
         dry_run: bool,
         allocation: &mut Allocation,
     ) -> Result<(), Status> {
-        if text(service, "type") != "ExternalName" {
-            self.cluster_ip(registry, kind, service, old, dry_run, allocation).await?;
+        let configured = self.addresses.families();
+        families::fill_in(service, old, &configured).map_err(|errors| invalid(kind, service, &errors))?;
+        let headless = service.get_array(&["spec", "clusterIPs"]).first().is_some_and(|ip| ip == "None");
+        if text(service, "type") != "ExternalName" && !headless && !families::stays_as_it_is(service, old) {
+            self.cluster_ips(registry, kind, service, old, dry_run, allocation).await?;
         }
-        if wants_node_ports(service) {
-            self.node_ports(registry, kind, service, old, dry_run, allocation).await?;
+        let mut taker = Taker { ports: &self.ports, registry, dry_run, taken: &mut allocation.taken.ports };
+        match old {
+            None if has_node_ports(service) => taker.node_ports_of_new(kind, service).await?,
+            Some(old) if has_node_ports(service) => taker.node_ports_of_old(kind, service, old).await?,
+            _ => {}
         }
-        Ok(())
+        taker.health_check(kind, service, old).await
     }
 
-    async fn cluster_ip(
+    /// Gives each family of a Service an address: the one it asks for, or any.
+    async fn cluster_ips(
         &self,
         registry: &Registry,
         kind: &Kind,
@@ -186,131 +199,211 @@ impl Allocators {
         dry_run: bool,
         allocation: &mut Allocation,
     ) -> Result<(), Status> {
-        // each of the two fields fills in the other
-        let first = service.get_array(&["spec", "clusterIPs"]).first().and_then(Value::as_str);
-        let asked = match (text(service, "clusterIP"), first) {
-            ("", Some(first)) => first.to_owned(),
-            (ip, _) => ip.to_owned(),
+        let families: Vec<String> = strings(service, "ipFamilies");
+        // one that has addresses keeps them, and at most gets a second one
+        let kept = match old.filter(|old| text(old, "type") != "ExternalName") {
+            Some(old) if strings(old, "ipFamilies").len() == 1 && families.len() == 2 => 1,
+            Some(_) => return Ok(()),
+            None => 0,
         };
-        let family = if self.addresses.is_ipv6() { "IPv6" } else { "IPv4" };
-        let headless = asked == "None";
-        if service.get(&["spec", "ipFamilyPolicy"]).is_none() {
-            let open = headless && service.get(&["spec", "selector"]).is_none();
-            service.set(&["spec", "ipFamilyPolicy"], if open { "RequireDualStack" } else { "SingleStack" });
-        }
-        if service.get_array(&["spec", "ipFamilies"]).is_empty() {
-            let open = text(service, "ipFamilyPolicy") == "RequireDualStack" && headless;
-            let other = if family == "IPv4" { "IPv6" } else { "IPv4" };
-            let families = if open { json!([family, other]) } else { json!([family]) };
-            service.set(&["spec", "ipFamilies"], families);
-        }
-        let chosen = if headless {
-            asked
-        } else {
-            let held = old.map(addresses_of).unwrap_or_default();
-            match asked.parse::<IpAddr>() {
-                Ok(ip) if held.contains(&ip) => asked,
-                Ok(ip) => {
-                    let taken = self.addresses.take(registry, service, ip, dry_run).await;
-                    taken.map_err(|why| {
-                        let path = Path::new("spec").child("clusterIPs");
-                        let detail = format!("failed to allocate IP {ip}: {why}");
-                        let error = field::Error::invalid(&path, json!([asked]), detail);
-                        Status::invalid(&kind.resource.group_kind(), service.name(), &[error])
-                    })?;
-                    if !dry_run {
-                        allocation.taken.addresses.push(ip);
-                    }
-                    asked
-                }
-                Err(_) if !asked.is_empty() => {
-                    let path = Path::new("spec").child("clusterIPs").index(0);
-                    let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-                    let error = field::Error::invalid(&path, asked, detail);
-                    return Err(Status::invalid(&kind.resource.group_kind(), service.name(), &[error]));
-                }
-                Err(_) => {
-                    let ip = self.addresses.take_any(registry, service, dry_run).await?;
-                    if !dry_run {
-                        allocation.taken.addresses.push(ip);
-                    }
-                    ip.to_string()
-                }
+        let mut ips = strings(service, "clusterIPs");
+        let asked = service.get_array(&["spec", "clusterIPs"]).to_vec();
+        ips.resize(families.len(), String::new());
+        for (ip, family) in ips.iter_mut().zip(&families).skip(kept) {
+            let family = if family == families::V6 { families::V6 } else { families::V4 };
+            let ranges = self.addresses.of(registry, family);
+            let given = if ip.is_empty() {
+                addresses::take_any(&ranges, registry, service, dry_run).await?
+            } else {
+                let wanted = apimachinery::validation::parse_ip_sloppy(ip);
+                let wanted = wanted.ok_or_else(|| Status::internal(format!("{ip:?} is no address")))?;
+                addresses::take(&ranges, registry, service, wanted, dry_run).await.map_err(|why| {
+                    let detail = format!("failed to allocate IP {ip}: {why}");
+                    let error =
+                        field::Error::invalid(&Path::new("spec").child("clusterIPs"), asked.clone(), detail);
+                    invalid(kind, service, &[error])
+                })?;
+                wanted
+            };
+            if !dry_run {
+                allocation.taken.addresses.push(given);
             }
-        };
-        service.set(&["spec", "clusterIP"], chosen.as_str());
-        service.set(&["spec", "clusterIPs"], json!([chosen]));
+            if ip.is_empty() {
+                *ip = given.to_string();
+            }
+        }
+        service.set(&["spec", "clusterIP"], ips.first().map(String::as_str).unwrap_or_default());
+        service.set(&["spec", "clusterIPs"], json!(ips));
         Ok(())
     }
+}
 
-    async fn node_ports(
-        &self,
-        registry: &Registry,
+fn strings(service: &Object, key: &str) -> Vec<String> {
+    let list = service.get_array(&["spec", key]).iter().filter_map(Value::as_str);
+    list.map(str::to_owned).collect()
+}
+
+/// Takes ports and notes each, so that all can go back.
+struct Taker<'a> {
+    ports: &'a PortRange,
+    registry: &'a Registry,
+    dry_run: bool,
+    taken: &'a mut Vec<u16>,
+}
+
+impl Taker<'_> {
+    /// Takes a given port. The inner error says why not.
+    async fn take(&mut self, port: i64) -> Result<Result<u16, String>, Status> {
+        const TAKEN: &str = "provided port is already allocated";
+        let number = match self.ports.check(port) {
+            Ok(number) => number,
+            Err(why) => return Ok(Err(why)),
+        };
+        if self.taken.contains(&number) || !self.ports.take(self.registry, number, self.dry_run).await? {
+            return Ok(Err(TAKEN.into()));
+        }
+        self.taken.push(number);
+        Ok(Ok(number))
+    }
+
+    async fn take_any(&mut self) -> Result<u16, Status> {
+        loop {
+            let number = self.ports.take_any(self.registry, self.dry_run).await?;
+            // a dry run leaves no trace in the store, and may be given the same port twice
+            if !self.taken.contains(&number) {
+                self.taken.push(number);
+                return Ok(number);
+            }
+        }
+    }
+
+    async fn take_for(
+        &mut self,
         kind: &Kind,
-        service: &mut Object,
-        old: Option<&Object>,
-        dry_run: bool,
-        allocation: &mut Allocation,
+        service: &Object,
+        index: usize,
+        port: i64,
     ) -> Result<(), Status> {
-        let held = old.map(ports_of).unwrap_or_default();
+        let path = Path::new("spec").child("ports").index(index).child("nodePort");
+        self.take(port)
+            .await?
+            .map(drop)
+            .map_err(|why| invalid(kind, service, &[field::Error::invalid(&path, port, why)]))
+    }
+
+    /// Node ports of a new Service. Entries for one port, which differ in protocol, share one node port.
+    async fn node_ports_of_new(&mut self, kind: &Kind, service: &mut Object) -> Result<(), Status> {
+        let allocates = allocates_node_ports(spec(service));
         let mut ports = service.get_array(&["spec", "ports"]).to_vec();
-        let mut here: Vec<(u16, Value)> = Vec::new();
-        for (index, port) in ports.iter_mut().enumerate() {
-            let protocol = port["protocol"].clone();
-            let asked = port.get("nodePort").and_then(Value::as_i64).unwrap_or_default();
-            if asked != 0 {
-                let path = Path::new("spec").child("ports").index(index).child("nodePort");
-                let refuse = |why: String| {
-                    let error = field::Error::invalid(&path, asked, why);
-                    Status::invalid(&kind.resource.group_kind(), service.name(), &[error])
-                };
-                let number = self.ports.check(asked).map_err(refuse)?;
-                // one number may serve two protocols of one Service
-                let shared = here.iter().any(|(n, p)| *n == number && *p != protocol);
-                if !held.contains(&number) && !shared {
-                    if !self.ports.take(registry, number, dry_run).await? {
-                        return Err(refuse("provided port is already allocated".into()));
-                    }
-                    if !dry_run {
-                        allocation.taken.ports.push(number);
-                    }
-                }
-                here.push((number, protocol));
+        let mut shared: Vec<(i64, i64)> = Vec::new();
+        for index in 0..ports.len() {
+            let (port, own) = (number(&ports[index], "port"), number(&ports[index], "nodePort"));
+            if own == 0 && !allocates {
                 continue;
             }
-            // the same port over another protocol gets the same node port
-            let number = port["port"].clone();
-            let twin = service.get_array(&["spec", "ports"])[..index]
-                .iter()
-                .zip(&here)
-                .find(|(other, (_, p))| other["port"] == number && *p != protocol)
-                .map(|(_, (n, _))| *n);
-            let given = match twin {
-                Some(number) => number,
+            let known = shared.iter().find(|(other, _)| *other == port).map(|(_, node)| *node);
+            let given = match known {
+                Some(node) if own == 0 || own == node => node,
+                Some(_) => {
+                    self.take_for(kind, service, index, own).await?;
+                    own
+                }
                 None => {
-                    let number = self.ports.take_any(registry, dry_run).await?;
-                    if !dry_run {
-                        allocation.taken.ports.push(number);
-                    }
-                    number
+                    let same = ports.iter().filter(|other| number(other, "port") == port);
+                    let asked = same.map(|other| number(other, "nodePort")).find(|node| *node != 0);
+                    let node = match asked {
+                        Some(asked) => {
+                            self.take_for(kind, service, index, asked).await?;
+                            asked
+                        }
+                        None => self.take_any().await?.into(),
+                    };
+                    shared.push((port, node));
+                    node
                 }
             };
-            here.push((given, protocol));
+            if let Some(port) = ports[index].as_object_mut() {
+                port.insert("nodePort".into(), json!(given));
+            }
+        }
+        if !ports.is_empty() {
+            service.set(&["spec", "ports"], ports);
+        }
+        Ok(())
+    }
+
+    /// Node ports of a Service that may have some already.
+    async fn node_ports_of_old(
+        &mut self,
+        kind: &Kind,
+        service: &mut Object,
+        old: &Object,
+    ) -> Result<(), Status> {
+        let allocates = allocates_node_ports(spec(service));
+        let held: Vec<i64> =
+            old.get_array(&["spec", "ports"]).iter().map(|p| number(p, "nodePort")).collect();
+        let mut ports = service.get_array(&["spec", "ports"]).to_vec();
+        let mut here: Vec<(Value, i64)> = Vec::new();
+        for (index, port) in ports.iter_mut().enumerate() {
+            let own = number(port, "nodePort");
+            if own == 0 && !allocates {
+                continue;
+            }
+            let given = if own == 0 {
+                self.take_any().await?.into()
+            } else {
+                if !held.contains(&own) && !here.iter().any(|(_, node)| *node == own) {
+                    self.take_for(kind, service, index, own).await?;
+                }
+                own
+            };
+            let protocol = port.get("protocol").cloned().unwrap_or_default();
+            if here.contains(&(protocol.clone(), given)) {
+                let protocol = protocol.as_str().unwrap_or_default();
+                return Err(Status::internal(format!("duplicate nodePort: {{{protocol} {given}}}")));
+            }
+            here.push((protocol, given));
             if let Some(port) = port.as_object_mut() {
                 port.insert("nodePort".into(), json!(given));
             }
         }
-        service.set(&["spec", "ports"], ports);
-        let needs_health = text(service, "type") == "LoadBalancer"
-            && text(service, "externalTrafficPolicy") == "Local"
-            && service.get_i64(&["spec", "healthCheckNodePort"]).unwrap_or_default() == 0;
-        if needs_health {
-            let number = self.ports.take_any(registry, dry_run).await?;
-            if !dry_run {
-                allocation.taken.ports.push(number);
-            }
-            service.set(&["spec", "healthCheckNodePort"], number);
+        if !ports.is_empty() {
+            service.set(&["spec", "ports"], ports);
         }
         Ok(())
     }
+
+    /// The port at which nodes say whether they have endpoints.
+    async fn health_check(
+        &mut self,
+        kind: &Kind,
+        service: &mut Object,
+        old: Option<&Object>,
+    ) -> Result<(), Status> {
+        const KEY: &str = "healthCheckNodePort";
+        if !needs_health_check(spec(service)) {
+            return Ok(());
+        }
+        let asked = number(spec(service), KEY);
+        if let Some(old) = old.filter(|old| needs_health_check(spec(old))) {
+            if asked != number(spec(old), KEY) {
+                let why = "cannot change healthCheckNodePort on loadBalancer service with externalTraffic=Local during update";
+                let error = field::Error::invalid(&Path::new("spec").child(KEY), asked, why);
+                return Err(invalid(kind, service, &[error]));
+            }
+            return Ok(());
+        }
+        if asked == 0 {
+            let given = self.take_any().await?;
+            service.set(&["spec", KEY], given);
+            return Ok(());
+        }
+        self.take(asked).await?.map(drop).map_err(|why| {
+            Status::internal(format!("failed to allocate requested HealthCheck NodePort {asked}: {why}"))
+        })
+    }
+}
+
+fn number(tree: &Value, key: &str) -> i64 {
+    tree.get(key).and_then(Value::as_i64).unwrap_or_default()
 }

@@ -106,6 +106,45 @@ impl PortRange {
         }
     }
 
+    /// Marks ports that Services use, and frees those that `free` says nobody will come to use. Gives back the ports
+    /// that are taken though no Service uses them.
+    pub async fn put_right(
+        &self,
+        registry: &Registry,
+        used: &[u16],
+        free: &[u16],
+    ) -> Result<Vec<u16>, Status> {
+        let used: Vec<u16> =
+            used.iter().copied().filter(|port| (self.first..=self.last).contains(port)).collect();
+        let bit = |port: u16| usize::from(port - self.first);
+        let mut unused = Vec::new();
+        let looked = self
+            .change(registry, true, |bits| {
+                let free_of_use =
+                    (self.first..=self.last).filter(|port| bits.has(bit(*port)) && !used.contains(port));
+                Some((free_of_use.collect::<Vec<u16>>(), used.iter().all(|port| bits.has(bit(*port)))))
+            })
+            .await?;
+        let Some((taken, complete)) = looked else { return Ok(unused) };
+        unused.extend(taken);
+        let gone: Vec<u16> = unused.iter().copied().filter(|port| free.contains(port)).collect();
+        if complete && gone.is_empty() {
+            return Ok(unused);
+        }
+        self.change(registry, false, |bits| {
+            for port in &used {
+                bits.set(bit(*port), true);
+            }
+            for port in &gone {
+                bits.set(bit(*port), false);
+            }
+            Some(())
+        })
+        .await?;
+        unused.retain(|port| !gone.contains(port));
+        Ok(unused)
+    }
+
     /// Changes the bitmap until no other server was faster. `None` from `change` leaves it alone.
     async fn change<T>(
         &self,

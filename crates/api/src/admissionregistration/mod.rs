@@ -1,0 +1,140 @@
+//! `admissionregistration.k8s.io/v1`: webhooks and policies. What they do to requests belongs to the API server.
+
+mod matching;
+mod policy;
+mod webhook;
+
+pub(crate) use webhook::client_config;
+
+use apimachinery::Object;
+use serde_json::json;
+
+use crate::catalogue::{Access, Column, Resource, Subresource};
+use crate::printers::{self, AGE, NAME, column};
+use crate::strategy::Plain;
+
+const GROUP: Resource = Resource {
+    group: "admissionregistration.k8s.io",
+    version: "v1",
+    kind: "",
+    plural: "",
+    singular: "",
+    namespaced: false,
+    short_names: &[],
+    categories: &["api-extensions"],
+    access: Access::Stored,
+    package: "k8s.io.api.admissionregistration.v1",
+    prefix: "",
+    stored_as: None,
+    subresources: &[],
+    returns_deleted: false,
+    selectable: &[],
+    columns: printers::DEFAULT,
+    strategy: &Plain,
+};
+
+const WEBHOOK_COLUMNS: &[Column] = &[
+    NAME,
+    column("Webhooks", "integer", "How many webhooks there are.", |c, _| {
+        json!(c.get_array(&["webhooks"]).len())
+    }),
+    AGE,
+];
+
+const PARAM_KIND: Column = column("ParamKind", "string", "The kind of parameters.", |policy, _| {
+    let text = |key: &str| policy.get_str(&["spec", "paramKind", key]);
+    match policy.get(&["spec", "paramKind"]) {
+        Some(_) => json!(format!("{}/{}", text("apiVersion"), text("kind"))),
+        None => json!("<unset>"),
+    }
+});
+
+const BINDING_COLUMNS: &[Column] = &[
+    NAME,
+    column("PolicyName", "string", "The policy that is bound.", |b, _| {
+        json!(b.get_str(&["spec", "policyName"]))
+    }),
+    column("ParamRef", "string", "The parameters.", |b, _| json!(param_ref(b))),
+    AGE,
+];
+
+fn param_ref(binding: &Object) -> String {
+    let text = |key: &str| binding.get_str(&["spec", "paramRef", key]).to_owned();
+    match (binding.get(&["spec", "paramRef"]), text("namespace")) {
+        (None, _) => "<unset>".into(),
+        (Some(_), namespace) if namespace.is_empty() => text("name"),
+        (Some(_), namespace) => format!("{namespace}/{}", text("name")),
+    }
+}
+
+pub const RESOURCES: &[Resource] = &[
+    Resource {
+        kind: "MutatingAdmissionPolicy",
+        plural: "mutatingadmissionpolicies",
+        singular: "mutatingadmissionpolicy",
+        prefix: "mutatingadmissionpolicies",
+        columns: &[
+            NAME,
+            column("Mutations", "integer", "How many mutations there are.", |p, _| {
+                json!(p.get_array(&["spec", "mutations"]).len())
+            }),
+            PARAM_KIND,
+            AGE,
+        ],
+        strategy: &policy::MutatingPolicies,
+        ..GROUP
+    },
+    Resource {
+        kind: "MutatingAdmissionPolicyBinding",
+        plural: "mutatingadmissionpolicybindings",
+        singular: "mutatingadmissionpolicybinding",
+        prefix: "mutatingadmissionpolicybindings",
+        columns: BINDING_COLUMNS,
+        strategy: &policy::Bindings { validating: false },
+        ..GROUP
+    },
+    Resource {
+        kind: "MutatingWebhookConfiguration",
+        plural: "mutatingwebhookconfigurations",
+        singular: "mutatingwebhookconfiguration",
+        prefix: "mutatingwebhookconfigurations",
+        columns: WEBHOOK_COLUMNS,
+        strategy: &webhook::Webhooks { mutating: true },
+        ..GROUP
+    },
+    Resource {
+        kind: "ValidatingAdmissionPolicy",
+        plural: "validatingadmissionpolicies",
+        singular: "validatingadmissionpolicy",
+        prefix: "validatingadmissionpolicies",
+        subresources: &[Subresource::status("ValidatingAdmissionPolicy")],
+        columns: &[
+            NAME,
+            column("Validations", "integer", "How many validations there are.", |p, _| {
+                json!(p.get_array(&["spec", "validations"]).len())
+            }),
+            PARAM_KIND,
+            AGE,
+        ],
+        strategy: &policy::ValidatingPolicies,
+        ..GROUP
+    },
+    Resource {
+        kind: "ValidatingAdmissionPolicyBinding",
+        plural: "validatingadmissionpolicybindings",
+        singular: "validatingadmissionpolicybinding",
+        prefix: "validatingadmissionpolicybindings",
+        columns: BINDING_COLUMNS,
+        strategy: &policy::Bindings { validating: true },
+        ..GROUP
+    },
+    Resource {
+        kind: "ValidatingWebhookConfiguration",
+        plural: "validatingwebhookconfigurations",
+        singular: "validatingwebhookconfiguration",
+        prefix: "validatingwebhookconfigurations",
+        columns: WEBHOOK_COLUMNS,
+        strategy: &webhook::Webhooks { mutating: false },
+        ..GROUP
+    },
+];
