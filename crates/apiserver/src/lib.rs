@@ -22,6 +22,8 @@ mod registry;
 mod server;
 mod stream_proxy;
 mod stream_translator;
+#[cfg(test)]
+mod testing;
 
 pub use inprocess::InProcess;
 pub use registry::allocators::{Cidr, PortRange, ServiceRanges};
