@@ -2,6 +2,7 @@
 
 mod access;
 mod admission;
+pub mod audit;
 pub mod authentication;
 pub mod authorization;
 pub mod bootstrap;
@@ -25,4 +26,4 @@ mod stream_translator;
 
 pub use inprocess::InProcess;
 pub use registry::allocators::{Cidr, PortRange, ServiceRanges};
-pub use server::{Config, Server, StartError};
+pub use server::{Config, RequestOptions, Server, StartError};
