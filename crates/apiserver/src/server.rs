@@ -70,6 +70,8 @@ pub struct Server {
     pub audit: Option<Arc<Audit>>,
     pub max_in_flight: MaxInFlight,
     pub openapi: openapi::Documents,
+    /// Users whose components run in this process, and end with it.
+    pub inside: parking_lot::Mutex<Vec<String>>,
     pub bootstrapped: AtomicBool,
     pub store_failed: AtomicBool,
     pub stopping: CancellationToken,
@@ -106,6 +108,7 @@ impl Server {
             audit,
             max_in_flight,
             openapi: openapi::Documents::default(),
+            inside: Default::default(),
             bootstrapped: AtomicBool::new(false),
             store_failed: AtomicBool::new(false),
             stopping: stopping.clone(),

@@ -20,7 +20,7 @@ use clap::{Parser, Subcommand};
 use report::Report;
 use stop::Stop;
 use target::Target;
-use workloads::{api, chaos, informers, pods, start, watch};
+use workloads::{api, chaos, informers, pods, scheduler, services, start, watch};
 
 /// Measure a Kubernetes cluster.
 ///
@@ -49,6 +49,10 @@ enum Workload {
     Informers(informers::Args),
     /// How long a pod takes from its create until it is scheduled, runs, is ready, and is gone.
     Pods(pods::Args),
+    /// Pods a second that get a node, with fake nodes and the workloads of upstream's scheduler_perf.
+    Scheduler(scheduler::Args),
+    /// From the write of a Service's endpoint until a packet is answered by it; runs on a node.
+    Services(services::Args),
     /// Cold starts of a command: until /readyz, until a node is Ready, and memory and CPU when idle.
     Start(start::Args),
     /// Kill and restart a command under load: acknowledged writes stay, watches are complete.
@@ -79,6 +83,8 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
         Workload::Api(_) => "api",
         Workload::Watch(_) => "watch",
         Workload::Informers(_) => "informers",
+        Workload::Scheduler(_) => "scheduler",
+        Workload::Services(_) => "services",
         Workload::Start(_) => "start",
         Workload::Chaos(_) => "chaos",
         Workload::Pods(_) => "pods",
@@ -103,6 +109,8 @@ async fn measure(cli: &Cli, report: &Report, stop: &Stop) -> anyhow::Result<()> 
         Workload::Watch(args) => watch::run(args, target, report, stop).await,
         Workload::Informers(args) => informers::run(args, target, report, stop).await,
         Workload::Pods(args) => pods::run(args, target, report, stop).await,
+        Workload::Scheduler(args) => scheduler::run(args, target, report, stop).await,
+        Workload::Services(args) => services::run(args, target, report, stop).await,
         Workload::Start(_) | Workload::Chaos(_) => Ok(()),
     }
 }

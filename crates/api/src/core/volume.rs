@@ -8,10 +8,12 @@ use super::defaults::{child, set, volume_source};
 use super::{gates, warnings};
 use crate::catalogue::{Column, Selectable};
 use crate::printers::{AGE, NAME, column, wide};
-use crate::strategy::{Strategy, keep_spec, keep_status};
+use crate::strategy::{Requester, Strategy, keep_spec, keep_status};
 use crate::validation;
 use crate::validation::value::{list, shown};
 
+/// When a volume's phase last moved.
+const MOVED: &[&str] = &["status", "lastPhaseTransitionTime"];
 const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
 /// A bug of old that clients may rely on: `name` selects as `metadata.name` does.
@@ -142,7 +144,11 @@ impl Strategy for Volumes {
     }
 
     fn prepare_for_create(&self, volume: &mut Object) {
+        let moved = volume.get(MOVED).cloned();
         volume.set(&["status"], json!({"phase": "Pending"}));
+        if let Some(moved) = moved {
+            volume.set(MOVED, moved);
+        }
     }
 
     fn validate(&self, volume: &Object) -> ErrorList {
@@ -158,20 +164,20 @@ impl Strategy for Volumes {
     }
 
     /// The server notes when the phase last moved, unless the writer knows better.
+    fn note_requester(&self, volume: &mut Object, old: Option<&Object>, requester: &Requester) {
+        let phase = |volume: &Object| volume.get_str(&["status", "phase"]).to_owned();
+        let moved = old.is_none_or(|old| phase(volume) != phase(old) && volume.get(MOVED) == old.get(MOVED));
+        if moved {
+            volume.set(MOVED, requester.time.as_str());
+        }
+    }
+
     fn prepare_for_status_update(&self, volume: &mut Object, old: &Object) {
         keep_spec(volume, old);
-        let key = &["status", "lastPhaseTransitionTime"];
-        let (phase, before) = (volume.get_str(&["status", "phase"]), old.get_str(&["status", "phase"]));
-        if phase != before {
-            let same = volume.get(key) == old.get(key);
-            if same {
-                let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
-                volume.set(key, now);
-            }
-        } else if volume.get(key).is_none()
-            && let Some(time) = old.get(key)
+        if volume.get(MOVED).is_none()
+            && let Some(time) = old.get(MOVED)
         {
-            volume.set(key, time.clone());
+            volume.set(MOVED, time.clone());
         }
     }
 
@@ -312,6 +318,24 @@ mod tests {
             access_modes(&[json!("ReadWriteMany"), json!("ReadWriteOnce"), json!("ReadWriteOnce")]),
             "RWO,RWX"
         );
+    }
+
+    #[test]
+    fn a_volume_says_when_its_phase_moved() {
+        let requester = |time: &str| Requester { time: time.to_owned(), ..Requester::default() };
+        let mut old = Object::from(json!({"spec": {}}));
+        Volumes.note_requester(&mut old, None, &requester("then"));
+        Volumes.prepare_for_create(&mut old);
+        assert_eq!(
+            old.get(&["status"]),
+            Some(&json!({"phase": "Pending", "lastPhaseTransitionTime": "then"}))
+        );
+        let mut new = old.clone();
+        Volumes.note_requester(&mut new, Some(&old), &requester("now"));
+        assert_eq!(new, old, "nothing moved");
+        new.set(&["status", "phase"], "Bound");
+        Volumes.note_requester(&mut new, Some(&old), &requester("now"));
+        assert_eq!(new.get_str(MOVED), "now");
     }
 
     #[test]

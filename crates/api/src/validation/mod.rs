@@ -15,6 +15,8 @@ mod quota;
 mod replication;
 pub mod resources;
 mod service;
+#[cfg(test)]
+mod service_tests;
 mod service_update;
 mod sources;
 #[cfg(test)]

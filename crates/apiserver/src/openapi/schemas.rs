@@ -25,7 +25,8 @@ pub struct Schemas {
 fn name_of(schema: &Schema) -> String {
     let message = schema.message();
     let package = match message.package.strip_prefix("k8s.io.") {
-        Some(rest) => format!("io.k8s.{rest}"),
+        // protobuf packages cannot be named with the dashes of Go's
+        Some(rest) => format!("io.k8s.{}", rest.replace('_', "-")),
         None => message.package.to_string(),
     };
     format!("{package}.{}", message.name)
@@ -40,20 +41,42 @@ static DESCRIPTIONS: LazyLock<Map<String, Value>> = LazyLock::new(|| {
         };
     }
     describe! {
-        core::v1::{Binding, ConfigMap, Endpoints, Event, Namespace, Node, Pod, Secret, Service, ServiceAccount},
-        apps::v1::{Deployment, ReplicaSet},
+        admissionregistration::v1::{
+            MutatingWebhookConfiguration, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+            MutatingAdmissionPolicy, MutatingAdmissionPolicyBinding, ValidatingWebhookConfiguration,
+        },
+        apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet},
         authentication::v1::{SelfSubjectReview, TokenRequest, TokenReview},
         authorization::v1::{
             LocalSubjectAccessReview, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview,
         },
-        autoscaling::v1::{Scale},
+        autoscaling::v1::{HorizontalPodAutoscaler, Scale},
+        autoscaling::v2::{HorizontalPodAutoscaler},
+        batch::v1::{CronJob, Job},
+        certificates::v1::{CertificateSigningRequest},
         coordination::v1::{Lease},
+        core::v1::{
+            Binding, ComponentStatus, ConfigMap, Endpoints, Event, LimitRange, Namespace, Node, PersistentVolume,
+            PersistentVolumeClaim, Pod, PodTemplate, ReplicationController, ResourceQuota, Secret, Service,
+            ServiceAccount,
+        },
         discovery::v1::{EndpointSlice},
-        networking::v1::{IPAddress, ServiceCIDR},
-        policy::v1::{Eviction},
+        events::v1::{Event},
+        flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration},
+        networking::v1::{IPAddress, Ingress, IngressClass, NetworkPolicy, ServiceCIDR},
+        node::v1::{RuntimeClass},
+        policy::v1::{Eviction, PodDisruptionBudget},
         rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
+        resource::v1::{DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice},
         scheduling::v1::{PriorityClass},
+        storage::v1::{
+            CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment, VolumeAttributesClass,
+        },
     }
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+    use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+    generator.subschema_for::<CustomResourceDefinition>();
+    generator.subschema_for::<APIService>();
     generator.subschema_for::<k8s_openapi::apimachinery::pkg::apis::meta::v1::Status>();
     generator.subschema_for::<k8s_openapi::apimachinery::pkg::apis::meta::v1::DeleteOptions>();
     generator.subschema_for::<k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta>();
@@ -288,5 +311,21 @@ impl Schemas {
                 json!({"type": "object", "additionalProperties": self.field_of(values, None)})
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_described() {
+        let undescribed: Vec<String> = api::catalogue()
+            .all()
+            .filter_map(|resource| Schema::builtin(resource.package, resource.kind))
+            .map(|schema| name_of(&schema))
+            .filter(|name| DESCRIPTIONS.get(name).and_then(description).is_none())
+            .collect();
+        assert_eq!(undescribed, Vec::<String>::new());
     }
 }

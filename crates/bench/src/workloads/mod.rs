@@ -4,5 +4,7 @@ pub mod api;
 pub mod chaos;
 pub mod informers;
 pub mod pods;
+pub mod scheduler;
+pub mod services;
 pub mod start;
 pub mod watch;

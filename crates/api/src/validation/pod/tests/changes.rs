@@ -1,0 +1,157 @@
+//! Tables of what updates may change.
+
+use serde_json::json;
+
+use super::{another, valid};
+use crate::validation::pod::{pod_ephemeral_containers_update, pod_resize, pod_status_update, pod_update};
+use crate::validation::testing::updates;
+
+#[test]
+fn updates_of_a_pod() {
+    const REST: &str = "spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+    let gated = json!({"/spec/schedulingGates": [{"name": "a"}], "/spec/nodeSelector": {"x": "y"}});
+    updates(
+        &valid(),
+        pod_update,
+        &[
+            (json!({}), json!({"/spec/containers/0/image": "other"}), &[]),
+            (json!({}), json!({"/spec/hostNetwork": true}), &[REST]),
+            (
+                json!({}),
+                json!({"/spec/containers/1": another("d")}),
+                &["spec.containers: Forbidden: pod updates may not add or remove containers"],
+            ),
+            (json!({"/spec/activeDeadlineSeconds": 5}), json!({"/spec/activeDeadlineSeconds": 4}), &[]),
+            (
+                json!({"/spec/activeDeadlineSeconds": 5}),
+                json!({"/spec/activeDeadlineSeconds": 6}),
+                &[
+                    "spec.activeDeadlineSeconds: Invalid value: 6: must be less than or equal to previous value",
+                ],
+            ),
+            (
+                json!({"/spec/activeDeadlineSeconds": 5}),
+                json!({"/spec/activeDeadlineSeconds": null}),
+                &[
+                    "spec.activeDeadlineSeconds: Invalid value: null: must not update from a positive integer to nil value",
+                ],
+            ),
+            (json!({}), json!({"/spec/tolerations": [{"key": "a", "operator": "Exists"}]}), &[]),
+            (
+                json!({"/spec/tolerations": [{"key": "a", "operator": "Exists"}]}),
+                json!({"/spec/tolerations": []}),
+                &[
+                    "spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds",
+                ],
+            ),
+            (gated.clone(), json!({"/spec/schedulingGates": null}), &[]),
+            (
+                json!({}),
+                json!({"/spec/schedulingGates": [{"name": "a"}]}),
+                &[
+                    "spec.schedulingGates[0].name: Forbidden: only deletion is allowed, but found new scheduling gate 'a'",
+                ],
+            ),
+            (gated.clone(), json!({"/spec/nodeSelector/z": "z"}), &[]),
+            (
+                gated,
+                json!({"/spec/nodeSelector": {"x": "z"}}),
+                &[
+                    "spec.nodeSelector: Invalid value: {\"x\":\"z\"}: only additions to spec.nodeSelector are allowed (no mutations or deletions)",
+                ],
+            ),
+            (
+                json!({"/spec/terminationGracePeriodSeconds": -1}),
+                json!({"/spec/terminationGracePeriodSeconds": 1}),
+                &[],
+            ),
+            (json!({}), json!({"/spec/terminationGracePeriodSeconds": 1}), &[REST]),
+        ],
+    );
+}
+
+#[test]
+fn updates_through_subresources() {
+    updates(
+        &valid(),
+        pod_ephemeral_containers_update,
+        &[
+            (json!({}), json!({"/spec/ephemeralContainers/0": another("e")}), &[]),
+            (
+                json!({}),
+                json!({"/spec/ephemeralContainers/0": another("c")}),
+                &["spec.ephemeralContainers[0].name: Duplicate value: \"c\""],
+            ),
+            (
+                json!({"/spec/ephemeralContainers/0": another("e")}),
+                json!({"/spec/ephemeralContainers": []}),
+                &[
+                    "spec.ephemeralContainers: Forbidden: existing ephemeral containers \"e\" may not be removed\n",
+                ],
+            ),
+            (
+                json!({"/spec/ephemeralContainers/0": another("e")}),
+                json!({"/spec/ephemeralContainers/0/image": "j"}),
+                &[
+                    "spec.ephemeralContainers: Forbidden: existing ephemeral containers \"e\" may not be changed\n",
+                ],
+            ),
+            (
+                json!({}),
+                json!({"/spec/ephemeralContainers/0": another("e"), "/spec/ephemeralContainers/0/ports": [{"containerPort": 1, "protocol": "TCP"}]}),
+                &["spec.ephemeralContainers[0].ports: Forbidden: cannot be set for an Ephemeral Container"],
+            ),
+            (
+                json!({}),
+                json!({"/spec/ephemeralContainers/0": another("e"), "/spec/ephemeralContainers/0/targetContainerName": "zz"}),
+                &["spec.ephemeralContainers[0].targetContainerName: Not found: \"zz\""],
+            ),
+        ],
+    );
+    let running =
+        json!({"/spec/containers/0/resources": {"requests": {"cpu": "1"}}, "/status/qosClass": "Burstable"});
+    updates(
+        &valid(),
+        pod_resize,
+        &[
+            (running.clone(), json!({"/spec/containers/0/resources/requests/cpu": "2"}), &[]),
+            (
+                running.clone(),
+                json!({"/spec/containers/0/resources": {"requests": {"cpu": "2", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "1Gi"}}}),
+                &["spec: Invalid value: \"Burstable\": Pod QOS Class may not change as a result of resizing"],
+            ),
+            (
+                running,
+                json!({"/spec/containers/0/resources/requests/ephemeral-storage": "1"}),
+                &["spec: Forbidden: only cpu and memory resources are mutable"],
+            ),
+        ],
+    );
+    updates(
+        &valid(),
+        pod_status_update,
+        &[
+            (json!({}), json!({"/status/podIPs": [{"ip": "10.0.0.1"}]}), &[]),
+            (
+                json!({}),
+                json!({"/status/podIPs": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}]}),
+                &["status.podIPs: Invalid value: …"],
+            ),
+            (
+                json!({}),
+                json!({"/status/nominatedNodeName": "A"}),
+                &["status.nominatedNodeName: Invalid value: \"A\": …"],
+            ),
+            (
+                json!({"/status/qosClass": "Burstable"}),
+                json!({"/status/qosClass": "Guaranteed"}),
+                &["status.qosClass: Invalid value: \"Guaranteed\": field is immutable"],
+            ),
+            (
+                json!({}),
+                json!({"/status/conditions": [{"type": "a b"}]}),
+                &["metadata.conditions[0].Type: Invalid value: \"a b\": …"],
+            ),
+        ],
+    );
+}

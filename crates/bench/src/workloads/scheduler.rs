@@ -1,0 +1,433 @@
+//! The scheduler under load, with the workloads of upstream's scheduler_perf: fake nodes and pending pods made through
+//! the API, and how many pods a second get a node. Nothing runs the pods.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+use http::{Method, StatusCode};
+use serde_json::{Map, Value, json};
+
+use crate::events::Events;
+use crate::load::{Load, drive};
+use crate::record::Record;
+use crate::report::Report;
+use crate::sandbox::{LABEL, Sandbox};
+use crate::stop::Stop;
+use crate::target::{Connection, Protocol, Request, Target, refusal};
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// How many fake nodes there are.
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub nodes: u64,
+    /// How many pods have nodes before the measurement begins.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub init_pods: u64,
+    /// How many pods are measured.
+    #[arg(long, default_value_t = 500, value_name = "N")]
+    pub pods: u64,
+    #[arg(long, value_enum, default_value_t = Case::Basic, help = "What the pods ask for")]
+    pub case: Case,
+    /// How long pods may take to get their nodes, in seconds.
+    #[arg(long, default_value_t = 300.0, value_name = "SECONDS")]
+    pub patience: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Case {
+    Basic,
+    /// Pods of one zone stay in it.
+    PodAffinity,
+    /// One pod of a color on each node.
+    PodAntiAffinity,
+    PreferredPodAffinity,
+    PreferredPodAntiAffinity,
+    /// Spread over zones, at most one apart.
+    TopologySpreading,
+    PreferredTopologySpreading,
+    NodeAffinity,
+    /// Pods that only fit when pods of lower priority go.
+    Preemption,
+    /// As basic, while pods that fit nowhere come and go.
+    UnschedulableChurn,
+}
+
+const MAKERS: usize = 32;
+/// Zones that the nodes are divided into.
+const ZONES: u64 = 3;
+/// Leases are renewed this often, so that no controller takes the nodes for dead.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+const CLASS: &str = "xebec-bench-high";
+
+pub async fn run(args: &Args, target: &Target, report: &Report, stop: &Stop) -> anyhow::Result<()> {
+    if args.nodes == 0 || args.pods == 0 {
+        bail!("--nodes and --pods must be more than 0");
+    }
+    let prefix = format!("xebec-bench-{:06x}", rand::random::<u32>() & 0xff_ffff);
+    let fleet = Fleet { target: target.clone(), prefix, nodes: args.nodes };
+    let outcome = fleet.run(args, report, stop).await;
+    let removed = fleet.remove().await;
+    outcome?;
+    removed
+}
+
+/// Nodes that are objects only.
+struct Fleet {
+    target: Target,
+    prefix: String,
+    nodes: u64,
+}
+
+impl Fleet {
+    fn name(&self, number: u64) -> String {
+        format!("{}-{number}", self.prefix)
+    }
+
+    async fn run(&self, args: &Args, report: &Report, stop: &Stop) -> anyhow::Result<()> {
+        eprintln!("making {} nodes …", self.nodes);
+        make(&self.target, self.nodes, stop, async |connection, number| {
+            self.make_node(connection, number, args.case).await
+        })
+        .await
+        .context("making nodes")?;
+        if args.case == Case::Preemption {
+            let class = json!({
+                "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": 1000,
+                "metadata": {"name": CLASS, "labels": {LABEL.0: LABEL.1}},
+            });
+            let path = "/apis/scheduling.k8s.io/v1/priorityclasses";
+            self.target.once(Request::new(Method::POST, path, class.to_string())).await?;
+        }
+        let beating = async {
+            loop {
+                tokio::time::sleep(HEARTBEAT).await;
+                // a late one does no harm before the next
+                let _ = make(&self.target, self.nodes, stop, async |connection, number| {
+                    self.beat(connection, number).await
+                })
+                .await;
+            }
+        };
+        let measuring =
+            Sandbox::with(&self.target, async |sandbox| self.measure(args, report, stop, sandbox).await);
+        tokio::select! {
+            outcome = measuring => outcome,
+            () = beating => Ok(()),
+        }
+    }
+
+    async fn make_node(&self, connection: &mut Connection, number: u64, case: Case) -> anyhow::Result<()> {
+        // for preemption, room for four pods of the first kind
+        let cpu = if case == Case::Preemption { "4" } else { "32" };
+        let resources = json!({"cpu": cpu, "memory": "256Gi", "pods": "110"});
+        let name = self.name(number);
+        let node = json!({
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": name, "labels": {
+                LABEL.0: LABEL.1, "kubernetes.io/hostname": name,
+                "topology.kubernetes.io/zone": format!("zone-{}", number % ZONES),
+            }},
+        });
+        ok(connection, Request::new(Method::POST, "/api/v1/nodes", node.to_string())).await?;
+        self.beat(connection, number).await?;
+        let now = now();
+        let status = json!({"status": {
+            "capacity": resources, "allocatable": resources,
+            "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "made by xebec-bench",
+                "lastHeartbeatTime": now, "lastTransitionTime": now}],
+        }});
+        let path = format!("/api/v1/nodes/{name}/status");
+        let patch = Request::new(Method::PATCH, &path, status.to_string());
+        ok(connection, patch.content("application/merge-patch+json")).await?;
+        // the controller of nodes taints those that were not ready when it saw them; it takes it back later
+        let path = format!("/api/v1/nodes/{name}");
+        let patch = Request::new(Method::PATCH, &path, json!({"spec": {"taints": null}}).to_string());
+        ok(connection, patch.content("application/merge-patch+json")).await
+    }
+
+    /// Renews a node's lease.
+    async fn beat(&self, connection: &mut Connection, number: u64) -> anyhow::Result<()> {
+        let name = self.name(number);
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name},
+            "spec": {"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": micro_now()},
+        });
+        let path = format!(
+            "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}?fieldManager=xebec-bench&force=true"
+        );
+        let apply = Request::new(Method::PATCH, &path, lease.to_string());
+        ok(connection, apply.content("application/apply-patch+yaml")).await
+    }
+
+    async fn measure(
+        &self,
+        args: &Args,
+        report: &Report,
+        stop: &Stop,
+        sandbox: &Sandbox,
+    ) -> anyhow::Result<()> {
+        sandbox.wait_for_account().await?;
+        let path = sandbox.path("pods");
+        if args.init_pods > 0 {
+            eprintln!("{} pods get nodes first …", args.init_pods);
+            self.schedule(args, stop, &path, "init", args.init_pods, &Record::default()).await?;
+        }
+        eprintln!("{} pods of the case {:?} …", args.pods, args.case);
+        let record = Record::default();
+        let outcome = self.schedule(args, stop, &path, "pod", args.pods, &record).await?;
+        let mut line = Map::from_iter([
+            ("nodes".to_owned(), json!(args.nodes)),
+            ("init_pods".to_owned(), json!(args.init_pods)),
+            ("count".to_owned(), json!(outcome.scheduled)),
+            ("per_second".to_owned(), json!(outcome.average.round())),
+        ]);
+        for (name, part) in
+            [("pods_per_second_p50", 0.5), ("pods_per_second_p10", 0.1), ("pods_per_second_max", 1.0)]
+        {
+            line.insert(name.to_owned(), json!(outcome.quantile(part)));
+        }
+        let case = args.case.to_possible_value();
+        report.line(case.as_ref().map_or("", |value| value.get_name()), line);
+        report.curve("scheduled", &record);
+        if outcome.scheduled < args.pods && !stop.is_set() {
+            bail!("{} of {} pods got no node in time", args.pods - outcome.scheduled, args.pods);
+        }
+        Ok(())
+    }
+
+    /// Makes pods and watches until all have nodes.
+    async fn schedule(
+        &self,
+        args: &Args,
+        stop: &Stop,
+        path: &str,
+        kind: &str,
+        count: u64,
+        record: &Record,
+    ) -> anyhow::Result<Throughput> {
+        let selector = format!("labelSelector=kind%3D{kind}");
+        let mut events = Events::open(&self.target, path, &selector).await?;
+        let making = make(&self.target, count, stop, async |connection, number| {
+            let pod = pod(args.case, kind, number).to_string();
+            ok(connection, Request::new(Method::POST, path, pod)).await?;
+            if args.case == Case::UnschedulableChurn && kind == "pod" && number % 10 == 0 {
+                churn(connection, path, number).await?;
+            }
+            Ok(())
+        });
+        let begun = Instant::now();
+        let mut named = std::collections::HashSet::new();
+        let mut throughput = Throughput::default();
+        let watching = async {
+            while (named.len() as u64) < count {
+                for (_, object) in events.next().await? {
+                    let bound = object["spec"]["nodeName"].as_str().is_some_and(|name| !name.is_empty());
+                    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+                    if bound && named.insert(name.to_owned()) {
+                        throughput.add(begun.elapsed());
+                        let mut samples = crate::record::Samples::default();
+                        samples.push(begun.elapsed(), 0);
+                        record.add(&mut samples);
+                    }
+                }
+            }
+            anyhow::Ok(())
+        };
+        let both = async { tokio::try_join!(watching, making) };
+        tokio::select! {
+            outcome = tokio::time::timeout(Duration::from_secs_f64(args.patience), both) => {
+                // those that got no node are counted by the caller
+                if let Ok(outcome) = outcome {
+                    outcome?;
+                }
+            }
+            () = stop.wait() => {}
+        }
+        throughput.scheduled = named.len() as u64;
+        throughput.average = named.len() as f64 / begun.elapsed().as_secs_f64();
+        Ok(throughput)
+    }
+
+    async fn remove(&self) -> anyhow::Result<()> {
+        let mut connection = self.target.connect(Protocol::Http1).await.context("cleaning up")?;
+        let selector = format!("labelSelector={}%3D{}", LABEL.0.replace('/', "%2F"), LABEL.1);
+        for path in [
+            format!("/api/v1/nodes?{selector}"),
+            format!("/apis/scheduling.k8s.io/v1/priorityclasses?{selector}"),
+        ] {
+            let (status, body) = connection.send(Request::new(Method::DELETE, &path, "")).await?;
+            if !status.is_success() {
+                bail!("cleaning up: {}", refusal(status, &body));
+            }
+        }
+        make(&self.target, self.nodes, &Stop::default(), async |connection, number| {
+            let path = format!(
+                "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{}",
+                self.name(number)
+            );
+            match connection.send(Request::new(Method::DELETE, &path, "")).await? {
+                (StatusCode::NOT_FOUND, _) => Ok(()),
+                (status, _) if status.is_success() => Ok(()),
+                (status, body) => bail!("{}", refusal(status, &body)),
+            }
+        })
+        .await
+        .context("cleaning up leases")
+    }
+}
+
+/// Pods a second, sampled each second, as upstream's benchmarks do.
+#[derive(Default)]
+struct Throughput {
+    scheduled: u64,
+    average: f64,
+    seconds: Vec<u64>,
+}
+
+impl Throughput {
+    fn add(&mut self, at: Duration) {
+        let second = usize::try_from(at.as_secs()).unwrap_or_default();
+        if self.seconds.len() <= second {
+            self.seconds.resize(second + 1, 0);
+        }
+        self.seconds[second] += 1;
+    }
+
+    fn quantile(&self, part: f64) -> u64 {
+        let mut sorted = self.seconds.clone();
+        sorted.sort_unstable();
+        let index = ((sorted.len() as f64 * part).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
+        sorted.get(index).copied().unwrap_or_default()
+    }
+}
+
+/// Does something for each number, over several connections. The first failure is the outcome.
+async fn make<F>(target: &Target, count: u64, stop: &Stop, one: F) -> anyhow::Result<()>
+where
+    F: AsyncFn(&mut Connection, u64) -> anyhow::Result<()>,
+{
+    let load = Load {
+        concurrency: MAKERS.min(usize::try_from(count).unwrap_or(MAKERS)),
+        connections: 1,
+        protocol: Protocol::Http1,
+        rate: None,
+        time: Duration::MAX,
+        most: count,
+    };
+    let record = Arc::new(Record::default());
+    let connections = load.connect(target).await?;
+    drive(&load, target, connections, &record, stop, async |connection, number| {
+        one(connection, number).await.map(|()| 0)
+    })
+    .await?;
+    match record.failures() {
+        (failures, Some(why)) => bail!("{failures} requests failed: {why}"),
+        _ => Ok(()),
+    }
+}
+
+async fn ok(connection: &mut Connection, request: Request<'_>) -> anyhow::Result<()> {
+    let (status, body) = connection.send(request).await?;
+    match status.is_success() {
+        true => Ok(()),
+        false => bail!("{}", refusal(status, &body)),
+    }
+}
+
+/// A pod that fits nowhere, made and deleted.
+async fn churn(connection: &mut Connection, path: &str, number: u64) -> anyhow::Result<()> {
+    let mut pod = pod(Case::Basic, "churn", number);
+    pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = json!("100000");
+    ok(connection, Request::new(Method::POST, path, pod.to_string())).await?;
+    if number >= 100 {
+        let old = format!("{path}/churn-{}?gracePeriodSeconds=0", number - 100);
+        ok(connection, Request::new(Method::DELETE, &old, "")).await?;
+    }
+    Ok(())
+}
+
+fn pod(case: Case, kind: &str, number: u64) -> Value {
+    let preempts = case == Case::Preemption && kind == "pod";
+    let cpu = match case {
+        Case::Preemption if preempts => "3",
+        Case::Preemption => "900m",
+        _ => "100m",
+    };
+    let color = json!({"matchLabels": {"color": "blue"}});
+    let term = |key: &str| json!({"topologyKey": key, "labelSelector": color});
+    let preferred = |key: &str| json!([{"weight": 1, "podAffinityTerm": term(key)}]);
+    let required = "requiredDuringSchedulingIgnoredDuringExecution";
+    let wished = "preferredDuringSchedulingIgnoredDuringExecution";
+    const ZONE: &str = "topology.kubernetes.io/zone";
+    const HOST: &str = "kubernetes.io/hostname";
+    let spread = |when: &str| json!([{"maxSkew": 5, "topologyKey": ZONE, "whenUnsatisfiable": when, "labelSelector": color}]);
+    let mut spec = json!({
+        "containers": [{"name": "c", "image": "registry.k8s.io/pause:3.10", "resources": {"requests": {"cpu": cpu, "memory": "50Mi"}}}],
+        "terminationGracePeriodSeconds": 0,
+    });
+    match case {
+        Case::Basic | Case::UnschedulableChurn => {}
+        Case::PodAffinity => spec["affinity"] = json!({"podAffinity": {required: [term(ZONE)]}}),
+        Case::PodAntiAffinity => spec["affinity"] = json!({"podAntiAffinity": {required: [term(HOST)]}}),
+        Case::PreferredPodAffinity => spec["affinity"] = json!({"podAffinity": {wished: preferred(HOST)}}),
+        Case::PreferredPodAntiAffinity => {
+            spec["affinity"] = json!({"podAntiAffinity": {wished: preferred(HOST)}})
+        }
+        Case::TopologySpreading => spec["topologySpreadConstraints"] = spread("DoNotSchedule"),
+        Case::PreferredTopologySpreading => spec["topologySpreadConstraints"] = spread("ScheduleAnyway"),
+        Case::NodeAffinity => {
+            let zones = json!([{"matchExpressions": [{"key": ZONE, "operator": "In", "values": ["zone-0", "zone-1"]}]}]);
+            spec["affinity"] = json!({"nodeAffinity": {required: {"nodeSelectorTerms": zones}}});
+        }
+        Case::Preemption if preempts => spec["priorityClassName"] = json!(CLASS),
+        Case::Preemption => {}
+    }
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "spec": spec,
+        "metadata": {"name": format!("{kind}-{number}"), "labels": {"kind": kind, "color": "blue", LABEL.0: LABEL.1}},
+    })
+}
+
+/// The present time, as times of conditions are written.
+fn now() -> String {
+    chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
+}
+
+/// As times of leases are.
+fn micro_now() -> String {
+    chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn throughput_is_sampled_by_the_second() {
+        let mut throughput = Throughput::default();
+        for (second, count) in [(0, 10), (1, 30), (3, 20)] {
+            (0..count).for_each(|_| throughput.add(Duration::from_millis(second * 1000 + 5)));
+        }
+        assert_eq!(throughput.seconds, [10, 30, 0, 20]);
+        assert_eq!([0.1, 0.5, 1.0].map(|part| throughput.quantile(part)), [0, 10, 30]);
+        assert_eq!(Throughput::default().quantile(0.5), 0);
+    }
+
+    #[test]
+    fn each_case_asks_for_what_its_name_says() {
+        let spec = |case| pod(case, "pod", 1)["spec"].clone();
+        assert!(spec(Case::Basic).get("affinity").is_none());
+        assert_eq!(spec(Case::Preemption)["priorityClassName"], CLASS);
+        assert!(pod(Case::Preemption, "init", 1)["spec"].get("priorityClassName").is_none());
+        assert_eq!(
+            spec(Case::TopologySpreading)["topologySpreadConstraints"][0]["whenUnsatisfiable"],
+            "DoNotSchedule"
+        );
+        for case in [Case::PodAffinity, Case::PodAntiAffinity, Case::PreferredPodAffinity, Case::NodeAffinity]
+        {
+            assert!(spec(case).get("affinity").is_some(), "{case:?}");
+        }
+    }
+}
