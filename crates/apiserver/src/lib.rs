@@ -2,6 +2,7 @@
 
 mod access;
 mod admission;
+pub mod audit;
 pub mod authentication;
 pub mod authorization;
 pub mod bootstrap;
@@ -27,4 +28,4 @@ mod testing;
 
 pub use inprocess::InProcess;
 pub use registry::allocators::{Cidr, PortRange, ServiceRanges};
-pub use server::{Config, Server, StartError};
+pub use server::{Config, RequestOptions, Server, StartError};
