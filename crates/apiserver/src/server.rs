@@ -45,6 +45,19 @@ pub struct Config {
     pub requests: RequestOptions,
 }
 
+impl Config {
+    /// What upstream has by default, for a server that is reached at `advertise`.
+    pub fn new(advertise: SocketAddr, service_cidr: ServiceRanges) -> Self {
+        Self {
+            advertise,
+            service_cidr,
+            node_ports: PortRange::default(),
+            cluster_domain: "cluster.local".into(),
+            requests: RequestOptions::default(),
+        }
+    }
+}
+
 /// How requests are recorded and held back.
 #[derive(Clone, Debug)]
 pub struct RequestOptions {

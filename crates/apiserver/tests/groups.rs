@@ -1,19 +1,17 @@
 //! Every group over the server itself: what discovery says, what there is from the start, and objects of each kind
 //! on their way through all verbs in JSON and protobuf.
 
+mod common;
+
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::sync::Arc;
 
 use api::{Access, catalogue};
 use apimachinery::Value;
 use apiserver::authentication::UserInfo;
-use apiserver::pki::{Pki, PkiOptions};
-use apiserver::{InProcess, Server};
+use apiserver::{InProcess, RequestOptions};
 use http_body_util::BodyExt;
 use kube::client::Body;
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 use tower::{Service, ServiceExt};
 
 const JSON: &str = "application/json";
@@ -21,44 +19,14 @@ const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 struct Cluster {
     client: InProcess,
-    stop: CancellationToken,
-    _folder: tempfile::TempDir,
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        self.stop.cancel();
-    }
+    _running: common::Cluster,
 }
 
 impl Cluster {
     async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let stop = CancellationToken::new();
-        let options = PkiOptions {
-            dir: folder.path().join("pki"),
-            sans: Vec::new(),
-            node_name: "n1".into(),
-            cluster_domain: "cluster.local".into(),
-            service_ip: [10, 96, 0, 1].into(),
-        };
-        let pki = Pki::load_or_create(options).unwrap();
-        let storage = storage::sqlite::Sqlite::open(folder.path().join("state.db")).unwrap();
-        let config = apiserver::Config {
-            advertise: SocketAddr::from(([10, 77, 0, 1], 6443)),
-            service_cidr: "10.96.0.0/16".parse().unwrap(),
-            node_ports: apiserver::PortRange::default(),
-            cluster_domain: "cluster.local".into(),
-        };
-        let server = Server::start(config, Arc::new(storage), &pki, stop.clone()).await.unwrap();
-        let authorities = apiserver::bootstrap::Authorities {
-            client_ca: pki.ca_pem().to_owned(),
-            front_proxy_ca: pki.front_proxy_ca_pem().to_owned(),
-        };
-        apiserver::bootstrap::run(server.clone(), authorities).await.unwrap();
-        let groups = vec!["system:masters".to_owned(), "system:authenticated".to_owned()];
-        let admin = UserInfo { name: "admin".into(), groups, ..UserInfo::default() };
-        Self { client: InProcess::new(server, admin), stop, _folder: folder }
+        let running = common::Cluster::start(RequestOptions::default()).await;
+        let admin = UserInfo::new("admin", &["system:masters", "system:authenticated"]);
+        Self { client: InProcess::new(running.server.clone(), admin), _running: running }
     }
 
     async fn send(

@@ -61,11 +61,8 @@ impl Cluster {
         let pki = Pki::load_or_create(pki_options(folder.path())).unwrap();
         let storage = storage::sqlite::Sqlite::open(folder.path().join("state.db")).unwrap();
         let config = Config {
-            advertise: "10.0.0.1:6443".parse().unwrap(),
-            service_cidr: "10.96.0.0/16".parse().unwrap(),
-            node_ports: apiserver::PortRange::default(),
-            cluster_domain: "cluster.local".into(),
             requests,
+            ..Config::new("10.0.0.1:6443".parse().unwrap(), "10.96.0.0/16".parse().unwrap())
         };
         let server = Server::start(config, Arc::new(storage), &pki, stop.clone()).await.unwrap();
         let authorities = bootstrap::Authorities {
