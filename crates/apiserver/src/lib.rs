@@ -2,6 +2,7 @@
 
 mod access;
 mod admission;
+pub mod audit;
 pub mod authentication;
 pub mod authorization;
 pub mod bootstrap;
@@ -22,7 +23,9 @@ mod registry;
 mod server;
 mod stream_proxy;
 mod stream_translator;
+#[cfg(test)]
+mod testing;
 
 pub use inprocess::InProcess;
 pub use registry::allocators::{Cidr, PortRange, ServiceRanges};
-pub use server::{Config, Server, StartError};
+pub use server::{Config, RequestOptions, Server, StartError};

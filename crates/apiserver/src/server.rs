@@ -9,7 +9,9 @@ use storage::Storage;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
+use crate::audit::{Audit, AuditError, AuditOptions};
 use crate::cache::Cache;
+use crate::http::max_in_flight::MaxInFlight;
 use crate::kinds::Kinds;
 use crate::kubelet_client::KubeletClient;
 use crate::metrics::Metrics;
@@ -28,6 +30,8 @@ pub enum StartError {
     Storage(#[from] storage::Error),
     #[error(transparent)]
     Pki(#[from] PkiError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
 }
 
 /// What a server is started with.
@@ -38,6 +42,23 @@ pub struct Config {
     pub service_cidr: ServiceRanges,
     pub node_ports: PortRange,
     pub cluster_domain: String,
+    pub requests: RequestOptions,
+}
+
+/// How requests are recorded and held back.
+#[derive(Clone, Debug)]
+pub struct RequestOptions {
+    pub audit: AuditOptions,
+    /// Requests that read, at once; zero is no limit.
+    pub max_in_flight: usize,
+    /// Requests that write, at once; zero is no limit.
+    pub max_mutating_in_flight: usize,
+}
+
+impl Default for RequestOptions {
+    fn default() -> Self {
+        Self { audit: AuditOptions::default(), max_in_flight: 400, max_mutating_in_flight: 200 }
+    }
 }
 
 pub struct Server {
@@ -46,6 +67,8 @@ pub struct Server {
     pub access: Access,
     pub kubelets: KubeletClient,
     pub metrics: Arc<Metrics>,
+    pub audit: Option<Arc<Audit>>,
+    pub max_in_flight: MaxInFlight,
     pub openapi: openapi::Documents,
     /// Users whose components run in this process, and end with it.
     pub inside: parking_lot::Mutex<Vec<String>>,
@@ -63,6 +86,9 @@ impl Server {
         pki: &Pki,
         stopping: CancellationToken,
     ) -> Result<Arc<Self>, StartError> {
+        let audit = Audit::open(&config.requests.audit)?;
+        let limits = &config.requests;
+        let max_in_flight = MaxInFlight::new(limits.max_in_flight, limits.max_mutating_in_flight);
         let kinds = Kinds::builtin();
         let cache = Cache::load(storage.clone(), &kinds).await?;
         let registry = Arc::new(Registry {
@@ -79,6 +105,8 @@ impl Server {
             registry,
             access,
             metrics: Arc::default(),
+            audit,
+            max_in_flight,
             openapi: openapi::Documents::default(),
             inside: Default::default(),
             bootstrapped: AtomicBool::new(false),

@@ -1,5 +1,6 @@
 //! An exact amount of a resource, for sums and comparisons; how it was written does not matter here.
 
+use std::fmt;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
 
@@ -30,6 +31,10 @@ impl Amount {
         Self::parse(&quantity.0).unwrap_or_default()
     }
 
+    pub fn is_negative(self) -> bool {
+        self.0.signum() < 0
+    }
+
     pub fn is_zero(self) -> bool {
         self.0.is_zero()
     }
@@ -42,6 +47,13 @@ impl Amount {
     /// Thousandths, rounded up (`Quantity.MilliValue()`).
     pub fn milli_value(self) -> i64 {
         self.0.milli_value()
+    }
+}
+
+/// As upstream writes it, with the family of suffixes that the first amount of a sum had.
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

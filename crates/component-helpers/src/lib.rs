@@ -8,5 +8,6 @@ pub mod conditions;
 pub mod node_affinity;
 pub mod pod;
 pub mod qos;
+pub mod quota;
 pub mod resource;
 pub mod taints;

@@ -42,6 +42,22 @@ impl ResourceList {
         self.0.iter().map(|(name, amount)| (name.as_str(), *amount))
     }
 
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// The amounts whose names pass.
+    #[must_use]
+    pub fn only(&self, pass: impl Fn(&str) -> bool) -> Self {
+        Self(
+            self.0
+                .iter()
+                .filter(|(name, _)| pass(name))
+                .map(|(name, amount)| (name.clone(), *amount))
+                .collect(),
+        )
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -212,7 +212,7 @@ pub async fn run(_shared: Shared, client: Client, cancel: CancellationToken) {
 
 /// All resources whose objects can be listed, watched and deleted, but for events, which own and are owned by
 /// nothing.
-async fn discover(client: &Client) -> Result<Vec<ApiResource>, kube::Error> {
+pub(crate) async fn discover(client: &Client) -> Result<Vec<ApiResource>, kube::Error> {
     let get = |path: &str| http::Request::get(path).body(Vec::new()).map_err(kube::Error::HttpError);
     let groups: APIGroupList = client.request(get("/apis")?).await?;
     let mut roots = vec![(String::new(), "v1".to_owned(), "/api/v1".to_owned())];

@@ -13,6 +13,7 @@ mod owners;
 mod pod_gc;
 mod pods;
 mod replica_set;
+mod resource_quota;
 
 use std::sync::Arc;
 
@@ -50,6 +51,7 @@ pub const CONTROLLERS: &[&str] = &[
     "generic-garbage-collector",
     "pod-garbage-collector",
     "clusterrole-aggregation-controller",
+    "resourcequota-controller",
 ];
 
 /// Gives each controller a client of its own, for the service account of its name in `kube-system`.
@@ -64,7 +66,7 @@ pub async fn run(config: Config, client: Client, identities: &dyn Identities, ca
         root_ca: config.root_ca.into(),
     };
     type Run = fn(Shared, Client, CancellationToken) -> BoxFuture<'static, ()>;
-    let controllers: [(&'static str, Run); 11] = [
+    let controllers: [(&'static str, Run); 12] = [
         ("namespace-controller", |s, c, t| Box::pin(namespaces::run(s, c, t))),
         ("service-account-controller", |s, c, t| Box::pin(namespaces::run_service_accounts(s, c, t))),
         ("root-ca-cert-publisher", |s, c, t| Box::pin(namespaces::run_root_ca(s, c, t))),
@@ -76,6 +78,7 @@ pub async fn run(config: Config, client: Client, identities: &dyn Identities, ca
         ("generic-garbage-collector", |s, c, t| Box::pin(garbage_collector::run(s, c, t))),
         ("pod-garbage-collector", |s, c, t| Box::pin(pod_gc::run(s, c, t))),
         ("clusterrole-aggregation-controller", |s, c, t| Box::pin(cluster_role_aggregation::run(s, c, t))),
+        ("resourcequota-controller", |s, c, t| Box::pin(resource_quota::run(s, c, t))),
     ];
     let mut tasks = Vec::new();
     for (name, run) in controllers {

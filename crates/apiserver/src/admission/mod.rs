@@ -6,6 +6,7 @@ mod default_toleration_seconds;
 mod namespace_lifecycle;
 mod node_restriction;
 mod priority;
+mod resource_quota;
 mod service_account;
 mod taint_nodes_by_condition;
 
@@ -65,6 +66,8 @@ impl Attributes<'_> {
 #[derive(Default)]
 pub struct Admission {
     namespaces: namespace_lifecycle::NamespaceLifecycle,
+    /// Last of all: it charges what everybody else has let pass.
+    pub quotas: resource_quota::ResourceQuotas,
 }
 
 impl Admission {

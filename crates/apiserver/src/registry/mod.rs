@@ -65,7 +65,7 @@ impl Registry {
 
     /// Writes an object if `expected` still holds and waits until the cache shows it. The object that comes
     /// back has its new resourceVersion.
-    async fn store(
+    pub(crate) async fn store(
         &self,
         kind: &Kind,
         key: &str,

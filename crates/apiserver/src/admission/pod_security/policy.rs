@@ -1,0 +1,212 @@
+//! Which level holds in a namespace: its labels over the server's defaults.
+
+use std::fmt;
+
+use apimachinery::field::{Error, Path};
+use apimachinery::{Object, field};
+use serde::Deserialize;
+
+const PREFIX: &str = "pod-security.kubernetes.io/";
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    #[default]
+    Privileged,
+    Baseline,
+    Restricted,
+}
+
+impl Level {
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "privileged" => Some(Self::Privileged),
+            "baseline" => Some(Self::Baseline),
+            "restricted" => Some(Self::Restricted),
+            _ => None,
+        }
+    }
+}
+
+/// A minor version of Kubernetes 1, or the newest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Version(Option<u32>);
+
+impl Version {
+    pub fn parse(text: &str) -> Option<Self> {
+        if text == "latest" {
+            return Some(Self(None));
+        }
+        let digits = text.strip_prefix("v1.")?;
+        let canonical =
+            digits == "0" || (!digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit()));
+        digits.parse().ok().filter(|_| canonical).map(|minor| Self(Some(minor)))
+    }
+
+    pub fn minor(self) -> Option<u32> {
+        self.0
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LevelVersion {
+    pub level: Level,
+    pub version: Version,
+}
+
+impl fmt::Display for LevelVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.level {
+            Level::Privileged => "privileged:",
+            Level::Baseline => "baseline:",
+            Level::Restricted => "restricted:",
+        })?;
+        match self.version.0 {
+            None => f.write_str("latest"),
+            Some(minor) => write!(f, "v1.{minor}"),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    pub enforce: LevelVersion,
+    pub audit: LevelVersion,
+    pub warn: LevelVersion,
+}
+
+impl Policy {
+    pub fn is_privileged(&self) -> bool {
+        [self.enforce, self.audit, self.warn].iter().all(|one| one.level == Level::Privileged)
+    }
+
+    fn is_equivalent(&self, other: &Self) -> bool {
+        let same = |a: LevelVersion, b: LevelVersion| {
+            a == b || (a.level == Level::Privileged && b.level == Level::Privileged)
+        };
+        same(self.enforce, other.enforce) && same(self.audit, other.audit) && same(self.warn, other.warn)
+    }
+
+    /// The policy of a namespace, and what is wrong with its labels: then the strictest holds for what is enforced.
+    pub fn of(namespace: &Object, defaults: &Self) -> (Self, Vec<Error>) {
+        let (mut policy, mut errors) = (*defaults, Vec::new());
+        let mut level_was_set = [None; 3];
+        let modes = [
+            ("enforce", &mut policy.enforce, Level::Restricted),
+            ("audit", &mut policy.audit, Level::Privileged),
+            ("warn", &mut policy.warn, Level::Privileged),
+        ];
+        let mut warn_version_set = false;
+        for (index, (mode, one, fallback)) in modes.into_iter().enumerate() {
+            let mut label = |suffix: &str, why: &str, good: &mut dyn FnMut(&str) -> bool| {
+                let key = format!("{PREFIX}{mode}{suffix}");
+                let value = namespace.label(&key)?;
+                let good = good(value);
+                if !good {
+                    let path = Path::new("metadata").child("labels").key(&key);
+                    errors.push(field::Error::invalid(&path, value, why));
+                }
+                Some(good)
+            };
+            level_was_set[index] =
+                label("", "must be one of privileged, baseline, restricted", &mut |value| {
+                    let parsed = Level::parse(value);
+                    one.level = parsed.unwrap_or(fallback);
+                    parsed.is_some()
+                });
+            let version_set = label("-version", "must be \"latest\" or \"v1.x\"", &mut |value| {
+                let parsed = Version::parse(value);
+                one.version = parsed.unwrap_or_default();
+                parsed.is_some()
+            });
+            warn_version_set = version_set.is_some();
+        }
+        // whoever enforces a level is also warned by it
+        if level_was_set[2].is_none()
+            && level_was_set[0] == Some(true)
+            && policy.enforce.level > policy.warn.level
+        {
+            policy.warn.level = policy.enforce.level;
+            if !warn_version_set {
+                policy.warn.version = policy.enforce.version;
+            }
+        }
+        (policy, errors)
+    }
+
+    /// What to say when labels are put on a namespace that they do not hold in.
+    pub fn exempt_warning(&self, namespace: &Object, defaults: &Self) -> Option<String> {
+        if self.is_privileged() || self.is_equivalent(defaults) {
+            return None;
+        }
+        let modes = [("enforce", self.enforce), ("audit", self.audit), ("warn", self.warn)];
+        let shown: Vec<String> = modes
+            .into_iter()
+            .filter(|(mode, one)| {
+                let set = |suffix: &str| namespace.label(&format!("{PREFIX}{mode}{suffix}")).is_some();
+                one.level != Level::Privileged && (set("") || set("-version"))
+            })
+            .map(|(mode, one)| format!("{mode}={one}"))
+            .collect();
+        Some(format!(
+            "namespace {:?} is exempt from Pod Security, and the policy ({}) will be ignored",
+            namespace.name(),
+            shown.join(", ")
+        ))
+    }
+}
+
+/// Who is not asked.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+pub struct Exemptions {
+    pub usernames: Vec<String>,
+    pub namespaces: Vec<String>,
+    pub runtime_classes: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn labels_make_the_policy() {
+        let cases = [
+            (json!({}), "privileged:latest privileged:latest privileged:latest", 0),
+            (json!({"enforce": "baseline"}), "baseline:latest privileged:latest baseline:latest", 0),
+            (
+                json!({"enforce": "restricted", "enforce-version": "v1.20"}),
+                "restricted:v1.20 privileged:latest restricted:v1.20",
+                0,
+            ),
+            (
+                json!({"enforce": "restricted", "enforce-version": "v1.20", "warn": "baseline"}),
+                "restricted:v1.20 privileged:latest baseline:latest",
+                0,
+            ),
+            (
+                json!({"enforce": "restricted", "enforce-version": "v1.20", "warn-version": "v1.3"}),
+                "restricted:v1.20 privileged:latest restricted:v1.3",
+                0,
+            ),
+            (json!({"enforce": "bad"}), "restricted:latest privileged:latest privileged:latest", 1),
+            (
+                json!({"audit": "bad", "warn": "bad", "audit-version": "1.2", "warn-version": "v1.02"}),
+                "privileged:latest privileged:latest privileged:latest",
+                4,
+            ),
+        ];
+        for (labels, wanted, wrong) in cases {
+            let labels: serde_json::Map<String, serde_json::Value> = labels
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(key, value)| (format!("{PREFIX}{key}"), value.clone()))
+                .collect();
+            let namespace = Object::from(json!({"metadata": {"labels": labels}}));
+            let (policy, errors) = Policy::of(&namespace, &Policy::default());
+            assert_eq!(format!("{} {} {}", policy.enforce, policy.audit, policy.warn), wanted, "{labels:?}");
+            assert_eq!(errors.len(), wrong, "{labels:?}");
+        }
+    }
+}

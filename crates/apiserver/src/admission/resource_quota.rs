@@ -1,0 +1,303 @@
+//! ResourceQuota: what a namespace may hold. Usage is charged by compare-and-swap on the quotas' statuses before
+//! the object is written, so that no number of writers and servers goes beyond a limit together.
+
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use apimachinery::{Object, Status};
+use component_helpers::quota::{self, Counted, Scopes};
+use component_helpers::resource::ResourceList;
+use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
+use k8s_openapi::jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use storage::Expect;
+use tokio::sync::Mutex;
+
+use super::{Attributes, Operation};
+use crate::registry::Registry;
+
+/// How often a charge is tried again when other servers, or the quota controller, write the same quota.
+const TRIES: usize = 16;
+const STRIPES: usize = 64;
+
+/// Keeps the writers of this server from meeting at the same quota: a lock for each share of the namespaces. It
+/// only saves tries; what decides is the store.
+pub struct ResourceQuotas {
+    turns: [Mutex<()>; STRIPES],
+}
+
+impl Default for ResourceQuotas {
+    fn default() -> Self {
+        Self { turns: std::array::from_fn(|_| Mutex::default()) }
+    }
+}
+
+/// What one write has been charged, by quota.
+#[derive(Default)]
+#[must_use]
+pub struct Charge {
+    namespace: String,
+    paid: Vec<(String, ResourceList)>,
+}
+
+/// A write as quotas see it.
+struct Request<'a> {
+    counted: Counted<'a>,
+    create: bool,
+    usage: ResourceList,
+    /// What the object used before, and where it counted.
+    old: Option<(ResourceList, Scopes)>,
+    scopes: Scopes,
+    pod: Option<Pod>,
+    /// What a status reports has happened already: it is charged, whatever the limit.
+    refusable: bool,
+}
+
+impl ResourceQuotas {
+    /// Charges a write to every quota that it counts for. A dry run is checked only.
+    pub async fn charge(&self, registry: &Registry, attributes: &Attributes<'_>) -> Result<Charge, Status> {
+        if !is_counted(attributes) || quotas(registry, &attributes.namespace)?.is_empty() {
+            return Ok(Charge::default());
+        }
+        let request = Request::of(attributes)?;
+        let _turn = self.turn(&attributes.namespace).lock().await;
+        let mut charge = Charge { namespace: attributes.namespace.clone(), paid: Vec::new() };
+        for _ in 0..TRIES {
+            let open: Vec<(ResourceQuota, Object)> = quotas(registry, &attributes.namespace)?
+                .into_iter()
+                .filter(|(quota, _)| {
+                    !charge.paid.iter().any(|(name, _)| Some(name) == quota.metadata.name.as_ref())
+                })
+                .collect();
+            let due = match check(open.iter().map(|(quota, _)| quota), &request) {
+                Ok(due) => due,
+                Err(why) => {
+                    charge.take_back(registry).await;
+                    return Err(attributes.forbidden(why));
+                }
+            };
+            if attributes.dry_run || due.is_empty() {
+                return Ok(charge);
+            }
+            let mut conflict = None;
+            for (index, usage) in due {
+                let (quota, object) = &open[index];
+                let used = quota::status_used(quota);
+                let mut total = ResourceList::default();
+                for (name, amount) in usage.iter() {
+                    total.set(name, used.get(name).unwrap_or_default() + amount);
+                }
+                match write(registry, object.clone(), &total).await {
+                    Ok(true) => charge.paid.push((object.name().to_owned(), usage)),
+                    Ok(false) => conflict = Some(object.name().to_owned()),
+                    Err(status) => {
+                        charge.take_back(registry).await;
+                        return Err(status);
+                    }
+                }
+            }
+            let Some(_) = conflict else { return Ok(charge) };
+            registry.cache.wait_for_latest().await?;
+        }
+        charge.take_back(registry).await;
+        let kind = registry.core("resourcequotas");
+        Err(Status::modified(&kind.resource.group_resource(), &attributes.namespace))
+    }
+
+    /// Takes back what a write was charged that did not happen.
+    pub async fn release(&self, registry: &Registry, charge: Charge) {
+        if !charge.paid.is_empty() {
+            let _turn = self.turn(&charge.namespace).lock().await;
+            charge.take_back(registry).await;
+        }
+    }
+
+    fn turn(&self, namespace: &str) -> &Mutex<()> {
+        let mut hasher = DefaultHasher::new();
+        namespace.hash(&mut hasher);
+        &self.turns[hasher.finish() as usize % STRIPES]
+    }
+}
+
+impl Charge {
+    /// What cannot be taken back is found by the quota controller when it counts again.
+    async fn take_back(&self, registry: &Registry) {
+        for (name, usage) in &self.paid {
+            for _ in 0..TRIES {
+                let Ok(found) = quotas(registry, &self.namespace) else { break };
+                let Some((quota, object)) = found.into_iter().find(|(_, object)| object.name() == name)
+                else {
+                    break;
+                };
+                let used = quota::status_used(&quota);
+                let mut rest = ResourceList::default();
+                for (name, amount) in usage.iter() {
+                    let left = used.get(name).unwrap_or_default() - amount;
+                    rest.set(name, if left.is_negative() { Default::default() } else { left });
+                }
+                match write(registry, object, &rest).await {
+                    Ok(true) => break,
+                    Ok(false) => drop(registry.cache.wait_for_latest().await),
+                    Err(status) => {
+                        tracing::warn!(quota = name, error = %status.message, "a charge could not be taken back");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The quotas of a namespace, typed and as trees, as far as they can be read.
+fn quotas(registry: &Registry, namespace: &str) -> Result<Vec<(ResourceQuota, Object)>, Status> {
+    let kind = registry.core("resourcequotas");
+    let Some(cache) = registry.cache.resource(kind) else { return Ok(Vec::new()) };
+    let (snapshot, prefix) = (cache.snapshot(), kind.key(namespace, ""));
+    snapshot
+        .range(&prefix, None)
+        .map(|entry| {
+            let object = entry.object().map_err(Status::internal)?;
+            Ok((typed(&object)?, object))
+        })
+        .collect()
+}
+
+fn typed<T: DeserializeOwned>(object: &Object) -> Result<T, Status> {
+    T::deserialize(object.as_value()).map_err(Status::internal)
+}
+
+/// Writes amounts into a quota's `status.used`; `false` when somebody else has written it meanwhile.
+async fn write(registry: &Registry, mut quota: Object, used: &ResourceList) -> Result<bool, Status> {
+    let kind = registry.core("resourcequotas");
+    let revision = quota.resource_version().parse().map_err(Status::internal)?;
+    for (name, amount) in used.iter() {
+        quota.set(&["status", "used", name], amount.to_string());
+    }
+    let key = kind.key(quota.namespace(), quota.name());
+    Ok(registry.store(kind, &key, quota, Expect::ModRevision(revision)).await?.is_ok())
+}
+
+/// Whether a write can change what any quota counts.
+fn is_counted(attributes: &Attributes<'_>) -> bool {
+    let resource = attributes.kind.resource;
+    let counted = Counted { group: resource.group, plural: resource.plural };
+    if !resource.namespaced || attributes.namespace.is_empty() || counted.is_ignored() {
+        return false;
+    }
+    match (attributes.operation, attributes.subresource) {
+        (Operation::Create, "") => true,
+        (Operation::Update, "") => {
+            attributes.is("services", "") || attributes.is("persistentvolumeclaims", "")
+        }
+        (Operation::Update, "resize") => attributes.is("pods", "resize"),
+        (Operation::Update, "status") => attributes.is("persistentvolumeclaims", "status"),
+        _ => false,
+    }
+}
+
+impl<'a> Request<'a> {
+    fn of(attributes: &Attributes<'a>) -> Result<Self, Status> {
+        let resource = attributes.kind.resource;
+        let counted = Counted { group: resource.group, plural: resource.plural };
+        let now = Timestamp::now();
+        let object = attributes.object.clone().unwrap_or_default();
+        let (usage, scopes) = measure(counted, &object, now)?;
+        let old = match &attributes.old {
+            Some(old) if attributes.operation == Operation::Update => Some(measure(counted, old, now)?),
+            _ => None,
+        };
+        Ok(Self {
+            counted,
+            create: attributes.operation == Operation::Create,
+            usage,
+            old,
+            scopes,
+            pod: if attributes.is("pods", attributes.subresource) { Some(typed(&object)?) } else { None },
+            refusable: attributes.subresource != "status",
+        })
+    }
+}
+
+fn measure(counted: Counted<'_>, object: &Object, now: Timestamp) -> Result<(ResourceList, Scopes), Status> {
+    Ok(match (counted.group, counted.plural) {
+        ("", "pods") => {
+            let pod = typed(object)?;
+            (quota::pod_usage(&pod, now), Scopes::of_pod(&pod))
+        }
+        ("", "services") => (quota::service_usage(&typed(object)?), Scopes::default()),
+        ("", "persistentvolumeclaims") => {
+            let claim = typed(object)?;
+            (quota::claim_usage(&claim), Scopes::of_claim(&claim))
+        }
+        _ => (quota::object_usage(counted), Scopes::default()),
+    })
+}
+
+/// What each quota is to be charged, by its place in the list; or why the write does not fit.
+fn check<'q>(
+    quotas: impl Iterator<Item = &'q ResourceQuota>,
+    request: &Request<'_>,
+) -> Result<Vec<(usize, ResourceList)>, String> {
+    let mut concerned = Vec::new();
+    for (index, one) in quotas.enumerate() {
+        let (name, hard) = (one.metadata.name.as_deref().unwrap_or_default(), quota::status_hard(one));
+        let limited: Vec<&str> = hard.names().filter(|name| request.counted.answers_to(name)).collect();
+        if limited.is_empty() || !quota::matches_scopes(one, &request.scopes) {
+            continue;
+        }
+        if let Some(why) = request.pod.as_ref().and_then(|pod| quota::unmet_constraints(pod, &limited)) {
+            return Err(format!("failed quota: {name}: {why}"));
+        }
+        let used = quota::status_used(one);
+        if limited.iter().any(|name| used.get(name).is_none()) {
+            return Err(format!("status unknown for quota: {name}, resources: {}", limited.join(",")));
+        }
+        concerned.push((index, one, hard, used));
+    }
+    let negative = request.usage.iter().filter(|(_, amount)| amount.is_negative());
+    let negative: Vec<&str> = negative.map(|(name, _)| name).collect();
+    if !negative.is_empty() {
+        return Err(format!("quota usage is negative for resource(s): {}", negative.join(",")));
+    }
+    let mut due = Vec::new();
+    for (index, one, hard, used) in concerned {
+        let before = match &request.old {
+            Some((usage, scopes)) if !request.create && quota::matches_scopes(one, scopes) => usage.clone(),
+            _ => ResourceList::default(),
+        };
+        let mut asked = ResourceList::default();
+        for (name, amount) in request.usage.iter().filter(|(name, _)| hard.get(name).is_some()) {
+            let more = amount - before.get(name).unwrap_or_default();
+            if !more.is_negative() && !more.is_zero() {
+                asked.set(name, more);
+            }
+        }
+        let over = |name: &str| {
+            let total = used.get(name).unwrap_or_default() + asked.get(name).unwrap_or_default();
+            hard.get(name).is_some_and(|limit| total > limit)
+        };
+        let exceeded: BTreeSet<&str> = asked.names().filter(|name| over(name)).collect();
+        if request.refusable && !exceeded.is_empty() {
+            let part = |list: &ResourceList| shown(&list.only(|name| exceeded.contains(name)));
+            return Err(format!(
+                "exceeded quota: {}, requested: {}, used: {}, limited: {}",
+                one.metadata.name.as_deref().unwrap_or_default(),
+                part(&asked),
+                part(&used),
+                part(&hard)
+            ));
+        }
+        if !asked.is_empty() {
+            due.push((index, asked));
+        }
+    }
+    Ok(due)
+}
+
+fn shown(list: &ResourceList) -> String {
+    list.iter().map(|(name, amount)| format!("{name}={amount}")).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+#[path = "resource_quota_tests.rs"]
+mod tests;

@@ -1,0 +1,238 @@
+//! Quotas: the rule as a table, and many writers at one quota through the whole server.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::authentication::{SYSTEM_PRIVILEGED_GROUP, UserInfo};
+use crate::testing;
+
+fn quota(name: &str, spec: Value, hard: Value, used: Value) -> ResourceQuota {
+    serde_json::from_value(json!({
+        "metadata": {"name": name}, "spec": spec, "status": {"hard": hard, "used": used}}))
+    .expect("a quota")
+}
+
+fn request(plural: &'static str, object: Value, old: Option<Value>) -> Request<'static> {
+    let counted = Counted { group: "", plural };
+    let object = Object::from(object);
+    let now = Timestamp::now();
+    let (usage, scopes) = measure(counted, &object, now).expect("an object");
+    Request {
+        counted,
+        create: old.is_none(),
+        usage,
+        old: old.map(|old| measure(counted, &Object::from(old), now).expect("an object")),
+        scopes,
+        pod: (plural == "pods").then(|| typed(&object).expect("a pod")),
+        refusable: true,
+    }
+}
+
+#[test]
+fn writes_are_charged_or_refused() {
+    let pod = |resources: Value| json!({"spec": {"containers": [{"name": "a", "resources": resources}]}});
+    let asking = pod(json!({"requests": {"cpu": "500m", "memory": "1Gi"}}));
+    let service = |kind: &str| json!({"spec": {"type": kind, "ports": [{"port": 80}]}});
+    let any = || json!({});
+    let cases: Vec<(&str, ResourceQuota, Request<'_>, Result<&str, &str>)> = vec![
+        (
+            "fits",
+            quota("q", any(), json!({"pods": "2"}), json!({"pods": "1"})),
+            request("pods", asking.clone(), None),
+            Ok("0:pods=1"),
+        ),
+        (
+            "full",
+            quota(
+                "q",
+                any(),
+                json!({"pods": "1", "requests.cpu": "1"}),
+                json!({"pods": "1", "requests.cpu": "600m"}),
+            ),
+            request("pods", asking.clone(), None),
+            Err(
+                "exceeded quota: q, requested: pods=1,requests.cpu=500m, used: pods=1,requests.cpu=600m, limited: pods=1,requests.cpu=1",
+            ),
+        ),
+        (
+            "only what is over is named",
+            quota("q", any(), json!({"pods": "5", "memory": "1Gi"}), json!({"pods": "1", "memory": "512Mi"})),
+            request("pods", asking.clone(), None),
+            Err("exceeded quota: q, requested: memory=1Gi, used: memory=512Mi, limited: memory=1Gi"),
+        ),
+        (
+            "must be set",
+            quota("q", any(), json!({"limits.memory": "1Gi"}), json!({"limits.memory": "0"})),
+            request("pods", asking.clone(), None),
+            Err("failed quota: q: must specify limits.memory for: a"),
+        ),
+        (
+            "not counted yet",
+            quota("q", any(), json!({"pods": "1", "cpu": "1"}), json!({"cpu": "0"})),
+            request("pods", asking.clone(), None),
+            Err("status unknown for quota: q, resources: cpu,pods"),
+        ),
+        (
+            "no status yet",
+            quota("q", json!({"hard": {"pods": "0"}}), json!({}), json!({})),
+            request("pods", asking.clone(), None),
+            Ok(""),
+        ),
+        (
+            "another scope",
+            quota("q", json!({"scopes": ["BestEffort"]}), json!({"pods": "0"}), json!({"pods": "0"})),
+            request("pods", asking.clone(), None),
+            Ok(""),
+        ),
+        (
+            "its scope",
+            quota("q", json!({"scopes": ["BestEffort"]}), json!({"pods": "0"}), json!({"pods": "0"})),
+            request("pods", pod(json!({})), None),
+            Err("exceeded quota: q, requested: pods=1, used: pods=0, limited: pods=0"),
+        ),
+        (
+            "another kind",
+            quota("q", any(), json!({"services": "0"}), json!({"services": "0"})),
+            request("pods", asking.clone(), None),
+            Ok(""),
+        ),
+        (
+            "a new type of service",
+            quota(
+                "q",
+                any(),
+                json!({"services": "1", "services.nodeports": "1"}),
+                json!({"services": "1", "services.nodeports": "0"}),
+            ),
+            request("services", service("NodePort"), Some(service("ClusterIP"))),
+            Ok("0:services.nodeports=1"),
+        ),
+        (
+            "a smaller update",
+            quota("q", any(), json!({"services.nodeports": "0"}), json!({"services.nodeports": "5"})),
+            request("services", service("ClusterIP"), Some(service("NodePort"))),
+            Ok(""),
+        ),
+        (
+            "by name of kind",
+            quota(
+                "q",
+                any(),
+                json!({"count/secrets": "1", "secrets": "2"}),
+                json!({"count/secrets": "1", "secrets": "1"}),
+            ),
+            request("secrets", json!({}), None),
+            Err(
+                "exceeded quota: q, requested: count/secrets=1, used: count/secrets=1, limited: count/secrets=1",
+            ),
+        ),
+        (
+            "negative",
+            quota("q", any(), json!({"pods": "1"}), json!({"pods": "0"})),
+            request("pods", pod(json!({"requests": {"cpu": "-1"}})), None),
+            Err("quota usage is negative for resource(s): cpu,requests.cpu"),
+        ),
+    ];
+    for (name, quota, request, wanted) in cases {
+        let found = check([&quota].into_iter(), &request).map(|due| {
+            due.iter().map(|(index, usage)| format!("{index}:{}", shown(usage))).collect::<String>()
+        });
+        assert_eq!(found.as_deref().map_err(String::as_str), wanted, "{name}");
+    }
+}
+
+#[test]
+fn a_status_is_charged_beyond_the_limit() {
+    let full = quota("q", json!({}), json!({"requests.storage": "1Gi"}), json!({"requests.storage": "1Gi"}));
+    let claim = |allocated: &str| {
+        json!({"spec": {"resources": {"requests": {"storage": "1Gi"}}},
+        "status": {"allocatedResources": {"storage": allocated}}})
+    };
+    let mut request = request("persistentvolumeclaims", claim("2Gi"), Some(claim("1Gi")));
+    assert!(check([&full].into_iter(), &request).is_err());
+    request.refusable = false;
+    let due = check([&full].into_iter(), &request).expect("charged");
+    assert_eq!(shown(&due[0].1), "requests.storage=1Gi");
+}
+
+async fn limited(client: &kube::Client, hard: Value) -> Api<k8s_openapi::api::core::v1::ResourceQuota> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let namespace = serde_json::from_value(json!({"metadata": {"name": "a"}})).expect("a namespace");
+    namespaces.create(&PostParams::default(), &namespace).await.expect("made");
+    let quotas: Api<k8s_openapi::api::core::v1::ResourceQuota> = Api::namespaced(client.clone(), "a");
+    let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": hard}});
+    quotas
+        .create(&PostParams::default(), &serde_json::from_value(quota).expect("a quota"))
+        .await
+        .expect("made");
+    let used: serde_json::Map<String, Value> =
+        hard.as_object().into_iter().flatten().map(|(name, _)| (name.clone(), json!("0"))).collect();
+    let status = json!({"status": {"hard": hard, "used": used}});
+    quotas.patch_status("q", &PatchParams::default(), &Patch::Merge(status)).await.expect("a status");
+    quotas
+}
+
+fn map(name: &str) -> ConfigMap {
+    serde_json::from_value(json!({"metadata": {"name": name}})).expect("a map")
+}
+
+fn used(quota: &k8s_openapi::api::core::v1::ResourceQuota, name: &str) -> String {
+    quota.status.as_ref().and_then(|s| s.used.as_ref()?.get(name)).map(|q| q.0.clone()).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_writers_at_one_quota_take_what_there_is() {
+    let stopping = CancellationToken::new();
+    let (server, _dir) = testing::server(stopping.clone()).await;
+    let user = || UserInfo::new("root", &[SYSTEM_PRIVILEGED_GROUP]);
+    let client = crate::InProcess::client(server.clone(), user());
+    let quotas = limited(&client, json!({"count/configmaps": "50"})).await;
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "a");
+    let maps = Arc::new(maps);
+    let mut writers = tokio::task::JoinSet::new();
+    for index in 0..200 {
+        let maps = maps.clone();
+        writers.spawn(async move { maps.create(&PostParams::default(), &map(&format!("m{index}"))).await });
+    }
+    let (mut made, mut refused) = (0, 0);
+    while let Some(outcome) = writers.join_next().await {
+        match outcome.expect("no panic") {
+            Ok(_) => made += 1,
+            Err(kube::Error::Api(status)) => {
+                let wanted = "exceeded quota: q, requested: count/configmaps=1, used: count/configmaps=50, limited: count/configmaps=50";
+                assert!(status.message.ends_with(wanted), "{}", status.message);
+                assert_eq!((status.code, status.reason.as_str()), (403, "Forbidden"));
+                refused += 1;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!((made, refused), (50, 150));
+    assert_eq!(maps.list(&Default::default()).await.expect("a list").items.len(), 50);
+    assert_eq!(used(&quotas.get("q").await.expect("the quota"), "count/configmaps"), "50");
+    stopping.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dry_run_and_a_failed_write_cost_nothing() {
+    let stopping = CancellationToken::new();
+    let (server, _dir) = testing::server(stopping.clone()).await;
+    let client = crate::InProcess::client(server, UserInfo::new("root", &[SYSTEM_PRIVILEGED_GROUP]));
+    let quotas = limited(&client, json!({"configmaps": "2"})).await;
+    let maps: Api<ConfigMap> = Api::namespaced(client, "a");
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    maps.create(&dry, &map("a")).await.expect("a dry run");
+    assert_eq!(used(&quotas.get("q").await.expect("the quota"), "configmaps"), "0");
+    maps.create(&PostParams::default(), &map("a")).await.expect("made");
+    maps.create(&PostParams::default(), &map("a")).await.expect_err("there already");
+    assert_eq!(used(&quotas.get("q").await.expect("the quota"), "configmaps"), "1");
+    maps.create(&PostParams::default(), &map("b")).await.expect("made");
+    maps.create(&dry, &map("c")).await.expect_err("no room, in a dry run too");
+    stopping.cancel();
+}
