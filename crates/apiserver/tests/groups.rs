@@ -4,6 +4,7 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api::{Access, catalogue};
 use apimachinery::Value;
@@ -17,16 +18,23 @@ use tower::{Service, ServiceExt};
 const JSON: &str = "application/json";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
+/// A server, as one of its users sees it.
+#[derive(Clone)]
 struct Cluster {
     client: InProcess,
-    _running: common::Cluster,
+    running: Arc<common::Cluster>,
 }
 
 impl Cluster {
     async fn start() -> Self {
-        let running = common::Cluster::start(RequestOptions::default()).await;
+        let running = Arc::new(common::Cluster::start(RequestOptions::default()).await);
         let admin = UserInfo::new("admin", &["system:masters", "system:authenticated"]);
-        Self { client: InProcess::new(running.server.clone(), admin), _running: running }
+        Self { client: InProcess::new(running.server.clone(), admin), running }
+    }
+
+    fn as_user(&self, name: &str) -> Self {
+        let user = UserInfo::new(name, &["system:authenticated"]);
+        Self { client: InProcess::new(self.running.server.clone(), user), running: self.running.clone() }
     }
 
     async fn send(
@@ -380,4 +388,82 @@ async fn an_autoscaler_reads_the_same_in_both_versions() {
     assert_eq!(metrics, [cpu, memory]);
     assert_eq!(new["spec"]["behavior"], made["spec"]["behavior"]);
     assert!(new["metadata"].get("annotations").is_none(), "{new}");
+}
+
+fn certificate_request(organization: &str) -> String {
+    use base64::Engine;
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "someone");
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, organization);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pem = params.serialize_request(&key).unwrap().pem().unwrap();
+    base64::engine::general_purpose::STANDARD.encode(pem)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificate_requests_are_approved_by_whom_the_signer_allows() {
+    let admin = Cluster::start().await;
+    let all = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    let request = |organization: &str| {
+        json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"name": "r"},
+            "spec": {"request": certificate_request(organization), "signerName": "kubernetes.io/kube-apiserver-client",
+                "usages": ["client auth"]}})
+    };
+    let (status, answer) = admin.json("POST", all, &request("system:masters")).await;
+    assert_eq!(status, 403);
+    assert!(answer["message"].as_str().unwrap().ends_with(
+        "use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed"
+    ));
+    let (status, made) = admin.json("POST", all, &request("team")).await;
+    assert_eq!(status, 201, "{made}");
+    assert_eq!(made["spec"]["username"], "admin");
+
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let mut rules = vec![json!({"verbs": ["get", "patch"], "apiGroups": ["certificates.k8s.io"],
+        "resources": ["certificatesigningrequests/approval"]})];
+    let role = |rules: &[Value]| {
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "approver"},
+            "rules": rules})
+    };
+    let (status, _) = admin.json("POST", &format!("{rbac}/clusterroles"), &role(&rules)).await;
+    assert_eq!(status, 201);
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {"name": "approver"}, "subjects": [{"kind": "User", "name": "bob"}],
+        "roleRef": {"kind": "ClusterRole", "name": "approver", "apiGroup": "rbac.authorization.k8s.io"}});
+    let (status, _) = admin.json("POST", &format!("{rbac}/clusterrolebindings"), &binding).await;
+    assert_eq!(status, 201);
+
+    let bob = admin.as_user("bob");
+    let approval =
+        json!({"status": {"conditions": [{"type": "Approved", "status": "True", "reason": "Fine"}]}});
+    let path = format!("{all}/r/approval");
+    let patch = async || {
+        // rights come through a watch, a moment after the role
+        for _ in 0..50 {
+            let (status, answer) = bob.json("PATCH", &path, &approval).await;
+            let allowed = !answer["message"].as_str().unwrap_or_default().contains("cannot patch resource");
+            if allowed {
+                return (status, answer);
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        panic!("bob may not patch");
+    };
+    let (status, answer) = patch().await;
+    assert_eq!(status, 403, "{answer}");
+    assert!(answer["message"].as_str().unwrap().ends_with(
+        "user not permitted to approve requests with signerName \"kubernetes.io/kube-apiserver-client\""
+    ));
+    rules.push(json!({"verbs": ["approve"], "apiGroups": ["certificates.k8s.io"], "resources": ["signers"],
+        "resourceNames": ["kubernetes.io/*"]}));
+    let (status, _) = admin.json("PUT", &format!("{rbac}/clusterroles/approver"), &role(&rules)).await;
+    assert_eq!(status, 200);
+    let approved = async {
+        while patch().await.0 != 200 {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), approved).await.unwrap();
+    let got = admin.get(&format!("{all}/r")).await;
+    assert_eq!(got["status"]["conditions"][0]["type"], "Approved");
 }

@@ -1,6 +1,7 @@
 //! Admission: what a write must pass after its sender is known and allowed. Plugins run in upstream's order; one
 //! that changes objects runs before one that only judges them.
 
+mod certificate_subject;
 mod default_toleration_seconds;
 mod namespace_lifecycle;
 mod node_restriction;
@@ -98,6 +99,7 @@ impl Admission {
             node_restriction::check(registry, ctx, attributes)?;
         }
         service_account::validate(registry, attributes)?;
-        priority::validate(registry, attributes)
+        priority::validate(registry, attributes)?;
+        certificate_subject::validate(attributes)
     }
 }

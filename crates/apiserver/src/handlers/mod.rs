@@ -12,6 +12,7 @@ mod patch;
 mod proxy;
 mod reviews;
 mod scale;
+mod signers;
 mod streams;
 mod token;
 mod watch;
