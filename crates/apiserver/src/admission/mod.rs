@@ -2,8 +2,10 @@
 //! that changes objects runs before one that only judges them.
 
 mod default_toleration_seconds;
+mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
+mod pod_security;
 mod priority;
 mod resource_quota;
 mod service_account;
@@ -65,6 +67,7 @@ impl Attributes<'_> {
 #[derive(Default)]
 pub struct Admission {
     namespaces: namespace_lifecycle::NamespaceLifecycle,
+    pod_security: pod_security::PodSecurity,
     /// Last of all: it charges what everybody else has let pass.
     pub quotas: resource_quota::ResourceQuotas,
 }
@@ -78,6 +81,7 @@ impl Admission {
         attributes: &mut Attributes<'_>,
     ) -> Result<(), Status> {
         self.namespaces.check(registry, attributes).await?;
+        limit_ranger::admit(registry, attributes)?;
         service_account::admit(registry, attributes).await?;
         node_restriction::check(registry, ctx, attributes)?;
         taint_nodes_by_condition::admit(attributes);
@@ -97,7 +101,9 @@ impl Admission {
             self.namespaces.check(registry, attributes).await?;
             node_restriction::check(registry, ctx, attributes)?;
         }
+        limit_ranger::validate(registry, attributes)?;
         service_account::validate(registry, attributes)?;
+        self.pod_security.validate(registry, ctx, attributes)?;
         priority::validate(registry, attributes)
     }
 }
