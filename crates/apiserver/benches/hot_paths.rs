@@ -64,6 +64,7 @@ async fn start() -> Running {
         service_cidr: "10.96.0.0/16".parse().expect("a range"),
         node_ports: apiserver::PortRange { first: 30000, last: 32767 },
         cluster_domain: "cluster.local".into(),
+        admission: Default::default(),
     };
     let server = Server::start(config, storage, &pki, CancellationToken::new()).await.expect("a server");
     Running { server, _folder: folder }

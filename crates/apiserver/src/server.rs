@@ -9,6 +9,7 @@ use storage::Storage;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
+use crate::admission::{Admission, Plugins};
 use crate::cache::Cache;
 use crate::kinds::Kinds;
 use crate::kubelet_client::KubeletClient;
@@ -38,6 +39,8 @@ pub struct Config {
     pub service_cidr: ServiceRanges,
     pub node_ports: PortRange,
     pub cluster_domain: String,
+    /// The admission plugins that run.
+    pub admission: Plugins,
 }
 
 pub struct Server {
@@ -69,10 +72,11 @@ impl Server {
             storage: storage.clone(),
             cache: cache.clone(),
             kinds,
-            admission: Default::default(),
+            admission: Admission::new(config.admission.clone()),
             allocators: Allocators { addresses: config.service_cidr, ports: config.node_ports },
         });
         let access = Access::new(&registry, pki, &config)?;
+        registry.admission.set_authorizer(access.authorizer.clone());
         let server = Arc::new(Self {
             kubelets: KubeletClient::new(pki)?,
             config,

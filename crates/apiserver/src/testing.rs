@@ -24,6 +24,7 @@ pub async fn server(stopping: CancellationToken) -> (Arc<Server>, tempfile::Temp
         service_cidr: "10.96.0.0/16".parse().expect("a range"),
         node_ports: Default::default(),
         cluster_domain: "cluster.local".into(),
+        admission: Default::default(),
     };
     let server = Server::start(config, Arc::new(storage), &pki, stopping).await.expect("a server");
     (server, folder)
