@@ -26,6 +26,7 @@ mod stream_translator;
 #[cfg(test)]
 mod testing;
 
+pub use admission::Plugins as AdmissionPlugins;
 pub use inprocess::InProcess;
 pub use registry::allocators::{Cidr, PortRange, ServiceRanges};
 pub use server::{Config, RequestOptions, Server, StartError};

@@ -9,6 +9,7 @@ use storage::Storage;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
+use crate::admission::{Admission, Plugins};
 use crate::audit::{Audit, AuditError, AuditOptions};
 use crate::cache::Cache;
 use crate::http::max_in_flight::MaxInFlight;
@@ -43,6 +44,8 @@ pub struct Config {
     pub node_ports: PortRange,
     pub cluster_domain: String,
     pub requests: RequestOptions,
+    /// The admission plugins that run.
+    pub admission: Plugins,
 }
 
 impl Config {
@@ -54,6 +57,7 @@ impl Config {
             node_ports: PortRange::default(),
             cluster_domain: "cluster.local".into(),
             requests: RequestOptions::default(),
+            admission: Plugins::default(),
         }
     }
 }
@@ -108,10 +112,11 @@ impl Server {
             storage: storage.clone(),
             cache: cache.clone(),
             kinds,
-            admission: Default::default(),
+            admission: Admission::new(config.admission.clone()),
             allocators: Allocators { addresses: config.service_cidr, ports: config.node_ports },
         });
         let access = Access::new(&registry, pki, &config)?;
+        registry.admission.set_authorizer(access.authorizer.clone());
         let server = Arc::new(Self {
             kubelets: KubeletClient::new(pki)?,
             config,

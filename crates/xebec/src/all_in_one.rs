@@ -54,6 +54,7 @@ impl Running {
             node_ports: args.service_node_port_range,
             cluster_domain: args.cluster_domain.clone(),
             requests: resolve::requests(&args.requests),
+            admission: resolve::admission(args)?,
         };
         let stop = CancellationToken::new();
         let server = Server::start(config, storage.clone(), &pki, stop.clone()).await?;

@@ -85,6 +85,12 @@ pub struct ClusterArgs {
     /// The domain of the cluster's DNS.
     #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
     pub cluster_domain: String,
+    /// Admission plugins to run besides those that run by default.
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    pub enable_admission_plugins: Vec<String>,
+    /// Admission plugins not to run although they run by default.
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    pub disable_admission_plugins: Vec<String>,
     /// What keeps the state.
     #[arg(long, value_enum, default_value_t = StorageBackend::Sqlite, value_name = "BACKEND")]
     pub storage_backend: StorageBackend,

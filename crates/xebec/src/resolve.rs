@@ -112,6 +112,12 @@ pub fn data_dir(path: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("the data directory {shown} cannot be written; run as its owner, or choose another with --data-dir"))
 }
 
+/// The admission plugins that run.
+pub fn admission(args: &ClusterArgs) -> anyhow::Result<apiserver::AdmissionPlugins> {
+    apiserver::AdmissionPlugins::new(&args.enable_admission_plugins, &args.disable_admission_plugins)
+        .map_err(anyhow::Error::msg)
+}
+
 /// Opens the store. A second server on the same directory ends here.
 pub fn open_storage(args: &ClusterArgs) -> anyhow::Result<Arc<dyn Storage>> {
     match args.storage_backend {

@@ -1,17 +1,35 @@
 //! Admission: what a write must pass after its sender is known and allowed. Plugins run in upstream's order; one
 //! that changes objects runs before one that only judges them.
 
+mod certificate_signers;
 mod certificate_subject;
+mod default_class;
 mod default_toleration_seconds;
+mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
+mod optional;
+mod plugins;
+mod pod_node_selector;
+mod pod_security;
+mod pod_topology_labels;
 mod priority;
 mod resource_quota;
+mod runtime_class;
 mod service_account;
+mod storage_objects;
 mod taint_nodes_by_condition;
+#[cfg(test)]
+mod tests;
+mod tolerations;
+
+use std::sync::{Arc, OnceLock};
 
 use apimachinery::{Object, Status};
 
+pub use plugins::Plugins;
+
+use crate::authorization::Authorizer;
 use crate::context::Context;
 use crate::kinds::Kind;
 use crate::registry::Registry;
@@ -65,12 +83,25 @@ impl Attributes<'_> {
 /// The chain. The plugins are few and known, so the chain is a list of calls.
 #[derive(Default)]
 pub struct Admission {
+    pub plugins: Plugins,
+    /// Who may sign for whom; set once, by the server that owns the registry.
+    authorizer: OnceLock<Arc<dyn Authorizer>>,
     namespaces: namespace_lifecycle::NamespaceLifecycle,
-    /// Last of all: it charges what everybody else has let pass.
-    pub quotas: resource_quota::ResourceQuotas,
+    pod_security: pod_security::PodSecurity,
+    quotas: resource_quota::ResourceQuotas,
 }
 
 impl Admission {
+    pub fn new(plugins: Plugins) -> Self {
+        Self { plugins, ..Self::default() }
+    }
+
+    /// Gives the plugins that ask about rights somebody to ask.
+    pub fn set_authorizer(&self, authorizer: Arc<dyn Authorizer>) {
+        // a second one changes nothing: rights are asked about in one place
+        let _ = self.authorizer.set(authorizer);
+    }
+
     /// Lets plugins change the object, in upstream's order.
     pub async fn admit(
         &self,
@@ -78,12 +109,52 @@ impl Admission {
         ctx: &Context,
         attributes: &mut Attributes<'_>,
     ) -> Result<(), Status> {
-        self.namespaces.check(registry, attributes).await?;
-        service_account::admit(registry, attributes).await?;
-        node_restriction::check(registry, ctx, attributes)?;
-        taint_nodes_by_condition::admit(attributes);
-        priority::admit(registry, attributes)?;
-        default_toleration_seconds::admit(attributes);
+        let on = |name| self.plugins.has(name);
+        if on("NamespaceLifecycle") {
+            self.namespaces.check(registry, attributes).await?;
+        }
+        if on("LimitRanger") {
+            limit_ranger::admit(registry, attributes)?;
+        }
+        if on("ServiceAccount") {
+            service_account::admit(registry, attributes).await?;
+        }
+        if on("NodeRestriction") {
+            node_restriction::check(registry, ctx, attributes)?;
+        }
+        if on("TaintNodesByCondition") {
+            taint_nodes_by_condition::admit(attributes);
+        }
+        if on("AlwaysPullImages") {
+            optional::always_pull_images(attributes);
+        }
+        if on("PodNodeSelector") {
+            pod_node_selector::admit(registry, attributes)?;
+        }
+        if on("Priority") {
+            priority::admit(registry, attributes)?;
+        }
+        if on("DefaultTolerationSeconds") {
+            default_toleration_seconds::admit(attributes);
+        }
+        if on("ExtendedResourceToleration") {
+            optional::extended_resource_toleration(attributes);
+        }
+        if on("DefaultStorageClass") {
+            default_class::storage(registry, attributes);
+        }
+        if on("StorageObjectInUseProtection") {
+            storage_objects::protect(attributes);
+        }
+        if on("RuntimeClass") {
+            runtime_class::admit(registry, attributes).await?;
+        }
+        if on("DefaultIngressClass") {
+            default_class::ingress(registry, attributes);
+        }
+        if on("PodTopologyLabels") {
+            pod_topology_labels::admit(registry, attributes);
+        }
         Ok(())
     }
 
@@ -94,12 +165,68 @@ impl Admission {
         ctx: &Context,
         attributes: &Attributes<'_>,
     ) -> Result<(), Status> {
+        let on = |name: &str| self.plugins.has(name);
         if attributes.operation == Operation::Delete {
-            self.namespaces.check(registry, attributes).await?;
-            node_restriction::check(registry, ctx, attributes)?;
+            if on("NamespaceLifecycle") {
+                self.namespaces.check(registry, attributes).await?;
+            }
+            if on("NodeRestriction") {
+                node_restriction::check(registry, ctx, attributes)?;
+            }
         }
-        service_account::validate(registry, attributes)?;
-        priority::validate(registry, attributes)?;
-        certificate_subject::validate(attributes)
+        if on("LimitPodHardAntiAffinityTopology") {
+            optional::limit_anti_affinity(attributes)?;
+        }
+        if on("LimitRanger") {
+            limit_ranger::validate(registry, attributes)?;
+        }
+        if on("ServiceAccount") {
+            service_account::validate(registry, attributes)?;
+        }
+        if on("AlwaysPullImages") {
+            optional::validate_pull_images(attributes)?;
+        }
+        if on("PodSecurity") {
+            self.pod_security.validate(registry, ctx, attributes)?;
+        }
+        if on("PodNodeSelector") {
+            pod_node_selector::validate(registry, attributes)?;
+        }
+        if on("Priority") {
+            priority::validate(registry, attributes)?;
+        }
+        if on("PersistentVolumeClaimResize") {
+            storage_objects::resize(registry, attributes)?;
+        }
+        if on("RuntimeClass") {
+            runtime_class::validate(registry, attributes).await?;
+        }
+        if let Some(authorizer) = self.authorizer.get() {
+            certificate_signers::validate(authorizer.as_ref(), ctx, attributes, on).await?;
+        }
+        if on("CertificateSubjectRestriction") {
+            certificate_subject::validate(attributes)?;
+        }
+        if on("DenyServiceExternalIPs") {
+            optional::deny_external_ips(attributes)?;
+        }
+        Ok(())
+    }
+
+    /// Charges quotas for what everybody else has let pass; last of all.
+    pub async fn charge(
+        &self,
+        registry: &Registry,
+        attributes: &Attributes<'_>,
+    ) -> Result<resource_quota::Charge, Status> {
+        match self.plugins.has("ResourceQuota") {
+            true => self.quotas.charge(registry, attributes).await,
+            false => Ok(Default::default()),
+        }
+    }
+
+    /// Takes a charge back whose write did not happen.
+    pub async fn release(&self, registry: &Registry, charge: resource_quota::Charge) {
+        self.quotas.release(registry, charge).await;
     }
 }

@@ -12,7 +12,6 @@ mod patch;
 mod proxy;
 mod reviews;
 mod scale;
-mod signers;
 mod streams;
 mod token;
 mod watch;

@@ -85,7 +85,6 @@ impl Call<'_> {
         let transform = &|old: Option<&Object>| {
             let new = transform(old)?;
             self.confirm_no_escalation(&new, old)?;
-            self.confirm_signer(&new, old)?;
             Ok(new)
         };
         let updated = self

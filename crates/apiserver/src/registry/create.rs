@@ -95,7 +95,7 @@ impl Registry {
         apimachinery::codec::normalize(&mut object, &kind.schema).map_err(Status::internal)?;
         attributes.object = Some(object);
         self.admission.validate(self, ctx, attributes).await?;
-        let charge = self.admission.quotas.charge(self, attributes).await?;
+        let charge = self.admission.charge(self, attributes).await?;
         let object = attributes.object.take().unwrap_or_default();
         let key = kind.key(object.namespace(), object.name());
         let name = object.name().to_owned();
@@ -108,7 +108,7 @@ impl Registry {
         match self.store(kind, &key, object, Expect::Absent).await? {
             Ok(object) => Ok(object),
             Err(current) => {
-                self.admission.quotas.release(self, charge).await;
+                self.admission.release(self, charge).await;
                 let mut status = Status::already_exists(&resource.group_resource(), &name);
                 let deleting = match current {
                     Some(kv) => self.decode_kv(kind, &kv)?.0.deletion_timestamp().is_some(),

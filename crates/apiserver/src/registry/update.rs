@@ -188,7 +188,7 @@ impl Registry {
         }
         attributes.object = Some(object);
         self.admission.validate(self, ctx, attributes).await?;
-        let charge = self.admission.quotas.charge(self, attributes).await?;
+        let charge = self.admission.charge(self, attributes).await?;
         let object = attributes.object.take().unwrap_or_default();
 
         // an update that changes nothing but the time of its own bookkeeping is no update
@@ -204,7 +204,7 @@ impl Registry {
         match self.store(kind, key, object, Expect::ModRevision(revision)).await? {
             Ok(object) => Ok(Ok(object)),
             Err(current) => {
-                self.admission.quotas.release(self, charge).await;
+                self.admission.release(self, charge).await;
                 match current {
                     Some(kv) => Ok(Err(Some(self.decode_kv(kind, &kv)?))),
                     None => Err(Status::not_found(&resource.group_resource(), old.name())),

@@ -158,7 +158,9 @@ pub fn privileged(subject: &Subject<'_>) -> Option<Finding> {
 }
 
 pub fn proc_mount(subject: &Subject<'_>) -> Option<Finding> {
-    let kind = |container| text(container, "/securityContext/procMount");
+    fn kind(container: &Value) -> &str {
+        text(container, "/securityContext/procMount")
+    }
     let wrong = |container: &Value| !matches!(kind(container), "" | "Default");
     let bad = subject.named(wrong);
     let kinds: BTreeSet<String> =

@@ -222,7 +222,7 @@ impl PodSecurity {
                 .find(|owner| checks::flag(owner, "/controller") == Some(true))
                 .map(|owner| checks::text(owner, "/uid").to_owned());
             match controller {
-                Some(uid) if !controllers.insert(uid) => more.push(pod),
+                Some(uid) if !controllers.insert(uid.clone()) => more.push(pod),
                 _ => first.push(pod),
             }
         }
