@@ -7,6 +7,7 @@ mod node_restriction;
 mod priority;
 mod service_account;
 mod taint_nodes_by_condition;
+mod webhook;
 
 use apimachinery::{Object, Status};
 
@@ -19,6 +20,17 @@ pub enum Operation {
     Create,
     Update,
     Delete,
+}
+
+impl Operation {
+    /// As webhooks and policies name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+        }
+    }
 }
 
 /// The write under judgement.
@@ -64,11 +76,39 @@ impl Attributes<'_> {
 #[derive(Default)]
 pub struct Admission {
     namespaces: namespace_lifecycle::NamespaceLifecycle,
+    webhooks: webhook::Webhooks,
 }
 
 impl Admission {
-    /// Lets plugins change the object, in upstream's order.
+    /// Lets plugins and webhooks change the object. When a webhook did, the others get to see what it did, once.
     pub async fn admit(
+        &self,
+        registry: &Registry,
+        ctx: &Context,
+        attributes: &mut Attributes<'_>,
+    ) -> Result<(), Status> {
+        let mut round = webhook::Reinvocation::default();
+        self.admit_by_plugins(registry, ctx, attributes).await?;
+        self.webhooks.admit(registry, ctx, attributes, &mut round).await?;
+        if round.begin_second() {
+            self.admit_by_plugins(registry, ctx, attributes).await?;
+            self.webhooks.admit(registry, ctx, attributes, &mut round).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets a delete pass the webhooks that could change an object, of which there is none to change.
+    pub async fn admit_delete(
+        &self,
+        registry: &Registry,
+        ctx: &Context,
+        attributes: &mut Attributes<'_>,
+    ) -> Result<(), Status> {
+        self.webhooks.admit(registry, ctx, attributes, &mut webhook::Reinvocation::default()).await
+    }
+
+    /// Lets plugins change the object, in upstream's order.
+    async fn admit_by_plugins(
         &self,
         registry: &Registry,
         ctx: &Context,
@@ -95,6 +135,7 @@ impl Admission {
             node_restriction::check(registry, ctx, attributes)?;
         }
         service_account::validate(registry, attributes)?;
-        priority::validate(registry, attributes)
+        priority::validate(registry, attributes)?;
+        self.webhooks.validate(registry, ctx, attributes).await
     }
 }
