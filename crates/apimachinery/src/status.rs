@@ -59,6 +59,34 @@ impl Reason {
     }
 }
 
+impl Reason {
+    /// The reason of a name; one that is not known is none.
+    pub fn parse(name: &str) -> Self {
+        const ALL: [Reason; 19] = [
+            Reason::Unauthorized,
+            Reason::Forbidden,
+            Reason::NotFound,
+            Reason::AlreadyExists,
+            Reason::Conflict,
+            Reason::Gone,
+            Reason::Invalid,
+            Reason::ServerTimeout,
+            Reason::StoreReadError,
+            Reason::Timeout,
+            Reason::TooManyRequests,
+            Reason::BadRequest,
+            Reason::MethodNotAllowed,
+            Reason::NotAcceptable,
+            Reason::RequestEntityTooLarge,
+            Reason::UnsupportedMediaType,
+            Reason::InternalError,
+            Reason::Expired,
+            Reason::ServiceUnavailable,
+        ];
+        ALL.into_iter().find(|reason| reason.as_str() == name).unwrap_or(Self::Unknown)
+    }
+}
+
 /// One cause in the details: `reason`, `message`, `field`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cause {

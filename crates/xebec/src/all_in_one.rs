@@ -58,8 +58,9 @@ impl Running {
         };
         let stop = CancellationToken::new();
         let server = Server::start(config, storage.clone(), &pki, stop.clone()).await?;
-        let tls = Arc::new(pki.server_config()?);
-        let serving = tokio::spawn(serve::serve(server.clone(), listener, tls, stop.clone()));
+        let (tls, certificate) = pki.rotating_server_config()?;
+        tokio::spawn(certificate.follow(stop.clone()));
+        let serving = tokio::spawn(serve::serve(server.clone(), listener, Arc::new(tls), stop.clone()));
         let authorities = Authorities {
             client_ca: pki.ca_pem().to_owned(),
             front_proxy_ca: pki.front_proxy_ca_pem().to_owned(),

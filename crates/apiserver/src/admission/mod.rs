@@ -22,6 +22,7 @@ mod taint_nodes_by_condition;
 #[cfg(test)]
 mod tests;
 mod tolerations;
+mod webhook;
 
 use std::sync::{Arc, OnceLock};
 
@@ -39,6 +40,17 @@ pub enum Operation {
     Create,
     Update,
     Delete,
+}
+
+impl Operation {
+    /// As webhooks and policies name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Create => "CREATE",
+            Self::Update => "UPDATE",
+            Self::Delete => "DELETE",
+        }
+    }
 }
 
 /// The write under judgement.
@@ -89,6 +101,7 @@ pub struct Admission {
     namespaces: namespace_lifecycle::NamespaceLifecycle,
     pod_security: pod_security::PodSecurity,
     quotas: resource_quota::ResourceQuotas,
+    webhooks: webhook::Webhooks,
 }
 
 impl Admission {
@@ -102,8 +115,41 @@ impl Admission {
         let _ = self.authorizer.set(authorizer);
     }
 
-    /// Lets plugins change the object, in upstream's order.
+    /// Lets plugins and webhooks change the object. When a webhook did, the others get to see what it did, once.
     pub async fn admit(
+        &self,
+        registry: &Registry,
+        ctx: &Context,
+        attributes: &mut Attributes<'_>,
+    ) -> Result<(), Status> {
+        let mut round = webhook::Reinvocation::default();
+        self.admit_by_plugins(registry, ctx, attributes).await?;
+        if !self.plugins.has("MutatingAdmissionWebhook") {
+            return Ok(());
+        }
+        self.webhooks.admit(registry, ctx, attributes, &mut round).await?;
+        if round.begin_second() {
+            self.admit_by_plugins(registry, ctx, attributes).await?;
+            self.webhooks.admit(registry, ctx, attributes, &mut round).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets a delete pass the webhooks that could change an object, of which there is none to change.
+    pub async fn admit_delete(
+        &self,
+        registry: &Registry,
+        ctx: &Context,
+        attributes: &mut Attributes<'_>,
+    ) -> Result<(), Status> {
+        if !self.plugins.has("MutatingAdmissionWebhook") {
+            return Ok(());
+        }
+        self.webhooks.admit(registry, ctx, attributes, &mut webhook::Reinvocation::default()).await
+    }
+
+    /// Lets plugins change the object, in upstream's order.
+    async fn admit_by_plugins(
         &self,
         registry: &Registry,
         ctx: &Context,
@@ -209,6 +255,9 @@ impl Admission {
         }
         if on("DenyServiceExternalIPs") {
             optional::deny_external_ips(attributes)?;
+        }
+        if on("ValidatingAdmissionWebhook") {
+            self.webhooks.validate(registry, ctx, attributes).await?;
         }
         Ok(())
     }

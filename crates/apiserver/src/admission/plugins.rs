@@ -49,7 +49,7 @@ const ALL: [&str; 41] = [
 ];
 
 /// What runs unless it is disabled. Kubelets need NodeRestriction, so it is among them here.
-const DEFAULT: [&str; 19] = [
+const DEFAULT: [&str; 21] = [
     "NamespaceLifecycle",
     "LimitRanger",
     "ServiceAccount",
@@ -67,6 +67,8 @@ const DEFAULT: [&str; 19] = [
     "CertificateSubjectRestriction",
     "DefaultIngressClass",
     "PodTopologyLabels",
+    "MutatingAdmissionWebhook",
+    "ValidatingAdmissionWebhook",
     "ResourceQuota",
     "AlwaysAdmit",
 ];
@@ -137,7 +139,7 @@ impl Plugins {
 
 /// Rules that hold in other places of this server whether they are named or not.
 fn is_elsewhere(name: &str) -> bool {
-    matches!(name, "PodResizeValidator" | "MutatingAdmissionWebhook" | "ValidatingAdmissionWebhook")
+    name == "PodResizeValidator"
 }
 
 #[cfg(test)]

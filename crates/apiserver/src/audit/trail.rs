@@ -159,6 +159,11 @@ impl Trail {
         }
     }
 
+    /// Whether what a request carries is recorded.
+    pub fn wants_request_object(&self) -> bool {
+        self.decision.level >= Level::Request
+    }
+
     fn wants_response_object(&self) -> bool {
         self.decision.level >= Level::RequestResponse
     }

@@ -7,10 +7,12 @@
 mod certificates;
 mod files;
 mod kubeconfig;
+mod rotation;
 mod tls;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::CertificateDer;
@@ -23,6 +25,7 @@ use crate::authorization::bootstrap::CLUSTER_ADMINS_GROUP;
 
 pub use certificates::{KeyAndCertificate, Profile, Usage};
 pub use kubeconfig::Kubeconfig;
+pub use rotation::Rotating;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
@@ -142,7 +145,15 @@ impl Pki {
     /// What the API server listens with: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1. Clients are asked for a
     /// certificate and may come without; whether one is good is judged with [`ClientCa`] per request.
     pub fn server_config(&self) -> Result<rustls::ServerConfig, PkiError> {
-        tls::server_config(&self.apiserver, &self.client_ca()?)
+        Ok(self.rotating_server_config()?.0)
+    }
+
+    /// The same, with what has new connections shown a new certificate once its files have changed.
+    pub fn rotating_server_config(&self) -> Result<(rustls::ServerConfig, Arc<Rotating>), PkiError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let rotating = Rotating::new(&self.options.dir, "apiserver", &self.apiserver, provider.clone())?;
+        let rotating = Arc::new(rotating);
+        Ok((tls::server_config(rotating.clone(), provider, &self.client_ca()?)?, rotating))
     }
 
     /// The key that signs service account tokens.

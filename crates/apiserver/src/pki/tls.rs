@@ -3,22 +3,25 @@
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme};
 
-use super::{KeyAndCertificate, PkiError};
+use super::{PkiError, Rotating};
 use crate::authentication::ClientCa;
 
-pub fn server_config(own: &KeyAndCertificate, client_ca: &ClientCa) -> Result<ServerConfig, PkiError> {
+pub fn server_config(
+    own: Arc<Rotating>,
+    provider: Arc<CryptoProvider>,
+    client_ca: &ClientCa,
+) -> Result<ServerConfig, PkiError> {
     let failed = |error: Error| PkiError::Tls(error.to_string());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(failed)?
         .with_client_cert_verifier(Arc::new(AskOnly(client_ca.verifier().clone())))
-        .with_single_cert(own.certificates()?, own.key()?)
-        .map_err(failed)?;
+        .with_cert_resolver(own);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

@@ -50,6 +50,7 @@ impl Registry {
         }
         metadata::match_namespace(resource, namespace, &mut object)?;
         metadata::fill_new(&mut object, ctx);
+        let uid = object.uid().to_owned();
         let mut attributes = Attributes {
             operation: Operation::Create,
             kind,
@@ -62,6 +63,8 @@ impl Registry {
         };
         self.admission.admit(self, ctx, &mut attributes).await?;
         let mut object = attributes.object.take().unwrap_or_default();
+        metadata::match_namespace(resource, namespace, &mut object)?;
+        metadata::keep_new(&mut object, &uid, ctx);
         let allocation = self.allocators.begin_create(self, kind, &mut object, options.dry_run).await?;
         let stored = self.create_prepared(ctx, kind, &mut attributes, object, options).await;
         match &stored {

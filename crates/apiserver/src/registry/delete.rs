@@ -103,7 +103,7 @@ impl Registry {
             };
             check_preconditions(kind, &old, options)?;
             if !admitted {
-                let attributes = Attributes {
+                let mut attributes = Attributes {
                     operation: Operation::Delete,
                     kind,
                     subresource: "",
@@ -113,6 +113,7 @@ impl Registry {
                     old: Some(old.clone()),
                     dry_run: options.dry_run,
                 };
+                self.admission.admit_delete(self, ctx, &mut attributes).await?;
                 self.admission.validate(self, ctx, &attributes).await?;
                 admitted = true;
             }

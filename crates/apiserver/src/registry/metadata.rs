@@ -36,6 +36,15 @@ pub fn fill_new(object: &mut Object, ctx: &Context) {
     }
 }
 
+/// Takes back what admission may have done to what the server fills in.
+pub fn keep_new(object: &mut Object, uid: &str, ctx: &Context) {
+    for key in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion"] {
+        object.remove(&["metadata", key]);
+    }
+    object.set(&["metadata", "creationTimestamp"], ctx.timestamp());
+    object.set_uid(uid);
+}
+
 /// The namespace of the path and that of the body are the same, or the body leaves it out.
 pub fn match_namespace(resource: &Resource, namespace: &str, object: &mut Object) -> Result<(), Status> {
     if !resource.namespaced {

@@ -133,6 +133,9 @@ impl Registry {
         };
         self.admission.admit(self, ctx, &mut attributes).await?;
         let mut object = attributes.object.take().unwrap_or_default();
+        metadata::match_namespace(resource, old.namespace(), &mut object)?;
+        object.set_resource_version(old.resource_version());
+        metadata::carry_over(&mut object, old);
         let allocation = match part {
             Part::Main => self.allocators.begin_update(self, kind, &mut object, old, options.dry_run).await?,
             _ => Default::default(),

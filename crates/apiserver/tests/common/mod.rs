@@ -1,6 +1,8 @@
 //! An API server in this process, on a store in a temporary folder, and requests to it without a network.
 #![allow(dead_code)]
 
+pub mod hook;
+
 use std::sync::Arc;
 
 use apiserver::authentication::{InProcessUser, UserInfo};
