@@ -42,5 +42,5 @@ unit:
 	$(CARGO) test --workspace --quiet --exclude e2e
 
 e2e: demo-image
-	$(CARGO) build --quiet -p xebec
+	$(CARGO) build --quiet -p xebec -p bench
 	$(CARGO) test -p e2e -- --test-threads=1

@@ -254,6 +254,7 @@ pub fn catalogue() -> &'static Catalogue {
             crate::policy::RESOURCES,
             crate::node::RESOURCES,
             crate::rbac::RESOURCES,
+            crate::resource::RESOURCES,
             crate::scheduling::RESOURCES,
             crate::storage::RESOURCES,
         ])

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use apimachinery::apply::{self, FieldSet};
 use apimachinery::codec::{self, EncodedJson, EncodedProtobuf};
 use apimachinery::schema::Schema;
-use apimachinery::selectors::Selector;
+use apimachinery::selectors::LabelSelector;
 use apimachinery::{Object, time};
 use criterion::{Criterion, criterion_group, criterion_main};
 use serde_json::json;
@@ -76,7 +76,7 @@ fn hot_paths(criterion: &mut Criterion) {
         });
     });
 
-    let selector = Selector::parse("app=web,tier in (front,back),!canary").expect("a selector");
+    let selector = LabelSelector::parse("app=web,tier in (front,back),!canary").expect("a selector");
     let labels = object.labels().expect("labels").clone();
     criterion.bench_function("match a label selector", |b| b.iter(|| selector.matches(black_box(&labels))));
 }

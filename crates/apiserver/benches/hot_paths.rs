@@ -59,13 +59,7 @@ async fn start() -> Running {
         service_ip: [10, 96, 0, 1].into(),
     })
     .expect("certificates");
-    let config = Config {
-        advertise: ([10, 0, 0, 1], 6443).into(),
-        service_cidr: "10.96.0.0/16".parse().expect("a range"),
-        node_ports: apiserver::PortRange { first: 30000, last: 32767 },
-        cluster_domain: "cluster.local".into(),
-        admission: Default::default(),
-    };
+    let config = Config::new(([10, 0, 0, 1], 6443).into(), "10.96.0.0/16".parse().expect("ranges"));
     let server = Server::start(config, storage, &pki, CancellationToken::new()).await.expect("a server");
     Running { server, _folder: folder }
 }

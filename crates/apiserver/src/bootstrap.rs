@@ -1,9 +1,12 @@
-//! What every cluster has from the start: namespaces, roles, priority classes, the `kubernetes` Service. Made
-//! when missing, put right when it drifted, before the server says that it is ready.
+//! What every cluster has from the start: namespaces, roles, priority classes and levels, services of its own APIs,
+//! the `kubernetes` Service. Made when missing, put right when it drifted, before the server says that it is ready.
+
+mod flowcontrol;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use api::{apiregistration, catalogue};
 use apimachinery::{Object, Reason, Status, Value};
 use futures::future::try_join_all;
 use serde_json::json;
@@ -27,7 +30,7 @@ pub struct Authorities {
     pub front_proxy_ca: String,
 }
 
-/// Makes all of it, then keeps the endpoints of `default/kubernetes` and the server's lease true.
+/// Makes all of it, then keeps true what only the server itself has a say in.
 pub async fn run(server: Arc<Server>, authorities: Authorities) -> Result<(), Status> {
     let ctx = Context::internal();
     let of_namespaces = NAMESPACES
@@ -53,6 +56,8 @@ pub async fn run(server: Arc<Server>, authorities: Authorities) -> Result<(), St
             kubernetes_service(&server, &ctx).await
         },
         priority_classes(&server, &ctx),
+        flowcontrol::run(&server, &ctx),
+        api_services(&server, &ctx),
         authentication_config(&server, &ctx, authorities),
     )?;
     server.bootstrapped.store(true, Ordering::Release);
@@ -69,6 +74,12 @@ async fn keep(server: Arc<Server>) {
         }
         if let Err(status) = kubernetes_endpoints(&server, &ctx).await {
             tracing::warn!(%status, "the endpoints of default/kubernetes could not be put right");
+        }
+        if let Err(status) = flowcontrol::run(&server, &ctx).await {
+            tracing::warn!(%status, "priority levels and flow schemas could not be put right");
+        }
+        if let Err(status) = api_services(&server, &ctx).await {
+            tracing::warn!(%status, "services of the server's own APIs could not be put right");
         }
         tokio::select! {
             () = server.stopping.cancelled() => return,
@@ -225,6 +236,15 @@ async fn priority_classes(server: &Server, ctx: &Context) -> Result<(), Status> 
         ensure(server, ctx, "scheduling.k8s.io", "v1", "priorityclasses", class).await?;
     }
     Ok(())
+}
+
+/// Every version of a group that this server serves itself has an APIService that says so.
+async fn api_services(server: &Server, ctx: &Context) -> Result<(), Status> {
+    let versions = catalogue::catalogue().group_versions();
+    let services = versions.iter().filter_map(|gv| apiregistration::local(&gv.group, &gv.version));
+    let each = services
+        .map(|it| put(server, ctx, "apiregistration.k8s.io", "apiservices", it.into_value(), &["spec"]));
+    try_join_all(each).await.map(drop)
 }
 
 async fn authentication_config(server: &Server, ctx: &Context, ca: Authorities) -> Result<(), Status> {

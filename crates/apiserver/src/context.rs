@@ -8,6 +8,7 @@ use apimachinery::field::{self, Path};
 use chrono::{DateTime, SecondsFormat, Utc};
 use parking_lot::Mutex;
 
+use crate::audit::Trail;
 use crate::authentication::{API_SERVER, SYSTEM_PRIVILEGED_GROUP, UserInfo};
 use crate::http::request_info::{Query, RequestInfo};
 
@@ -28,6 +29,8 @@ pub struct Context {
     pub user_agent: String,
     pub now: DateTime<Utc>,
     pub deadline: Option<Instant>,
+    /// The record of the request, where one is kept.
+    pub audit: Option<Arc<Trail>>,
     /// Lines for `Warning` headers, in order, each once.
     pub warnings: Mutex<Vec<String>>,
 }
@@ -43,7 +46,15 @@ impl Context {
             user_agent: "xebec-apiserver".into(),
             now: Utc::now(),
             deadline: None,
+            audit: None,
             warnings: Mutex::default(),
+        }
+    }
+
+    /// Adds an annotation to the record of the request.
+    pub fn annotate(&self, key: &str, value: &str) {
+        if let Some(trail) = &self.audit {
+            trail.annotate(key, value);
         }
     }
 

@@ -18,6 +18,15 @@ pub struct Kind {
     convert: Option<StoredAs>,
 }
 
+/// Gives a converted object the normal form of its new version: which fields are always there differs.
+fn shape(object: &mut Object, schema: &Schema) {
+    let mut shaped = object.clone();
+    match codec::normalize(&mut shaped, schema) {
+        Ok(()) => *object = shaped,
+        Err(error) => tracing::warn!(%error, kind = object.kind(), "a converted object has an odd form"),
+    }
+}
+
 impl Kind {
     fn new(resource: &'static Resource) -> Option<Self> {
         let schema = Schema::builtin(resource.package, resource.kind)?;
@@ -40,12 +49,14 @@ impl Kind {
     pub fn convert_to_stored(&self, object: &mut Object) {
         if let Some(convert) = self.convert {
             (convert.to_stored)(object);
+            shape(object, &self.stored_schema);
         }
     }
 
     pub fn convert_from_stored(&self, object: &mut Object) {
         if let Some(convert) = self.convert {
             (convert.from_stored)(object);
+            shape(object, &self.schema);
         }
     }
 

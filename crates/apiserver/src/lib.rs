@@ -2,6 +2,7 @@
 
 mod access;
 mod admission;
+pub mod audit;
 pub mod authentication;
 pub mod authorization;
 pub mod bootstrap;
@@ -28,4 +29,4 @@ mod testing;
 pub use admission::Plugins as AdmissionPlugins;
 pub use inprocess::InProcess;
 pub use registry::allocators::{Cidr, PortRange, ServiceRanges};
-pub use server::{Config, Server, StartError};
+pub use server::{Config, RequestOptions, Server, StartError};

@@ -48,6 +48,11 @@ struct WebSocketLabels {
     proxy_type: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DroppedLabels {
+    request_kind: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Verb(&'static str);
 
@@ -66,6 +71,7 @@ pub struct Metrics {
     translated: Family<CodeLabels, Counter>,
     tunneled: Family<CodeLabels, Counter>,
     websockets: Family<WebSocketLabels, Counter>,
+    dropped: Family<DroppedLabels, Counter>,
 }
 
 fn histogram() -> Histogram {
@@ -117,7 +123,23 @@ impl Default for Metrics {
             "WebSocket clients of exec, attach and port-forward, by who speaks WebSocket with them",
             websockets.clone(),
         );
-        Self { registry, requests, durations, in_flight, long_running, translated, tunneled, websockets }
+        let dropped = Family::default();
+        registry.register(
+            "apiserver_dropped_requests",
+            "Requests that were told to try again later, by whether they write",
+            dropped.clone(),
+        );
+        Self {
+            registry,
+            requests,
+            durations,
+            in_flight,
+            long_running,
+            translated,
+            tunneled,
+            websockets,
+            dropped,
+        }
     }
 }
 
@@ -163,6 +185,12 @@ impl Metrics {
         self.tunneled.get_or_create(&CodeLabels { code: code.as_u16() }).inc();
     }
 
+    /// A request that there was no place for.
+    pub fn dropped(&self, mutating: bool) {
+        let request_kind = if mutating { "mutating" } else { "readOnly" };
+        self.dropped.get_or_create(&DroppedLabels { request_kind }).inc();
+    }
+
     pub fn render(&self, server: &Server) -> String {
         let mut out = String::new();
         if encode(&mut out, &self.registry).is_err() {
@@ -171,6 +199,13 @@ impl Metrics {
         // the text ends with a marker of OpenMetrics that the older format does not know
         let mut out = out.trim_end_matches("# EOF\n").to_owned();
         let stored = "# HELP apiserver_storage_objects Objects in the store, by resource\n# TYPE apiserver_storage_objects gauge\n";
+        if let Some(audit) = &server.audit {
+            let (written, lost) = audit.counts();
+            let _ = writeln!(
+                out,
+                "# HELP apiserver_audit_event_total Audit events that were written\n# TYPE apiserver_audit_event_total counter\napiserver_audit_event_total {written}\n# HELP apiserver_audit_error_total Audit events that were lost\n# TYPE apiserver_audit_error_total counter\napiserver_audit_error_total{{plugin=\"log\"}} {lost}"
+            );
+        }
         out.push_str(stored);
         for cache in server.registry.cache.resources() {
             let resource = cache.kind().resource.group_resource();

@@ -10,7 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
 use crate::admission::{Admission, Plugins};
+use crate::audit::{Audit, AuditError, AuditOptions};
 use crate::cache::Cache;
+use crate::http::max_in_flight::MaxInFlight;
 use crate::kinds::Kinds;
 use crate::kubelet_client::KubeletClient;
 use crate::metrics::Metrics;
@@ -29,6 +31,8 @@ pub enum StartError {
     Storage(#[from] storage::Error),
     #[error(transparent)]
     Pki(#[from] PkiError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
 }
 
 /// What a server is started with.
@@ -39,8 +43,39 @@ pub struct Config {
     pub service_cidr: ServiceRanges,
     pub node_ports: PortRange,
     pub cluster_domain: String,
+    pub requests: RequestOptions,
     /// The admission plugins that run.
     pub admission: Plugins,
+}
+
+impl Config {
+    /// What upstream has by default, for a server that is reached at `advertise`.
+    pub fn new(advertise: SocketAddr, service_cidr: ServiceRanges) -> Self {
+        Self {
+            advertise,
+            service_cidr,
+            node_ports: PortRange::default(),
+            cluster_domain: "cluster.local".into(),
+            requests: RequestOptions::default(),
+            admission: Plugins::default(),
+        }
+    }
+}
+
+/// How requests are recorded and held back.
+#[derive(Clone, Debug)]
+pub struct RequestOptions {
+    pub audit: AuditOptions,
+    /// Requests that read, at once; zero is no limit.
+    pub max_in_flight: usize,
+    /// Requests that write, at once; zero is no limit.
+    pub max_mutating_in_flight: usize,
+}
+
+impl Default for RequestOptions {
+    fn default() -> Self {
+        Self { audit: AuditOptions::default(), max_in_flight: 400, max_mutating_in_flight: 200 }
+    }
 }
 
 pub struct Server {
@@ -49,6 +84,8 @@ pub struct Server {
     pub access: Access,
     pub kubelets: KubeletClient,
     pub metrics: Arc<Metrics>,
+    pub audit: Option<Arc<Audit>>,
+    pub max_in_flight: MaxInFlight,
     pub openapi: openapi::Documents,
     /// Users whose components run in this process, and end with it.
     pub inside: parking_lot::Mutex<Vec<String>>,
@@ -66,6 +103,9 @@ impl Server {
         pki: &Pki,
         stopping: CancellationToken,
     ) -> Result<Arc<Self>, StartError> {
+        let audit = Audit::open(&config.requests.audit)?;
+        let limits = &config.requests;
+        let max_in_flight = MaxInFlight::new(limits.max_in_flight, limits.max_mutating_in_flight);
         let kinds = Kinds::builtin();
         let cache = Cache::load(storage.clone(), &kinds).await?;
         let registry = Arc::new(Registry {
@@ -83,6 +123,8 @@ impl Server {
             registry,
             access,
             metrics: Arc::default(),
+            audit,
+            max_in_flight,
             openapi: openapi::Documents::default(),
             inside: Default::default(),
             bootstrapped: AtomicBool::new(false),

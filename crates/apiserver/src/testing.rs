@@ -19,13 +19,8 @@ pub async fn server(stopping: CancellationToken) -> (Arc<Server>, tempfile::Temp
     })
     .expect("certificates");
     let storage = storage::sqlite::Sqlite::open(folder.path().join("state.db")).expect("a store");
-    let config = Config {
-        advertise: SocketAddr::from((Ipv4Addr::LOCALHOST, 6443)),
-        service_cidr: "10.96.0.0/16".parse().expect("a range"),
-        node_ports: Default::default(),
-        cluster_domain: "cluster.local".into(),
-        admission: Default::default(),
-    };
+    let config =
+        Config::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 6443)), "10.96.0.0/16".parse().expect("a range"));
     let server = Server::start(config, Arc::new(storage), &pki, stopping).await.expect("a server");
     (server, folder)
 }

@@ -42,13 +42,7 @@ async fn start_server(folder: &std::path::Path, stop: &CancellationToken) -> Arc
     })
     .unwrap();
     let storage = storage::sqlite::Sqlite::open(folder.join("state.db")).unwrap();
-    let config = apiserver::Config {
-        advertise: SocketAddr::from((NODE, 6443)),
-        service_cidr: "10.96.0.0/16".parse().unwrap(),
-        node_ports: apiserver::PortRange::default(),
-        cluster_domain: "cluster.local".into(),
-        admission: Default::default(),
-    };
+    let config = apiserver::Config::new(SocketAddr::from((NODE, 6443)), "10.96.0.0/16".parse().unwrap());
     let server = Server::start(config, Arc::new(storage), &pki, stop.clone()).await.unwrap();
     let authorities = apiserver::bootstrap::Authorities {
         client_ca: pki.ca_pem().to_owned(),

@@ -54,6 +54,7 @@ impl Running {
             service_cidr: args.service_cluster_ip_range,
             node_ports: args.service_node_port_range,
             cluster_domain: args.cluster_domain.clone(),
+            requests: resolve::requests(&args.requests),
             admission,
         };
         let stop = CancellationToken::new();
@@ -80,6 +81,9 @@ impl Running {
         self.stop.cancel();
         if tokio::time::timeout(STOP, self.serving).await.is_err() {
             tracing::warn!("some requests did not end in time");
+        }
+        if let Some(audit) = self.server.audit.clone() {
+            audit.flush().await;
         }
         self.storage.close().await.context("closing the database")
     }

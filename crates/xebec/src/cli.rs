@@ -100,6 +100,38 @@ pub struct ClusterArgs {
     /// The address of this node [default: the one of the default route].
     #[arg(long, value_name = "IP")]
     pub node_ip: Option<IpAddr>,
+    #[command(flatten)]
+    pub requests: RequestArgs,
+}
+
+/// How requests are recorded and held back.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Requests")]
+pub struct RequestArgs {
+    /// What is audited: an audit.k8s.io/v1 Policy [default: nothing].
+    #[arg(long, value_name = "FILE")]
+    pub audit_policy_file: Option<PathBuf>,
+    /// Where audit events are written; - is standard output.
+    #[arg(long, value_name = "FILE")]
+    pub audit_log_path: Option<String>,
+    /// How large the audit log grows before it is put aside, in megabytes [default: 100].
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "MB")]
+    pub audit_log_maxsize: u64,
+    /// How long audit logs that were put aside are kept, in days [default: for ever].
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "DAYS")]
+    pub audit_log_maxage: u64,
+    /// How many audit logs that were put aside are kept [default: all].
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "COUNT")]
+    pub audit_log_maxbackup: usize,
+    /// Compress audit logs that are put aside.
+    #[arg(long)]
+    pub audit_log_compress: bool,
+    /// How many requests that read are answered at once; 0 is no limit.
+    #[arg(long, default_value_t = 400, value_name = "COUNT")]
+    pub max_requests_inflight: usize,
+    /// How many requests that write are answered at once; 0 is no limit.
+    #[arg(long, default_value_t = 200, value_name = "COUNT")]
+    pub max_mutating_requests_inflight: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -5,11 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use apiserver::RequestOptions;
+use apiserver::audit::{AuditOptions, LogOptions};
 use apiserver::pki::{KeyAndCertificate, Pki, PkiOptions};
 use storage::Storage;
 use storage::sqlite::Sqlite;
 
-use crate::cli::{ClusterArgs, StorageBackend};
+use crate::cli::{ClusterArgs, RequestArgs, StorageBackend};
 
 /// A cluster's place in the world.
 pub struct Cluster {
@@ -40,6 +42,22 @@ impl Cluster {
             advertise: SocketAddr::new(advertise_ip, args.secure_port),
             server_url: format!("https://{}", SocketAddr::new(local, args.secure_port)),
         })
+    }
+}
+
+/// How requests are recorded and held back.
+pub fn requests(args: &RequestArgs) -> RequestOptions {
+    let log = args.audit_log_path.clone().map(|path| LogOptions {
+        path,
+        max_size: args.audit_log_maxsize,
+        max_age: args.audit_log_maxage,
+        max_backups: args.audit_log_maxbackup,
+        compress: args.audit_log_compress,
+    });
+    RequestOptions {
+        audit: AuditOptions { policy_file: args.audit_policy_file.clone(), log },
+        max_in_flight: args.max_requests_inflight,
+        max_mutating_in_flight: args.max_mutating_requests_inflight,
     }
 }
 

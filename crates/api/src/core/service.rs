@@ -98,7 +98,7 @@ impl Strategy for Services {
         }
         let Some(spec) = service.as_map_mut().get_mut("spec").and_then(Value::as_object_mut) else { return };
         set(spec, "sessionAffinity", "None");
-        if affinity == "None" {
+        if affinity.is_empty() || affinity == "None" {
             spec.remove("sessionAffinityConfig");
         }
         set(spec, "type", kind.as_str());

@@ -233,36 +233,6 @@ pub(crate) fn unchanged(new: &At<'_>, old: &At<'_>) -> ErrorList {
     names::validate_immutable_field(new.value, old.value, &new.path)
 }
 
-/// A list whose items have keys of their own: how many, each by a rule, none twice.
-pub(crate) fn set_of<'a>(
-    list: &At<'a>,
-    max: Option<usize>,
-    key: impl Fn(&At<'a>) -> Value,
-    rule: impl Fn(&At<'a>) -> ErrorList,
-) -> ErrorList {
-    let mut errors = ErrorList::new();
-    let mut seen: Vec<Value> = Vec::new();
-    for item in list.items() {
-        errors.extend(rule(&item));
-        let key = key(&item);
-        if seen.contains(&key) {
-            errors.push(Error::duplicate(&item.path, key));
-        } else {
-            seen.push(key);
-        }
-    }
-    errors.extend(at_most(list, max));
-    errors
-}
-
-/// A list of bounded length.
-pub(crate) fn at_most(list: &At<'_>, max: Option<usize>) -> ErrorList {
-    match max {
-        Some(max) if list.len() > max => vec![list.too_many(max)],
-        _ => ErrorList::new(),
-    }
-}
-
 /// Compares what rules say with what upstream says, error by error.
 #[cfg(test)]
 pub(crate) fn check(errors: ErrorList, expected: &[&str]) {

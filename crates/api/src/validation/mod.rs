@@ -6,7 +6,6 @@ mod config;
 mod disruption;
 mod endpoints;
 mod event;
-#[allow(dead_code)]
 pub(crate) mod forms;
 mod namespace;
 mod node;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::{Value, json};
+
 /// An authenticated user, as upstream's `user.Info`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserInfo {
@@ -63,6 +65,21 @@ impl UserInfo {
             self.groups.push(ALL_AUTHENTICATED.to_owned());
         }
         self
+    }
+
+    /// The user as `authentication.k8s.io/v1` `UserInfo`.
+    pub fn to_value(&self) -> Value {
+        let mut out = json!({"username": self.name});
+        if !self.uid.is_empty() {
+            out["uid"] = json!(self.uid);
+        }
+        if !self.groups.is_empty() {
+            out["groups"] = json!(self.groups);
+        }
+        if !self.extra.is_empty() {
+            out["extra"] = json!(self.extra);
+        }
+        out
     }
 
     pub fn is_in(&self, group: &str) -> bool {

@@ -34,6 +34,9 @@ pub fn decode(
     check_type(&object, expected)?;
     object.set_type(expected);
     judge(ctx, &strict_errors, validation).map_err(|why| fail(&why))?;
+    if let Some(trail) = &ctx.audit {
+        trail.request_object(&object);
+    }
     Ok(object)
 }
 

@@ -136,6 +136,9 @@ impl Call<'_> {
                     object.kind()
                 )));
             }
+            if let Some(trail) = &self.ctx.audit {
+                trail.request_object(&object);
+            }
             options = DeleteOptions::from_object(&object);
         }
         let query = &self.ctx.query;

@@ -37,6 +37,9 @@ impl Call<'_> {
                 .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?,
             _ => return Err(negotiate::unsupported(&TYPES)),
         };
+        if let Some(trail) = &self.ctx.audit {
+            trail.request_patch(&parsed);
+        }
         let transform = |old: Option<&Object>| {
             let old = old.ok_or_else(|| {
                 Status::not_found(&self.kind.resource.group_resource(), &self.ctx.info.name)

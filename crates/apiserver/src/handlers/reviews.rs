@@ -24,7 +24,7 @@ impl Call<'_> {
             "TokenReview" => self.review_token(&mut review).await?,
             "SelfSubjectReview" => {
                 review.set(&["metadata", "creationTimestamp"], self.ctx.timestamp());
-                review.set(&["status", "userInfo"], user_info(&self.ctx.user));
+                review.set(&["status", "userInfo"], self.ctx.user.to_value());
             }
             "SelfSubjectRulesReview" => self.review_rules(&mut review).await?,
             _ => self.review_access(&mut review).await?,
@@ -50,7 +50,7 @@ impl Call<'_> {
             .collect();
         let status = match self.server.access.authenticator.authenticate_token(&token, &audiences).await {
             Ok(Some(found)) => {
-                let mut status = json!({"authenticated": true, "user": user_info(&found.user)});
+                let mut status = json!({"authenticated": true, "user": found.user.to_value()});
                 if !found.audiences.is_empty() {
                     status["audiences"] = json!(found.audiences);
                 }
@@ -193,18 +193,4 @@ fn subject(review: &Object) -> UserInfo {
             })
             .collect(),
     }
-}
-
-fn user_info(user: &UserInfo) -> Value {
-    let mut out = json!({"username": user.name});
-    if !user.uid.is_empty() {
-        out["uid"] = json!(user.uid);
-    }
-    if !user.groups.is_empty() {
-        out["groups"] = json!(user.groups);
-    }
-    if !user.extra.is_empty() {
-        out["extra"] = json!(user.extra);
-    }
-    out
 }

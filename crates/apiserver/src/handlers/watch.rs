@@ -68,6 +68,7 @@ impl Call<'_> {
             user_agent: String::new(),
             now: self.ctx.now,
             deadline: None,
+            audit: self.ctx.audit.clone(),
             warnings: Default::default(),
         };
         let feed = Feed {

@@ -1,24 +1,27 @@
 //! The chain that every request goes through, whether it came over TLS or in memory: identify, audit id,
-//! authenticate, impersonate, authorize, dispatch, deadline, and an answer in every case.
+//! authenticate, audit, impersonate, find a place, authorize, dispatch, deadline, and an answer in every case.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use apimachinery::Status;
 use apimachinery::selectors::FieldSelector;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::header::{HeaderName, HeaderValue, USER_AGENT};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue, USER_AGENT};
+use http::request::Parts;
 use http::{Method, StatusCode};
 
 use super::body::{Request, Response};
 use super::gzip;
 use super::impersonate::impersonate;
+use super::max_in_flight::{self, is_mutating};
 use super::negotiate::{self, Accepted};
 use super::request_info::{Query, RequestInfo};
 use super::respond;
-use crate::authentication::UserInfo;
+use crate::audit::{self, Trail};
+use crate::authentication::{PeerCertificates, UserInfo};
 use crate::authorization::Attributes;
 use crate::context::Context;
 use crate::server::Server;
@@ -51,10 +54,18 @@ async fn run(server: Arc<Server>, request: Request) -> Response {
     let deadline = (!long_running).then(|| started + deadline_of(&query));
 
     let recorded = server.metrics.begin(&info, long_running);
-    let answer = AssertUnwindSafe(answer(&server, request, info, query, accepted, deadline));
+    let trail = OnceLock::new();
+    let arrival = Arrival { audit_id: &audit_id, accepted, deadline, trail: &trail };
+    let answer = AssertUnwindSafe(answer(&server, request, info, query, arrival));
     let mut response = match answer.catch_unwind().await {
-        Ok(response) => response,
+        Ok(response) => match trail.get() {
+            Some(trail) => audit::record_response(trail, response, long_running).await,
+            None => response,
+        },
         Err(_) => {
+            if let Some(trail) = trail.get() {
+                trail.panicked();
+            }
             let status = Status::internal("the server failed while it handled the request");
             respond::failure(&status, accepted)
         }
@@ -67,28 +78,66 @@ async fn run(server: Arc<Server>, request: Request) -> Response {
     response
 }
 
+/// What is known of a request when it comes in.
+struct Arrival<'a> {
+    audit_id: &'a HeaderValue,
+    accepted: Option<Accepted>,
+    deadline: Option<Instant>,
+    /// Its record, once it is known whether one is kept.
+    trail: &'a OnceLock<Arc<Trail>>,
+}
+
 async fn answer(
     server: &Arc<Server>,
     request: Request,
     info: RequestInfo,
     query: Query,
-    accepted: Option<Accepted>,
-    deadline: Option<Instant>,
+    arrival: Arrival<'_>,
 ) -> Response {
+    let Arrival { accepted, deadline, .. } = arrival;
     let (mut parts, body) = request.into_parts();
-    let user = match server.access.authenticator.authenticate(&mut parts).await {
+    let offered = offered_credentials(&parts, &query);
+    let now = chrono::Utc::now();
+    let begin_audit = |parts: &Parts, user: &UserInfo| {
+        let facts = audit::Facts {
+            id: arrival.audit_id.to_str().unwrap_or_default(),
+            uri: &parts.uri,
+            headers: &parts.headers,
+            peer: parts.extensions.get().copied(),
+            received: now,
+        };
+        server.audit.as_ref()?.begin(&attributes(user, &info, &[]), facts)
+    };
+    let caller = match server.access.authenticator.authenticate(&mut parts).await {
         Ok(authenticated) => authenticated.user,
         Err(error) => {
             tracing::debug!(%error, "a request could not be authenticated");
-            return respond::failure(&Status::unauthorized(), accepted);
+            let status = Status::unauthorized();
+            if let Some(trail) = begin_audit(&parts, &UserInfo::default()) {
+                trail.unauthenticated(&offered);
+                audit::record_unauthenticated(&trail);
+            }
+            return respond::failure(&status, accepted);
         }
     };
-    let user = match impersonate(server, user, &mut parts.headers).await {
+    let trail = begin_audit(&parts, &caller);
+    if let Some(trail) = &trail {
+        trail.received();
+        let _ = arrival.trail.set(trail.clone());
+    }
+    let user = match impersonate(server, caller.clone(), &mut parts.headers).await {
         Ok(user) => user,
         Err(status) => return respond::failure(&status, accepted),
     };
+    if let (Some(trail), false) = (&trail, Arc::ptr_eq(&caller, &user)) {
+        trail.impersonated(&user);
+    }
+    let Some(_place) = server.max_in_flight.enter(&info, &user) else {
+        server.metrics.dropped(is_mutating(&info));
+        return max_in_flight::too_many_requests();
+    };
     let request = Request::from_parts(parts, body);
-    if let Err(status) = authorize(server, &user, &info, &query).await {
+    if let Err(status) = authorize(server, &user, &info, &query, trail.as_deref()).await {
         return respond::failure(&status, accepted);
     }
     let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
@@ -97,8 +146,9 @@ async fn answer(
         user_agent: user_agent.unwrap_or_default().to_owned(),
         info,
         query,
-        now: chrono::Utc::now(),
+        now,
         deadline,
+        audit: trail,
         warnings: Default::default(),
     };
     let work = async {
@@ -118,6 +168,20 @@ async fn answer(
     let mut response = outcome.unwrap_or_else(|status| respond::failure(&status, accepted));
     respond::warn(&mut response, &ctx);
     response
+}
+
+/// The sorts of credentials that a request came with, for the record of those that did not do.
+fn offered_credentials(parts: &Parts, query: &Query) -> Vec<&'static str> {
+    let authorization = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let scheme = authorization.and_then(|text| text.trim().split_once(' ')).map(|(scheme, _)| scheme);
+    let is = |name: &str| scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(name));
+    let offered = [
+        (is("basic"), "basic"),
+        (is("bearer"), "bearer"),
+        (!query.text("access_token").trim().is_empty(), "access_token"),
+        (parts.extensions.get::<PeerCertificates>().is_some(), "x509"),
+    ];
+    offered.into_iter().filter(|(is, _)| *is).map(|(_, name)| name).collect()
 }
 
 /// The client's `timeout`, within the server's.
@@ -164,6 +228,7 @@ async fn authorize(
     user: &UserInfo,
     info: &RequestInfo,
     query: &Query,
+    trail: Option<&Trail>,
 ) -> Result<(), Status> {
     let selector = match query.text("fieldSelector") {
         "" => FieldSelector::everything(),
@@ -173,7 +238,25 @@ async fn authorize(
     let exact = selector.requirements().iter().filter(|requirement| requirement.equals);
     let fields: Vec<(&str, &str)> =
         exact.map(|requirement| (requirement.field.as_str(), requirement.value.as_str())).collect();
-    let attributes = Attributes {
+    let attributes = attributes(user, info, &fields);
+    let verdict = server.access.authorizer.authorize(&attributes).await;
+    if let Some(trail) = trail {
+        let decision = if verdict.is_allowed() { "allow" } else { "forbid" };
+        trail.annotate("authorization.k8s.io/decision", decision);
+        trail.annotate("authorization.k8s.io/reason", &verdict.reason);
+    }
+    match verdict.is_allowed() {
+        true => Ok(()),
+        false => Err(attributes.forbidden(&verdict.reason)),
+    }
+}
+
+fn attributes<'a>(
+    user: &'a UserInfo,
+    info: &'a RequestInfo,
+    field_selector: &'a [(&'a str, &'a str)],
+) -> Attributes<'a> {
+    Attributes {
         user,
         verb: info.verb,
         namespace: &info.namespace,
@@ -184,12 +267,7 @@ async fn authorize(
         name: &info.name,
         path: &info.path,
         is_resource: info.is_resource,
-        field_selector: &fields,
-    };
-    let verdict = server.access.authorizer.authorize(&attributes).await;
-    match verdict.is_allowed() {
-        true => Ok(()),
-        false => Err(attributes.forbidden(&verdict.reason)),
+        field_selector,
     }
 }
 

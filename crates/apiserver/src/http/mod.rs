@@ -5,6 +5,7 @@ pub mod chain;
 mod gzip;
 mod impersonate;
 mod list_body;
+pub mod max_in_flight;
 pub mod negotiate;
 pub mod request_info;
 pub mod respond;

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::BoxError;
 use super::chain;
+use crate::audit::PeerAddress;
 use crate::authentication::PeerCertificates;
 use crate::server::Server;
 
@@ -60,10 +61,10 @@ pub async fn serve(
         .initial_connection_window_size(4 << 20);
     let http = Arc::new(http);
     loop {
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             () = cancel.cancelled() => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     // out of file descriptors, most likely: wait for some to come back
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -75,7 +76,7 @@ pub async fn serve(
         let (server, acceptor, http) = (server.clone(), acceptor.clone(), http.clone());
         let watcher = graceful.watcher();
         tokio::spawn(async move {
-            if let Err(error) = connection(server, acceptor, http, watcher, stream).await {
+            if let Err(error) = connection(server, acceptor, http, watcher, stream, peer).await {
                 tracing::debug!(%error, "a connection ended with an error");
             }
         });
@@ -92,6 +93,7 @@ async fn connection(
     http: Arc<auto::Builder<TokioExecutor>>,
     watcher: hyper_util::server::graceful::Watcher,
     stream: TcpStream,
+    address: SocketAddr,
 ) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
     let tls = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await??;
@@ -100,6 +102,7 @@ async fn connection(
         let (server, peer) = (server.clone(), peer.clone());
         async move {
             let mut request = request.map(|body| body.map_err(BoxError::from).boxed_unsync());
+            request.extensions_mut().insert(PeerAddress(address));
             if let Some(peer) = peer {
                 request.extensions_mut().insert(peer);
             }

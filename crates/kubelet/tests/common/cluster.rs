@@ -62,13 +62,8 @@ impl Cluster {
         })
         .expect("a PKI");
         let storage = storage::sqlite::Sqlite::open(folder.join("state.db")).expect("a store");
-        let config = apiserver::Config {
-            advertise: SocketAddr::from((ip, 6443)),
-            service_cidr: "10.96.0.0/16".parse().expect("a range"),
-            node_ports: apiserver::PortRange::default(),
-            cluster_domain: "cluster.local".into(),
-            admission: Default::default(),
-        };
+        let config =
+            apiserver::Config::new(SocketAddr::from((ip, 6443)), "10.96.0.0/16".parse().expect("a range"));
         let server = Server::start(config, Arc::new(storage), &pki, stop.clone()).await.expect("a server");
         let authorities = apiserver::bootstrap::Authorities {
             client_ca: pki.ca_pem().to_owned(),

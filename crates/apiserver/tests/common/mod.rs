@@ -1,0 +1,109 @@
+//! An API server in this process, on a store in a temporary folder, and requests to it without a network.
+#![allow(dead_code)]
+
+use std::sync::Arc;
+
+use apiserver::authentication::{InProcessUser, UserInfo};
+use apiserver::http::{body, chain};
+use apiserver::pki::{Pki, PkiOptions};
+use apiserver::{Config, RequestOptions, Server, bootstrap};
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+pub struct Cluster {
+    pub server: Arc<Server>,
+    pub pki: Pki,
+    pub folder: TempDir,
+    stop: CancellationToken,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub code: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Value,
+}
+
+impl Answer {
+    pub fn message(&self) -> &str {
+        self.body["message"].as_str().unwrap_or_default()
+    }
+
+    pub fn warnings(&self) -> Vec<&str> {
+        self.headers.get_all("warning").iter().filter_map(|value| value.to_str().ok()).collect()
+    }
+}
+
+pub fn pki_options(folder: &std::path::Path) -> PkiOptions {
+    PkiOptions {
+        dir: folder.join("pki"),
+        sans: Vec::new(),
+        node_name: "n1".into(),
+        cluster_domain: "cluster.local".into(),
+        service_ip: [10, 96, 0, 1].into(),
+    }
+}
+
+impl Cluster {
+    pub async fn start(requests: RequestOptions) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let stop = CancellationToken::new();
+        let pki = Pki::load_or_create(pki_options(folder.path())).unwrap();
+        let storage = storage::sqlite::Sqlite::open(folder.path().join("state.db")).unwrap();
+        let config = Config {
+            requests,
+            ..Config::new("10.0.0.1:6443".parse().unwrap(), "10.96.0.0/16".parse().unwrap())
+        };
+        let server = Server::start(config, Arc::new(storage), &pki, stop.clone()).await.unwrap();
+        let authorities = bootstrap::Authorities {
+            client_ca: pki.ca_pem().to_owned(),
+            front_proxy_ca: pki.front_proxy_ca_pem().to_owned(),
+        };
+        bootstrap::run(server.clone(), authorities).await.unwrap();
+        Self { server, pki, folder, stop }
+    }
+
+    /// A request of the administrator.
+    pub async fn admin(&self, method: &str, uri: &str, body: Value) -> Answer {
+        self.ask("admin", &["system:masters"], method, uri, body, &[]).await
+    }
+
+    pub async fn ask(
+        &self,
+        user: &str,
+        groups: &[&str],
+        method: &str,
+        uri: &str,
+        body: Value,
+        headers: &[(&str, &str)],
+    ) -> Answer {
+        let content = if body.is_null() { Vec::new() } else { serde_json::to_vec(&body).unwrap() };
+        let mut request = Request::builder().method(method).uri(uri).header("user-agent", "test/1");
+        let typed = headers.iter().any(|(name, _)| *name == "content-type");
+        if !typed {
+            let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+            request = request.header("content-type", kind);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let user = InProcessUser(Arc::new(UserInfo::new(user, groups)));
+        let request = request.extension(user).body(body::full(content)).unwrap();
+        let response = chain::handle(self.server.clone(), request).await;
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        let body = serde_json::from_slice(&bytes)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
+        Answer { code: parts.status, headers: parts.headers, body }
+    }
+}

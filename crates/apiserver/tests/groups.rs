@@ -1,0 +1,469 @@
+//! Every group over the server itself: what discovery says, what there is from the start, and objects of each kind
+//! on their way through all verbs in JSON and protobuf.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use api::{Access, catalogue};
+use apimachinery::Value;
+use apiserver::authentication::UserInfo;
+use apiserver::{InProcess, RequestOptions};
+use http_body_util::BodyExt;
+use kube::client::Body;
+use serde_json::json;
+use tower::{Service, ServiceExt};
+
+const JSON: &str = "application/json";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+/// A server, as one of its users sees it.
+#[derive(Clone)]
+struct Cluster {
+    client: InProcess,
+    running: Arc<common::Cluster>,
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let running = Arc::new(common::Cluster::start(RequestOptions::default()).await);
+        let admin = UserInfo::new("admin", &["system:masters", "system:authenticated"]);
+        Self { client: InProcess::new(running.server.clone(), admin), running }
+    }
+
+    fn as_user(&self, name: &str) -> Self {
+        let user = UserInfo::new(name, &["system:authenticated"]);
+        Self { client: InProcess::new(self.running.server.clone(), user), running: self.running.clone() }
+    }
+
+    async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        content_type: &str,
+        accept: &str,
+        body: Vec<u8>,
+    ) -> (u16, Vec<u8>) {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", content_type)
+            .header("accept", accept)
+            .body(Body::from(body))
+            .unwrap();
+        let response = self.client.clone().ready().await.unwrap().call(request).await.unwrap();
+        let status = response.status().as_u16();
+        (status, response.into_body().collect().await.unwrap().to_bytes().to_vec())
+    }
+
+    async fn json(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let body = if body.is_null() { Vec::new() } else { serde_json::to_vec(body).unwrap() };
+        let kind = if method == "PATCH" { "application/merge-patch+json" } else { JSON };
+        let (status, answer) = self.send(method, path, kind, JSON, body).await;
+        (status, serde_json::from_slice(&answer).unwrap())
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        let (status, answer) = self.json("GET", path, &Value::Null).await;
+        assert_eq!(status, 200, "{path}: {answer}");
+        answer
+    }
+}
+
+fn words(value: &Value) -> String {
+    let words: Vec<&str> = value.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    words.join(",")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn discovery_is_what_upstream_serves() {
+    let cluster = Cluster::start().await;
+    let groups = cluster.get("/apis").await;
+    let mut paths = vec!["/api/v1".to_owned()];
+    let mut text = String::new();
+    for group in groups["groups"].as_array().unwrap() {
+        let preferred = group["preferredVersion"]["version"].as_str().unwrap();
+        text += &format!("{} {preferred}\n", group["name"].as_str().unwrap());
+        let versions = group["versions"].as_array().unwrap();
+        paths.extend(versions.iter().map(|v| format!("/apis/{}", v["groupVersion"].as_str().unwrap())));
+    }
+    for path in paths {
+        let list = cluster.get(&path).await;
+        text += &format!("\n{}\n", list["groupVersion"].as_str().unwrap());
+        for resource in list["resources"].as_array().unwrap() {
+            let mut line = format!(
+                "  {} [{}] {} {} {}",
+                resource["name"].as_str().unwrap(),
+                resource["singularName"].as_str().unwrap(),
+                resource["kind"].as_str().unwrap(),
+                if resource["namespaced"] == true { "namespaced" } else { "cluster" },
+                words(&resource["verbs"]),
+            );
+            for key in ["shortNames", "categories"] {
+                if resource.get(key).is_some() {
+                    line += &format!(" {key}={}", words(&resource[key]));
+                }
+            }
+            for key in ["group", "version", "storageVersionHash"] {
+                if let Some(value) = resource.get(key).and_then(Value::as_str) {
+                    line += &format!(" {key}={value}");
+                }
+            }
+            text += &line;
+            text.push('\n');
+        }
+    }
+    insta::assert_snapshot!("discovery", text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_there_is_from_the_start() {
+    let cluster = Cluster::start().await;
+    let names = async |path: &str| -> Vec<String> {
+        let list = cluster.get(path).await;
+        let items = list["items"].as_array().unwrap();
+        items.iter().map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let flowcontrol = "/apis/flowcontrol.apiserver.k8s.io/v1";
+    let levels = names(&format!("{flowcontrol}/prioritylevelconfigurations")).await;
+    assert_eq!(
+        levels,
+        [
+            "catch-all",
+            "exempt",
+            "global-default",
+            "leader-election",
+            "node-high",
+            "system",
+            "workload-high",
+            "workload-low"
+        ],
+    );
+    let schemas = names(&format!("{flowcontrol}/flowschemas")).await;
+    assert_eq!(
+        schemas,
+        [
+            "catch-all",
+            "exempt",
+            "global-default",
+            "kube-controller-manager",
+            "kube-scheduler",
+            "kube-system-service-accounts",
+            "probes",
+            "service-accounts",
+            "system-leader-election",
+            "system-node-high",
+            "system-nodes"
+        ],
+    );
+    let services = names("/apis/apiregistration.k8s.io/v1/apiservices").await;
+    for name in ["v1.", "v1.apps", "v2.autoscaling", "v1.resource.k8s.io"] {
+        assert!(services.contains(&name.to_owned()), "{services:?}");
+    }
+    // what is mandatory may go, and comes back, but does not change
+    let exempt = format!("{flowcontrol}/prioritylevelconfigurations/exempt");
+    let change = json!({"spec": {"exempt": {"lendablePercent": 101}}});
+    let (status, answer) = cluster.json("PATCH", &exempt, &change).await;
+    assert_eq!(status, 422, "{answer}");
+    let (status, answer) = cluster.json("DELETE", &exempt, &Value::Null).await;
+    assert_eq!(status, 200, "{answer}");
+    let came_back = async {
+        while cluster.json("GET", &exempt, &Value::Null).await.0 != 200 {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), came_back).await.unwrap();
+}
+
+/// An object of every kind, as small as its rules let it be.
+fn vectors() -> BTreeMap<(&'static str, &'static str), Value> {
+    let template =
+        json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let once = {
+        let mut template = template.clone();
+        template["spec"]["restartPolicy"] = json!("Never");
+        template
+    };
+    let selector = json!({"matchLabels": {"a": "b"}});
+    let role = json!({"kind": "ClusterRole", "name": "view", "apiGroup": "rbac.authorization.k8s.io"});
+    let local_role = json!({"kind": "Role", "name": "one", "apiGroup": "rbac.authorization.k8s.io"});
+    let subject = json!([{"kind": "User", "name": "u", "apiGroup": "rbac.authorization.k8s.io"}]);
+    let hook = json!([{"name": "a.b.c", "clientConfig": {"url": "https://a.b"}, "sideEffects": "None",
+        "admissionReviewVersions": ["v1"]}]);
+    let matches = json!({"resourceRules": [{"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"],
+        "resources": ["*"]}]});
+    let scale = json!({"scaleTargetRef": {"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"},
+        "maxReplicas": 3});
+    let claim = json!({"devices": {"requests": [{"name": "a", "exactly": {"deviceClassName": "c"}}]}});
+    let admission = "admissionregistration.k8s.io";
+    BTreeMap::from([
+        ((admission, "MutatingWebhookConfiguration"), json!({"webhooks": hook})),
+        ((admission, "ValidatingWebhookConfiguration"), json!({"webhooks": hook})),
+        (
+            (admission, "ValidatingAdmissionPolicy"),
+            json!({"spec": {"matchConstraints": matches, "validations": [{"expression": "true"}]}}),
+        ),
+        (
+            (admission, "ValidatingAdmissionPolicyBinding"),
+            json!({"spec": {"policyName": "p", "validationActions": ["Deny"]}}),
+        ),
+        (
+            (admission, "MutatingAdmissionPolicy"),
+            json!({"spec": {"matchConstraints": matches, "reinvocationPolicy": "Never", "failurePolicy": "Fail",
+                "mutations": [{"patchType": "ApplyConfiguration",
+                    "applyConfiguration": {"expression": "Object{}"}}]}}),
+        ),
+        ((admission, "MutatingAdmissionPolicyBinding"), json!({"spec": {"policyName": "p"}})),
+        (
+            ("apiextensions.k8s.io", "CustomResourceDefinition"),
+            json!({"metadata": {"name": "things.example.com"}, "spec": {"group": "example.com", "scope": "Cluster",
+                "names": {"plural": "things", "kind": "Thing"}, "versions": [{"name": "v1", "served": true,
+                    "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}]}}),
+        ),
+        (
+            ("apiregistration.k8s.io", "APIService"),
+            json!({"metadata": {"name": "v1.example.com"}, "spec": {"group": "example.com", "version": "v1",
+                "groupPriorityMinimum": 1000, "versionPriority": 10, "insecureSkipTLSVerify": true,
+                "service": {"namespace": "default", "name": "s"}}}),
+        ),
+        (("apps", "ControllerRevision"), json!({"revision": 1, "data": {"a": 1}})),
+        (("apps", "DaemonSet"), json!({"spec": {"selector": selector, "template": template}})),
+        (("apps", "Deployment"), json!({"spec": {"selector": selector, "template": template}})),
+        (("apps", "ReplicaSet"), json!({"spec": {"selector": selector, "template": template}})),
+        (
+            ("apps", "StatefulSet"),
+            json!({"spec": {"serviceName": "s", "selector": selector, "template": template}}),
+        ),
+        (("autoscaling", "HorizontalPodAutoscaler"), json!({"spec": scale})),
+        (("batch", "Job"), json!({"spec": {"template": once}})),
+        (
+            ("batch", "CronJob"),
+            json!({"spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": once}}}}),
+        ),
+        (("coordination.k8s.io", "Lease"), json!({"spec": {"holderIdentity": "h"}})),
+        (("discovery.k8s.io", "EndpointSlice"), json!({"addressType": "IPv4", "endpoints": []})),
+        (
+            ("flowcontrol.apiserver.k8s.io", "FlowSchema"),
+            json!({"spec": {"priorityLevelConfiguration": {"name": "system"}}}),
+        ),
+        (
+            ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration"),
+            json!({"spec": {"type": "Limited", "limited": {"limitResponse": {"type": "Reject"}}}}),
+        ),
+        (
+            ("networking.k8s.io", "IPAddress"),
+            json!({"metadata": {"name": "10.96.0.77"}, "spec": {"parentRef": {"resource": "services",
+                "namespace": "default", "name": "s"}}}),
+        ),
+        (
+            ("networking.k8s.io", "Ingress"),
+            json!({"spec": {"defaultBackend": {"service": {"name": "s", "port": {"number": 80}}}}}),
+        ),
+        (("networking.k8s.io", "IngressClass"), json!({"spec": {"controller": "a.b/c"}})),
+        (("networking.k8s.io", "NetworkPolicy"), json!({"spec": {"podSelector": {}}})),
+        (("networking.k8s.io", "ServiceCIDR"), json!({"spec": {"cidrs": ["10.97.0.0/16"]}})),
+        (("node.k8s.io", "RuntimeClass"), json!({"handler": "h"})),
+        (("rbac.authorization.k8s.io", "ClusterRole"), json!({"rules": []})),
+        (("rbac.authorization.k8s.io", "ClusterRoleBinding"), json!({"roleRef": role, "subjects": subject})),
+        (("rbac.authorization.k8s.io", "Role"), json!({"rules": []})),
+        (("rbac.authorization.k8s.io", "RoleBinding"), json!({"roleRef": local_role, "subjects": subject})),
+        (("resource.k8s.io", "DeviceClass"), json!({"spec": {}})),
+        (("resource.k8s.io", "ResourceClaim"), json!({"spec": claim})),
+        (("resource.k8s.io", "ResourceClaimTemplate"), json!({"spec": {"spec": claim}})),
+        (
+            ("resource.k8s.io", "ResourceSlice"),
+            json!({"spec": {"driver": "d.io", "nodeName": "n", "pool": {"name": "p", "generation": 1,
+                "resourceSliceCount": 1}, "devices": [{"name": "a", "taints": [{"key": "k", "effect": "NoSchedule"}]}]}}),
+        ),
+        (("scheduling.k8s.io", "PriorityClass"), json!({"value": 7})),
+        (("storage.k8s.io", "CSIDriver"), json!({"spec": {}})),
+        (("storage.k8s.io", "CSINode"), json!({"spec": {"drivers": []}})),
+        (("storage.k8s.io", "CSIStorageCapacity"), json!({"storageClassName": "c"})),
+        (("storage.k8s.io", "StorageClass"), json!({"provisioner": "a.b/c"})),
+        (
+            ("storage.k8s.io", "VolumeAttachment"),
+            json!({"spec": {"attacher": "a", "nodeName": "n", "source": {"persistentVolumeName": "v"}}}),
+        ),
+        (
+            ("storage.k8s.io", "VolumeAttributesClass"),
+            json!({"driverName": "d.io", "parameters": {"a": "b"}}),
+        ),
+    ])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_of_every_kind_make_the_round() {
+    let cluster = Cluster::start().await;
+    let vectors = vectors();
+    for row in catalogue::catalogue().all() {
+        // these have tests of their own: the core, and certificate requests, which must be signed
+        let elsewhere = ["", "policy", "events.k8s.io", "certificates.k8s.io"].contains(&row.group);
+        if row.access != Access::Stored || elsewhere {
+            continue;
+        }
+        let gvk = row.gvk();
+        let vector = vectors.get(&(row.group, row.kind)).unwrap_or_else(|| panic!("a vector of {gvk}"));
+        let mut object = vector.clone();
+        object["apiVersion"] = json!(row.group_version().to_string());
+        object["kind"] = json!(row.kind);
+        if object["metadata"].get("name").is_none() {
+            object["metadata"]["name"] = json!("one");
+        }
+        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
+        let namespace = if row.namespaced { "/namespaces/default" } else { "" };
+        let all = format!("/apis/{}/{}{namespace}/{}", row.group, row.version, row.plural);
+        let one = format!("{all}/{name}");
+
+        let (status, made) = cluster.json("POST", &all, &object).await;
+        assert_eq!(status, 201, "{gvk}: {made}");
+        assert_eq!(made["kind"], row.kind);
+        let got = cluster.get(&one).await;
+        assert_eq!(got, made, "{gvk}");
+
+        // protobuf says the same: what it gives can be put back, and changes nothing
+        let (status, bytes) = cluster.send("GET", &one, JSON, PROTOBUF, Vec::new()).await;
+        assert_eq!(status, 200, "{gvk}");
+        assert!(bytes.starts_with(b"k8s\0"), "{gvk}");
+        let (status, answer) = cluster.send("PUT", &one, PROTOBUF, JSON, bytes).await;
+        assert_eq!(status, 200, "{gvk}: {}", String::from_utf8_lossy(&answer));
+        let put: Value = serde_json::from_slice(&answer).unwrap();
+        let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
+        assert_eq!(version(&put), version(&made), "{gvk} was changed by {put} from {made}");
+
+        let (status, patched) =
+            cluster.json("PATCH", &one, &json!({"metadata": {"labels": {"x": "y"}}})).await;
+        assert_eq!(status, 200, "{gvk}: {patched}");
+        assert_eq!(patched["metadata"]["labels"]["x"], "y", "{gvk}");
+        let (status, updated) = cluster.json("PUT", &one, &patched).await;
+        assert_eq!((status, &updated), (200, &patched), "{gvk}");
+
+        let list = cluster.get(&format!("{all}?labelSelector=x%3Dy")).await;
+        assert_eq!(list["items"].as_array().unwrap().len(), 1, "{gvk}");
+        assert_eq!(list["kind"], format!("{}List", row.kind));
+        let accept = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        let (status, table) = cluster.send("GET", &one, JSON, accept, Vec::new()).await;
+        assert_eq!(status, 200, "{gvk}");
+        let table: Value = serde_json::from_slice(&table).unwrap();
+        let cells = table["rows"][0]["cells"].as_array().unwrap().len();
+        assert_eq!(cells, table["columnDefinitions"].as_array().unwrap().len(), "{gvk}");
+        assert_eq!(cells, row.columns.len(), "{gvk}");
+
+        if row.subresources.iter().any(|sub| sub.name == "status") {
+            let (status, answer) = cluster.json("PUT", &format!("{one}/status"), &updated).await;
+            assert_eq!(status, 200, "{gvk}: {answer}");
+        }
+        let (status, answer) =
+            cluster.json("DELETE", &one, &json!({"propagationPolicy": "Background"})).await;
+        assert_eq!(status, 200, "{gvk}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_autoscaler_reads_the_same_in_both_versions() {
+    let cluster = Cluster::start().await;
+    let path =
+        |version: &str| format!("/apis/autoscaling/{version}/namespaces/default/horizontalpodautoscalers");
+    let memory = json!({"type": "Resource", "resource": {"name": "memory",
+        "target": {"type": "Utilization", "averageUtilization": 60}}});
+    let cpu = json!({"type": "Resource", "resource": {"name": "cpu",
+        "target": {"type": "Utilization", "averageUtilization": 50}}});
+    let object = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
+        "spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "d"}, "metrics": [memory, cpu],
+            "behavior": {"scaleDown": {"stabilizationWindowSeconds": 5}}}});
+    let (status, made) = cluster.json("POST", &path("v2"), &object).await;
+    assert_eq!(status, 201, "{made}");
+    let one = |version: &str| format!("{}/h", path(version));
+    let old = cluster.get(&one("v1")).await;
+    assert_eq!(old["spec"]["targetCPUUtilizationPercentage"], 50);
+    let annotations = old["metadata"]["annotations"].as_object().unwrap();
+    assert!(annotations["autoscaling.alpha.kubernetes.io/metrics"].as_str().unwrap().contains("memory"));
+    assert!(annotations.contains_key("autoscaling.alpha.kubernetes.io/behavior"));
+    // writing the old form back loses nothing
+    let (status, answer) = cluster.json("PUT", &one("v1"), &old).await;
+    assert_eq!(status, 200, "{answer}");
+    let new = cluster.get(&one("v2")).await;
+    let mut metrics = new["spec"]["metrics"].as_array().unwrap().clone();
+    metrics.sort_by_key(|metric| metric["resource"]["name"].as_str().unwrap().to_owned());
+    assert_eq!(metrics, [cpu, memory]);
+    assert_eq!(new["spec"]["behavior"], made["spec"]["behavior"]);
+    assert!(new["metadata"].get("annotations").is_none(), "{new}");
+}
+
+fn certificate_request(organization: &str) -> String {
+    use base64::Engine;
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "someone");
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, organization);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let pem = params.serialize_request(&key).unwrap().pem().unwrap();
+    base64::engine::general_purpose::STANDARD.encode(pem)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificate_requests_are_approved_by_whom_the_signer_allows() {
+    let admin = Cluster::start().await;
+    let all = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    let request = |organization: &str| {
+        json!({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"name": "r"},
+            "spec": {"request": certificate_request(organization), "signerName": "kubernetes.io/kube-apiserver-client",
+                "usages": ["client auth"]}})
+    };
+    let (status, answer) = admin.json("POST", all, &request("system:masters")).await;
+    assert_eq!(status, 403);
+    assert!(answer["message"].as_str().unwrap().ends_with(
+        "use of kubernetes.io/kube-apiserver-client signer with system:masters group is not allowed"
+    ));
+    let (status, made) = admin.json("POST", all, &request("team")).await;
+    assert_eq!(status, 201, "{made}");
+    assert_eq!(made["spec"]["username"], "admin");
+
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let mut rules = vec![json!({"verbs": ["get", "patch"], "apiGroups": ["certificates.k8s.io"],
+        "resources": ["certificatesigningrequests/approval"]})];
+    let role = |rules: &[Value]| {
+        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "approver"},
+            "rules": rules})
+    };
+    let (status, _) = admin.json("POST", &format!("{rbac}/clusterroles"), &role(&rules)).await;
+    assert_eq!(status, 201);
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {"name": "approver"}, "subjects": [{"kind": "User", "name": "bob"}],
+        "roleRef": {"kind": "ClusterRole", "name": "approver", "apiGroup": "rbac.authorization.k8s.io"}});
+    let (status, _) = admin.json("POST", &format!("{rbac}/clusterrolebindings"), &binding).await;
+    assert_eq!(status, 201);
+
+    let bob = admin.as_user("bob");
+    let approval =
+        json!({"status": {"conditions": [{"type": "Approved", "status": "True", "reason": "Fine"}]}});
+    let path = format!("{all}/r/approval");
+    let patch = async || {
+        // rights come through a watch, a moment after the role
+        for _ in 0..50 {
+            let (status, answer) = bob.json("PATCH", &path, &approval).await;
+            let allowed = !answer["message"].as_str().unwrap_or_default().contains("cannot patch resource");
+            if allowed {
+                return (status, answer);
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        panic!("bob may not patch");
+    };
+    let (status, answer) = patch().await;
+    assert_eq!(status, 403, "{answer}");
+    assert!(answer["message"].as_str().unwrap().ends_with(
+        "user not permitted to approve requests with signerName \"kubernetes.io/kube-apiserver-client\""
+    ));
+    rules.push(json!({"verbs": ["approve"], "apiGroups": ["certificates.k8s.io"], "resources": ["signers"],
+        "resourceNames": ["kubernetes.io/*"]}));
+    let (status, _) = admin.json("PUT", &format!("{rbac}/clusterroles/approver"), &role(&rules)).await;
+    assert_eq!(status, 200);
+    let approved = async {
+        while patch().await.0 != 200 {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), approved).await.unwrap();
+    let got = admin.get(&format!("{all}/r")).await;
+    assert_eq!(got["status"]["conditions"][0]["type"], "Approved");
+}
