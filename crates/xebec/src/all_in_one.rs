@@ -44,6 +44,7 @@ pub struct Running {
 impl Running {
     /// Opens the store, listens, and makes what every cluster has.
     pub async fn start(args: &ClusterArgs, cluster: &Cluster) -> anyhow::Result<Self> {
+        let admission = resolve::admission(args)?;
         resolve::data_dir(&args.data_dir)?;
         let storage = resolve::open_storage(args)?;
         let pki = resolve::pki(args, cluster)?;
@@ -54,7 +55,7 @@ impl Running {
             node_ports: args.service_node_port_range,
             cluster_domain: args.cluster_domain.clone(),
             requests: resolve::requests(&args.requests),
-            admission: resolve::admission(args)?,
+            admission,
         };
         let stop = CancellationToken::new();
         let server = Server::start(config, storage.clone(), &pki, stop.clone()).await?;

@@ -217,7 +217,11 @@ impl Controller {
                 for _ in 0..left {
                     self.expectations.creation_observed(key);
                 }
-                self.recorder.warning(&about, "FailedCreate", format!("Error creating: {error}"));
+                let why = match &error {
+                    kube::Error::Api(status) => status.message.clone(),
+                    other => other.to_string(),
+                };
+                self.recorder.warning(&about, "FailedCreate", format!("Error creating: {why}"));
                 return Err(error);
             }
         }

@@ -274,7 +274,7 @@ fn tell(ctx: &Context, verdict: &Verdict) {
         ctx.warn(warning.clone());
     }
     for (key, value) in &verdict.audit {
-        tracing::debug!(target: "audit", annotation = %format_args!("pod-security.kubernetes.io/{key}"), %value);
+        ctx.annotate(&format!("pod-security.kubernetes.io/{key}"), value);
     }
 }
 
