@@ -3,6 +3,7 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
+use apimachinery::Object;
 use apiserver::authentication::{InProcessUser, UserInfo};
 use apiserver::authorization::Attributes;
 use apiserver::authorization::rbac::{Kind, Rbac};
@@ -10,7 +11,6 @@ use apiserver::http::body::{Response, full};
 use apiserver::http::chain;
 use apiserver::pki::{Pki, PkiOptions};
 use apiserver::{Config, Server};
-use apimachinery::Object;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use http_body_util::BodyExt;
 use serde_json::json;
@@ -64,6 +64,7 @@ async fn start() -> Running {
         service_cidr: "10.96.0.0/16".parse().expect("a range"),
         node_ports: apiserver::PortRange { first: 30000, last: 32767 },
         cluster_domain: "cluster.local".into(),
+        authentication: Default::default(),
     };
     let server = Server::start(config, storage, &pki, CancellationToken::new()).await.expect("a server");
     Running { server, _folder: folder }
@@ -97,7 +98,10 @@ fn requests(criterion: &mut Criterion) {
         assert!(send(server, "POST", MAPS, map(0)).await.status().is_success());
     });
     criterion.bench_function("get an object through the whole chain", |b| {
-        b.iter(|| runtime.block_on(async { send(server, "GET", MAP, String::new()).await.into_body().collect().await }));
+        b.iter(|| {
+            runtime
+                .block_on(async { send(server, "GET", MAP, String::new()).await.into_body().collect().await })
+        });
     });
 
     let mut group = criterion.benchmark_group("an event on its way to all watchers");

@@ -16,7 +16,7 @@ use crate::metrics::Metrics;
 use crate::pki::{Pki, PkiError};
 use crate::registry::Registry;
 use crate::registry::allocators::{Allocators, PortRange, ServiceRanges};
-use crate::{discovery, openapi};
+use crate::{authentication, discovery, openapi};
 
 /// How often the store forgets what nobody can ask for any more, as upstream's compactor does.
 const COMPACTION: Duration = Duration::from_secs(300);
@@ -38,6 +38,8 @@ pub struct Config {
     pub service_cidr: ServiceRanges,
     pub node_ports: PortRange,
     pub cluster_domain: String,
+    /// How clients may authenticate.
+    pub authentication: authentication::Options,
 }
 
 pub struct Server {

@@ -47,6 +47,7 @@ async fn start_server(folder: &std::path::Path, stop: &CancellationToken) -> Arc
         service_cidr: "10.96.0.0/16".parse().unwrap(),
         node_ports: apiserver::PortRange::default(),
         cluster_domain: "cluster.local".into(),
+        authentication: Default::default(),
     };
     let server = Server::start(config, Arc::new(storage), &pki, stop.clone()).await.unwrap();
     let authorities = apiserver::bootstrap::Authorities {

@@ -53,6 +53,7 @@ impl Running {
             service_cidr: args.service_cluster_ip_range,
             node_ports: args.service_node_port_range,
             cluster_domain: args.cluster_domain.clone(),
+            authentication: resolve::authentication(&args.authentication)?,
         };
         let stop = CancellationToken::new();
         let server = Server::start(config, storage.clone(), &pki, stop.clone()).await?;

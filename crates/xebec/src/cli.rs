@@ -94,6 +94,25 @@ pub struct ClusterArgs {
     /// The address of this node [default: the one of the default route].
     #[arg(long, value_name = "IP")]
     pub node_ip: Option<IpAddr>,
+    #[command(flatten)]
+    pub authentication: AuthenticationArgs,
+}
+
+/// How clients of the API server may authenticate, besides certificates and service account tokens.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Authentication")]
+pub struct AuthenticationArgs {
+    /// Let requests without credentials pass as system:anonymous.
+    #[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true,
+        action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub anonymous_auth: bool,
+    /// A CSV file of tokens: token, user name, user uid, and optionally groups.
+    #[arg(long, value_name = "FILE")]
+    pub token_auth_file: Option<PathBuf>,
+    /// Accept tokens of bootstrap.kubernetes.io/token secrets in kube-system.
+    #[arg(long, default_value_t = false, default_missing_value = "true", num_args = 0..=1, require_equals = true,
+        action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub enable_bootstrap_token_auth: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -286,6 +305,24 @@ mod tests {
         }
         Cli::command().debug_assert();
         check(&Cli::command());
+    }
+
+    #[test]
+    fn switches_are_written_as_upstreams() {
+        let cases: [(&[&str], (bool, bool)); 4] = [
+            (&[], (true, false)),
+            (&["--anonymous-auth=false", "--enable-bootstrap-token-auth"], (false, true)),
+            (&["--anonymous-auth", "--enable-bootstrap-token-auth=true"], (true, true)),
+            (&["--enable-bootstrap-token-auth=false"], (true, false)),
+        ];
+        for (flags, wanted) in cases {
+            let arguments = ["xebec", "apiserver"].iter().chain(flags);
+            let Command::Apiserver(args) = Cli::try_parse_from(arguments).expect("good").command else {
+                panic!("another command");
+            };
+            let args = args.cluster.authentication;
+            assert_eq!((args.anonymous_auth, args.enable_bootstrap_token_auth), wanted, "{flags:?}");
+        }
     }
 
     #[test]

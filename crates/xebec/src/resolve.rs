@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use apiserver::authentication::{Options, StaticTokens};
 use apiserver::pki::{KeyAndCertificate, Pki, PkiOptions};
 use storage::Storage;
 use storage::sqlite::Sqlite;
 
-use crate::cli::{ClusterArgs, StorageBackend};
+use crate::cli::{AuthenticationArgs, ClusterArgs, StorageBackend};
 
 /// A cluster's place in the world.
 pub struct Cluster {
@@ -108,6 +109,25 @@ pub fn open_storage(args: &ClusterArgs) -> anyhow::Result<Arc<dyn Storage>> {
             }
         }
     }
+}
+
+/// How clients may authenticate, with the files that this takes.
+pub fn authentication(args: &AuthenticationArgs) -> anyhow::Result<Options> {
+    let token_file = match &args.token_auth_file {
+        Some(path) => {
+            let shown = path.display().to_string();
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("--token-auth-file {shown} cannot be read"))?;
+            let tokens = StaticTokens::from_csv(&shown, &text).map_err(anyhow::Error::msg);
+            Some(tokens.context("--token-auth-file")?)
+        }
+        None => None,
+    };
+    Ok(Options {
+        anonymous: args.anonymous_auth,
+        token_file,
+        bootstrap_tokens: args.enable_bootstrap_token_auth,
+    })
 }
 
 /// What this machine's kubelet shows to the API server.

@@ -3,7 +3,10 @@
 //! [`Authenticator`] asks each way in turn. A credential that is there but bad refuses the request; only one
 //! without any credential is anonymous. It knows nothing of what a user may do.
 
+mod bootstrap_tokens;
+mod csv;
 pub mod keys;
+mod options;
 pub mod service_account;
 mod static_tokens;
 mod token_cache;
@@ -20,6 +23,8 @@ use http::HeaderMap;
 use http::header::{AUTHORIZATION, CONNECTION, HeaderName, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::request::Parts;
 
+pub use bootstrap_tokens::BootstrapTokens;
+pub use options::Options;
 pub use service_account::{
     BoundObject, IssuedToken, ServiceAccountTokens, TokenGetter, TokenIssuer, TokenRequest,
 };

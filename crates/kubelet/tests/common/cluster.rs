@@ -67,6 +67,7 @@ impl Cluster {
             service_cidr: "10.96.0.0/16".parse().expect("a range"),
             node_ports: apiserver::PortRange::default(),
             cluster_domain: "cluster.local".into(),
+            authentication: Default::default(),
         };
         let server = Server::start(config, Arc::new(storage), &pki, stop.clone()).await.expect("a server");
         let authorities = apiserver::bootstrap::Authorities {
