@@ -51,7 +51,8 @@ fn hot_paths(criterion: &mut Criterion) {
     criterion.bench_function("decode a pod from protobuf", |b| {
         b.iter(|| codec::decode_protobuf(black_box(&protobuf), &schema));
     });
-    criterion.bench_function("encode a pod as JSON", |b| b.iter(|| EncodedJson::new(black_box(&object), &schema)));
+    criterion
+        .bench_function("encode a pod as JSON", |b| b.iter(|| EncodedJson::new(black_box(&object), &schema)));
     criterion.bench_function("encode a pod as protobuf", |b| {
         b.iter(|| EncodedProtobuf::new(black_box(&object), &schema));
     });
@@ -70,7 +71,9 @@ fn hot_paths(criterion: &mut Criterion) {
     let mut changed = live.clone();
     changed.set(&["metadata", "labels", "tier"], "back");
     criterion.bench_function("note who changed a label of a pod", |b| {
-        b.iter(|| apply::update(Some(&live), black_box(changed.clone()), &schema, "editor", now, "", Some(&reset)));
+        b.iter(|| {
+            apply::update(Some(&live), black_box(changed.clone()), &schema, "editor", now, "", Some(&reset))
+        });
     });
 
     let selector = Selector::parse("app=web,tier in (front,back),!canary").expect("a selector");
