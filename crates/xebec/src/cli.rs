@@ -113,6 +113,21 @@ pub struct AuthenticationArgs {
     #[arg(long, default_value_t = false, default_missing_value = "true", num_args = 0..=1, require_equals = true,
         action = clap::ArgAction::Set, value_name = "BOOL")]
     pub enable_bootstrap_token_auth: bool,
+    /// The common names of front proxies' certificates; any of their authority if empty.
+    #[arg(long, value_delimiter = ',', default_value = "front-proxy-client", value_name = "NAME")]
+    pub requestheader_allowed_names: Vec<String>,
+    /// The headers by which front proxies name the user.
+    #[arg(long, value_delimiter = ',', default_value = "X-Remote-User", value_name = "HEADER")]
+    pub requestheader_username_headers: Vec<String>,
+    /// The headers by which front proxies give the user's uid.
+    #[arg(long, value_delimiter = ',', default_value = "X-Remote-Uid", value_name = "HEADER")]
+    pub requestheader_uid_headers: Vec<String>,
+    /// The headers by which front proxies give the user's groups.
+    #[arg(long, value_delimiter = ',', default_value = "X-Remote-Group", value_name = "HEADER")]
+    pub requestheader_group_headers: Vec<String>,
+    /// The prefixes of headers by which front proxies give what else is known of the user.
+    #[arg(long, value_delimiter = ',', default_value = "X-Remote-Extra-", value_name = "PREFIX")]
+    pub requestheader_extra_headers_prefix: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

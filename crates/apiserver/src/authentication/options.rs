@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::{Authenticated, Authenticator, BootstrapTokens, StaticTokens, TokenAuthenticator, TokenGetter};
+use super::{
+    Authenticated, Authenticator, BootstrapTokens, RequestHeaders, StaticTokens, TokenAuthenticator,
+    TokenGetter,
+};
 
 /// What may be chosen; certificates and service account tokens always count.
 #[derive(Clone)]
@@ -15,11 +18,18 @@ pub struct Options {
     pub token_file: Option<StaticTokens>,
     /// Bootstrap tokens, from secrets in `kube-system`.
     pub bootstrap_tokens: bool,
+    /// The headers by which front proxies tell for whom they speak.
+    pub request_headers: RequestHeaders,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { anonymous: true, token_file: None, bootstrap_tokens: false }
+        Self {
+            anonymous: true,
+            token_file: None,
+            bootstrap_tokens: false,
+            request_headers: RequestHeaders::default(),
+        }
     }
 }
 
@@ -126,7 +136,12 @@ mod tests {
 
     fn all() -> Options {
         let token_file = StaticTokens::from_csv("f", "known,jane,1,devs\n").expect("good");
-        Options { anonymous: false, token_file: Some(token_file), bootstrap_tokens: true }
+        Options {
+            anonymous: false,
+            token_file: Some(token_file),
+            bootstrap_tokens: true,
+            ..Options::default()
+        }
     }
 
     #[tokio::test]

@@ -129,6 +129,11 @@ impl Pki {
         ClientCa::new([self.ca_der()?]).map_err(|error| PkiError::Tls(error.to_string()))
     }
 
+    /// What checks the certificates of front proxies.
+    pub fn front_proxy_ca(&self) -> Result<ClientCa, PkiError> {
+        ClientCa::new(self.front_proxy_ca.certificates()?).map_err(|error| PkiError::Tls(error.to_string()))
+    }
+
     /// The cluster's authority, for a TLS client to trust.
     pub fn ca_certificates(&self) -> Result<Vec<CertificateDer<'static>>, PkiError> {
         self.ca.certificates()
@@ -142,7 +147,11 @@ impl Pki {
     /// What the API server listens with: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1. Clients are asked for a
     /// certificate and may come without; whether one is good is judged with [`ClientCa`] per request.
     pub fn server_config(&self) -> Result<rustls::ServerConfig, PkiError> {
-        tls::server_config(&self.apiserver, &self.client_ca()?)
+        // Both authorities are named in the handshake: clients pick their certificate by that.
+        let mut authorities = self.front_proxy_ca.certificates()?;
+        authorities.push(self.ca_der()?);
+        let both = ClientCa::new(authorities).map_err(|error| PkiError::Tls(error.to_string()))?;
+        tls::server_config(&self.apiserver, &both)
     }
 
     /// The key that signs service account tokens.
