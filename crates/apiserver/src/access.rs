@@ -5,7 +5,7 @@ use std::sync::Arc;
 use apimachinery::Object;
 
 use crate::authentication::keys::OpenIdMetadata;
-use crate::authentication::{Authenticator, ServiceAccountTokens, TokenGetter, TokenIssuer};
+use crate::authentication::{Authenticator, FrontProxy, ServiceAccountTokens, TokenGetter, TokenIssuer};
 use crate::authorization::node::{Kind as NodeKind, NodeAuthorizer};
 use crate::authorization::rbac::{Kind as RbacKind, Rbac};
 use crate::authorization::{Authorizer, PrivilegedGroups, Union};
@@ -32,16 +32,16 @@ impl Access {
         let public = key.public().clone();
         let jwks_uri = format!("https://{}{}", config.advertise, OpenIdMetadata::JWKS_PATH);
         let audiences = vec![issuer.clone()];
+        let objects = Arc::new(Getter(registry.clone()));
         let tokens = ServiceAccountTokens::new(
             vec![issuer.clone()],
             [public.clone()],
             audiences.clone(),
-            Arc::new(Getter(registry.clone())),
+            objects.clone(),
         );
-        let authenticator = Authenticator::new()
-            .with_client_ca(pki.client_ca()?)
-            .with_tokens(Arc::new(tokens))
-            .with_anonymous(true);
+        let proxy = FrontProxy::new(pki.front_proxy_ca()?, config.authentication.request_headers.clone());
+        let base = Authenticator::new().with_front_proxy(proxy).with_client_ca(pki.client_ca()?);
+        let authenticator = config.authentication.apply(base, Arc::new(tokens), objects, &audiences);
         let rbac = Arc::new(Rbac::default());
         let nodes = Arc::new(NodeAuthorizer::default());
         follow(&registry.cache, rbac.clone(), nodes.clone());

@@ -248,17 +248,18 @@ async fn api_services(server: &Server, ctx: &Context) -> Result<(), Status> {
 }
 
 async fn authentication_config(server: &Server, ctx: &Context, ca: Authorities) -> Result<(), Status> {
-    let list = |items: &[&str]| json!(items).to_string();
+    let list = |items: &[String]| json!(items).to_string();
+    let headers = &server.config.authentication.request_headers;
     let map = json!({
         "metadata": {"namespace": "kube-system", "name": "extension-apiserver-authentication"},
         "data": {
             "client-ca-file": ca.client_ca,
             "requestheader-client-ca-file": ca.front_proxy_ca,
-            "requestheader-allowed-names": list(&["front-proxy-client"]),
-            "requestheader-username-headers": list(&["X-Remote-User"]),
-            "requestheader-uid-headers": list(&["X-Remote-Uid"]),
-            "requestheader-group-headers": list(&["X-Remote-Group"]),
-            "requestheader-extra-headers-prefix": list(&["X-Remote-Extra-"]),
+            "requestheader-allowed-names": list(&headers.allowed_names),
+            "requestheader-username-headers": list(&headers.username),
+            "requestheader-uid-headers": list(&headers.uid),
+            "requestheader-group-headers": list(&headers.group),
+            "requestheader-extra-headers-prefix": list(&headers.extra_prefixes),
         },
     });
     put(server, ctx, "", "configmaps", map, &["data"]).await

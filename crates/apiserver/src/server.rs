@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::pki::{Pki, PkiError};
 use crate::registry::Registry;
 use crate::registry::allocators::{Allocators, PortRange, ServiceRanges};
-use crate::{discovery, openapi};
+use crate::{authentication, discovery, openapi};
 
 /// How often the store forgets what nobody can ask for any more, as upstream's compactor does.
 const COMPACTION: Duration = Duration::from_secs(300);
@@ -46,6 +46,8 @@ pub struct Config {
     pub requests: RequestOptions,
     /// The admission plugins that run.
     pub admission: Plugins,
+    /// How clients may authenticate.
+    pub authentication: authentication::Options,
 }
 
 impl Config {
@@ -58,6 +60,7 @@ impl Config {
             cluster_domain: "cluster.local".into(),
             requests: RequestOptions::default(),
             admission: Plugins::default(),
+            authentication: authentication::Options::default(),
         }
     }
 }

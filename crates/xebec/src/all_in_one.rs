@@ -56,6 +56,7 @@ impl Running {
             cluster_domain: args.cluster_domain.clone(),
             requests: resolve::requests(&args.requests),
             admission,
+            authentication: resolve::authentication(&args.authentication)?,
         };
         let stop = CancellationToken::new();
         let server = Server::start(config, storage.clone(), &pki, stop.clone()).await?;

@@ -102,6 +102,8 @@ pub struct ClusterArgs {
     pub node_ip: Option<IpAddr>,
     #[command(flatten)]
     pub requests: RequestArgs,
+    #[command(flatten)]
+    pub authentication: AuthenticationArgs,
 }
 
 /// How requests are recorded and held back.
@@ -132,6 +134,38 @@ pub struct RequestArgs {
     /// How many requests that write are answered at once; 0 is no limit.
     #[arg(long, default_value_t = 200, value_name = "COUNT")]
     pub max_mutating_requests_inflight: usize,
+}
+
+/// How clients of the API server may authenticate, besides certificates and service account tokens.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Authentication")]
+pub struct AuthenticationArgs {
+    /// Let requests without credentials pass as system:anonymous.
+    #[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true,
+        action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub anonymous_auth: bool,
+    /// A CSV file of tokens: token, user name, user uid, and optionally groups.
+    #[arg(long, value_name = "FILE")]
+    pub token_auth_file: Option<PathBuf>,
+    /// Accept tokens of bootstrap.kubernetes.io/token secrets in kube-system.
+    #[arg(long, default_value_t = false, default_missing_value = "true", num_args = 0..=1, require_equals = true,
+        action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub enable_bootstrap_token_auth: bool,
+    /// The common names of front proxies' certificates; any of their authority if empty.
+    #[arg(long, value_delimiter = ',', default_value = "front-proxy-client", value_name = "NAME")]
+    pub requestheader_allowed_names: Vec<String>,
+    /// The headers by which front proxies name the user.
+    #[arg(long, value_delimiter = ',', default_value = "X-Remote-User", value_name = "HEADER")]
+    pub requestheader_username_headers: Vec<String>,
+    /// The headers by which front proxies give the user's uid.
+    #[arg(long, value_delimiter = ',', default_value = "X-Remote-Uid", value_name = "HEADER")]
+    pub requestheader_uid_headers: Vec<String>,
+    /// The headers by which front proxies give the user's groups.
+    #[arg(long, value_delimiter = ',', default_value = "X-Remote-Group", value_name = "HEADER")]
+    pub requestheader_group_headers: Vec<String>,
+    /// The prefixes of headers by which front proxies give what else is known of the user.
+    #[arg(long, value_delimiter = ',', default_value = "X-Remote-Extra-", value_name = "PREFIX")]
+    pub requestheader_extra_headers_prefix: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -324,6 +358,24 @@ mod tests {
         }
         Cli::command().debug_assert();
         check(&Cli::command());
+    }
+
+    #[test]
+    fn switches_are_written_as_upstreams() {
+        let cases: [(&[&str], (bool, bool)); 4] = [
+            (&[], (true, false)),
+            (&["--anonymous-auth=false", "--enable-bootstrap-token-auth"], (false, true)),
+            (&["--anonymous-auth", "--enable-bootstrap-token-auth=true"], (true, true)),
+            (&["--enable-bootstrap-token-auth=false"], (true, false)),
+        ];
+        for (flags, wanted) in cases {
+            let arguments = ["xebec", "apiserver"].iter().chain(flags);
+            let Command::Apiserver(args) = Cli::try_parse_from(arguments).expect("good").command else {
+                panic!("another command");
+            };
+            let args = args.cluster.authentication;
+            assert_eq!((args.anonymous_auth, args.enable_bootstrap_token_auth), wanted, "{flags:?}");
+        }
     }
 
     #[test]

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use apiserver::RequestOptions;
 use apiserver::audit::{AuditOptions, LogOptions};
+use apiserver::authentication::{Options, RequestHeaders, StaticTokens};
 use apiserver::pki::{KeyAndCertificate, Pki, PkiOptions};
 use storage::Storage;
 use storage::sqlite::Sqlite;
 
-use crate::cli::{ClusterArgs, RequestArgs, StorageBackend};
+use crate::cli::{AuthenticationArgs, ClusterArgs, RequestArgs, StorageBackend};
 
 /// A cluster's place in the world.
 pub struct Cluster {
@@ -132,6 +133,44 @@ pub fn open_storage(args: &ClusterArgs) -> anyhow::Result<Arc<dyn Storage>> {
             }
         }
     }
+}
+
+/// A list as it was given; one that was given as empty text has nothing in it.
+fn without_blank(list: &[String]) -> Vec<String> {
+    if list == [""] { Vec::new() } else { list.to_vec() }
+}
+
+/// How clients may authenticate, with the files that this takes.
+pub fn authentication(args: &AuthenticationArgs) -> anyhow::Result<Options> {
+    let token_file = match &args.token_auth_file {
+        Some(path) => {
+            let shown = path.display().to_string();
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("--token-auth-file {shown} cannot be read"))?;
+            let tokens = StaticTokens::from_csv(&shown, &text).map_err(anyhow::Error::msg);
+            Some(tokens.context("--token-auth-file")?)
+        }
+        None => None,
+    };
+    let headers = |flag: &str, names: &[String]| {
+        let trimmed: Vec<String> = without_blank(names).iter().map(|name| name.trim().to_owned()).collect();
+        match trimmed.iter().any(String::is_empty) {
+            true => bail!("--requestheader-{flag}: empty header"),
+            false => Ok(trimmed),
+        }
+    };
+    Ok(Options {
+        anonymous: args.anonymous_auth,
+        token_file,
+        bootstrap_tokens: args.enable_bootstrap_token_auth,
+        request_headers: RequestHeaders {
+            allowed_names: without_blank(&args.requestheader_allowed_names),
+            username: headers("username-headers", &args.requestheader_username_headers)?,
+            uid: headers("uid-headers", &args.requestheader_uid_headers)?,
+            group: headers("group-headers", &args.requestheader_group_headers)?,
+            extra_prefixes: headers("extra-headers-prefix", &args.requestheader_extra_headers_prefix)?,
+        },
+    })
 }
 
 /// What this machine's kubelet shows to the API server.

@@ -3,7 +3,11 @@
 //! [`Authenticator`] asks each way in turn. A credential that is there but bad refuses the request; only one
 //! without any credential is anonymous. It knows nothing of what a user may do.
 
+mod bootstrap_tokens;
+mod csv;
 pub mod keys;
+mod options;
+mod request_header;
 pub mod service_account;
 mod static_tokens;
 mod token_cache;
@@ -20,6 +24,9 @@ use http::HeaderMap;
 use http::header::{AUTHORIZATION, CONNECTION, HeaderName, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::request::Parts;
 
+pub use bootstrap_tokens::BootstrapTokens;
+pub use options::Options;
+pub use request_header::{FrontProxy, RequestHeaders};
 pub use service_account::{
     BoundObject, IssuedToken, ServiceAccountTokens, TokenGetter, TokenIssuer, TokenRequest,
 };
@@ -84,6 +91,7 @@ pub trait TokenAuthenticator: Send + Sync {
 /// The whole chain.
 #[derive(Default)]
 pub struct Authenticator {
+    front_proxy: Option<FrontProxy>,
     client_ca: Option<ClientCa>,
     tokens: Vec<Arc<dyn TokenAuthenticator>>,
     anonymous: bool,
@@ -92,6 +100,11 @@ pub struct Authenticator {
 impl Authenticator {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Believes this proxy for whom it speaks.
+    pub fn with_front_proxy(self, proxy: FrontProxy) -> Self {
+        Self { front_proxy: Some(proxy), ..self }
     }
 
     /// Accepts client certificates of this authority.
@@ -109,13 +122,32 @@ impl Authenticator {
         Self { anonymous, ..self }
     }
 
-    /// Tells who makes a request, and takes the token out of its headers, so that nothing behind can pass it on.
+    /// Tells who makes a request, and takes all that tells it out of the headers, so that nothing behind can pass
+    /// it on.
     pub async fn authenticate(&self, request: &mut Parts) -> Result<Authenticated, Unauthenticated> {
+        let found = self.identify(request).await?;
+        request.headers.remove(AUTHORIZATION);
+        RequestHeaders::default().clear(&mut request.headers);
+        if let Some(proxy) = &self.front_proxy {
+            proxy.headers.clear(&mut request.headers);
+        }
+        Ok(found)
+    }
+
+    async fn identify(&self, request: &mut Parts) -> Result<Authenticated, Unauthenticated> {
         if let Some(InProcessUser(user)) = request.extensions.get() {
             return Ok(Authenticated::new(user.clone()));
         }
         let mut errors = Vec::new();
-        if let (Some(ca), Some(peer)) = (&self.client_ca, request.extensions.get::<Arc<PeerCertificates>>()) {
+        let peer = request.extensions.get::<Arc<PeerCertificates>>();
+        if let (Some(proxy), Some(peer)) = (&self.front_proxy, peer) {
+            match proxy.authenticate(peer, &request.headers) {
+                Ok(Some(user)) => return Ok(Authenticated::new(user)),
+                Ok(None) => {}
+                Err(error) => errors.push(error),
+            }
+        }
+        if let (Some(ca), Some(peer)) = (&self.client_ca, peer) {
             match ca.authenticate(peer) {
                 Ok(Some(user)) => return Ok(Authenticated::new(user)),
                 Ok(None) => {}
@@ -124,10 +156,7 @@ impl Authenticator {
         }
         if let Some(token) = bearer_token(&request.headers) {
             match self.token_or_error(&token).await {
-                Ok(found) => {
-                    request.headers.remove(AUTHORIZATION);
-                    return Ok(found);
-                }
+                Ok(found) => return Ok(found),
                 Err(error) => errors.push(error),
             }
         }

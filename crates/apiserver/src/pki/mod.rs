@@ -132,6 +132,11 @@ impl Pki {
         ClientCa::new([self.ca_der()?]).map_err(|error| PkiError::Tls(error.to_string()))
     }
 
+    /// What checks the certificates of front proxies.
+    pub fn front_proxy_ca(&self) -> Result<ClientCa, PkiError> {
+        ClientCa::new(self.front_proxy_ca.certificates()?).map_err(|error| PkiError::Tls(error.to_string()))
+    }
+
     /// The cluster's authority, for a TLS client to trust.
     pub fn ca_certificates(&self) -> Result<Vec<CertificateDer<'static>>, PkiError> {
         self.ca.certificates()
@@ -153,7 +158,11 @@ impl Pki {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let rotating = Rotating::new(&self.options.dir, "apiserver", &self.apiserver, provider.clone())?;
         let rotating = Arc::new(rotating);
-        Ok((tls::server_config(rotating.clone(), provider, &self.client_ca()?)?, rotating))
+        // Both authorities are named in the handshake: clients pick their certificate by that.
+        let mut authorities = self.front_proxy_ca.certificates()?;
+        authorities.push(self.ca_der()?);
+        let both = ClientCa::new(authorities).map_err(|error| PkiError::Tls(error.to_string()))?;
+        Ok((tls::server_config(rotating.clone(), provider, &both)?, rotating))
     }
 
     /// The key that signs service account tokens.

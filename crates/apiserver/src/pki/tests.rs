@@ -9,7 +9,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, ServerConnection};
 
 use super::*;
-use crate::authentication::PeerCertificates;
+use crate::authentication::{Authenticator, FrontProxy, PeerCertificates, RequestHeaders};
 
 fn options(dir: &Path) -> PkiOptions {
     PkiOptions {
@@ -256,6 +256,61 @@ fn clients_read_the_kubeconfigs() {
         let cluster = config.clusters[0].cluster.as_ref().expect("a cluster");
         assert_eq!(cluster.server.as_deref(), Some("https://127.0.0.1:6443"));
         assert!(cluster.certificate_authority_data.is_some());
+    }
+}
+
+#[tokio::test]
+async fn front_proxies_speak_for_others() {
+    let (directory, other) = (directory(), directory());
+    let pki = Pki::load_or_create(options(directory.path())).expect("made");
+    let stranger = Pki::load_or_create(options(other.path())).expect("made");
+    let named = |name: &str, ca: &KeyAndCertificate| {
+        certificates::issue(&Profile::client(name, &[]), ca, SystemTime::now()).expect("issued")
+    };
+    let chain = |allowed_names: &[&str]| {
+        let allowed_names = allowed_names.iter().map(|name| (*name).to_owned()).collect();
+        let headers = RequestHeaders { allowed_names, ..RequestHeaders::default() };
+        Authenticator::new()
+            .with_front_proxy(FrontProxy::new(pki.front_proxy_ca().expect("an authority"), headers))
+            .with_client_ca(pki.client_ca().expect("an authority"))
+            .with_anonymous(true)
+    };
+    let usual: &[&str] = &["front-proxy-client"];
+    let proxy = &pki.front_proxy_client;
+    let client_of_cluster = named("front-proxy-client", &pki.ca);
+    let other_name = named("someone", &pki.front_proxy_ca);
+    let cases: [(&[&str], Option<&KeyAndCertificate>, bool, Option<&str>); 9] = [
+        (usual, Some(proxy), true, Some("jane")),
+        // A proxy that names nobody is nobody: its certificate is not one of the cluster's clients.
+        (usual, Some(proxy), false, None),
+        (usual, Some(&other_name), true, None),
+        (&[], Some(&other_name), true, Some("jane")),
+        (usual, Some(&stranger.front_proxy_client), true, None),
+        // A client of the cluster is who its certificate says, whatever its headers say.
+        (usual, Some(&client_of_cluster), true, Some("front-proxy-client")),
+        (&[], Some(&client_of_cluster), true, Some("front-proxy-client")),
+        (usual, None, true, Some("system:anonymous")),
+        (usual, None, false, Some("system:anonymous")),
+    ];
+    for (allowed, identity, with_headers, wanted) in cases {
+        let mut request = http::Request::new(());
+        if let Some(peer) = handshake(&pki, client(&pki, identity), "127.0.0.1").expect("connected") {
+            request.extensions_mut().insert(peer);
+        }
+        if with_headers {
+            request.headers_mut().insert("x-remote-user", "jane".parse().expect("a value"));
+            request.headers_mut().insert("x-remote-group", "devs".parse().expect("a value"));
+        }
+        let mut parts = request.into_parts().0;
+        let found = chain(allowed).authenticate(&mut parts).await;
+        let name = found.as_ref().ok().map(|found| found.user.name.as_str());
+        assert_eq!(name, wanted, "{allowed:?} {with_headers} {found:?}");
+        if found.is_ok() {
+            assert!(parts.headers.is_empty(), "{:?}", parts.headers);
+        }
+        if name == Some("jane") {
+            assert_eq!(found.expect("good").user.groups, ["devs", "system:authenticated"]);
+        }
     }
 }
 

@@ -1,0 +1,193 @@
+//! Which ways to authenticate a server offers, and those that know nothing of audiences made to heed them.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{
+    Authenticated, Authenticator, BootstrapTokens, RequestHeaders, StaticTokens, TokenAuthenticator,
+    TokenGetter,
+};
+
+/// What may be chosen; certificates and service account tokens always count.
+#[derive(Clone)]
+pub struct Options {
+    /// Requests without credentials are `system:anonymous`.
+    pub anonymous: bool,
+    /// The tokens of a file.
+    pub token_file: Option<StaticTokens>,
+    /// Bootstrap tokens, from secrets in `kube-system`.
+    pub bootstrap_tokens: bool,
+    /// The headers by which front proxies tell for whom they speak.
+    pub request_headers: RequestHeaders,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            anonymous: true,
+            token_file: None,
+            bootstrap_tokens: false,
+            request_headers: RequestHeaders::default(),
+        }
+    }
+}
+
+impl Options {
+    /// Puts what was chosen around the tokens of service accounts, in upstream's order. `audiences` are the API
+    /// server's own.
+    pub fn apply(
+        &self,
+        base: Authenticator,
+        service_accounts: Arc<dyn TokenAuthenticator>,
+        objects: Arc<dyn TokenGetter>,
+        audiences: &[String],
+    ) -> Authenticator {
+        let heeding = |inner: Arc<dyn TokenAuthenticator>| {
+            Arc::new(AudienceAgnostic { inner, audiences: audiences.to_vec() })
+        };
+        let mut chain = base.with_anonymous(self.anonymous);
+        if let Some(tokens) = &self.token_file {
+            chain = chain.with_tokens(heeding(Arc::new(tokens.clone())));
+        }
+        chain = chain.with_tokens(service_accounts);
+        if self.bootstrap_tokens {
+            chain = chain.with_tokens(heeding(Arc::new(BootstrapTokens::new(objects))));
+        }
+        chain
+    }
+}
+
+/// Tokens that name no audience: they are good for the API server's own and for no other.
+struct AudienceAgnostic {
+    inner: Arc<dyn TokenAuthenticator>,
+    audiences: Vec<String>,
+}
+
+#[async_trait]
+impl TokenAuthenticator for AudienceAgnostic {
+    async fn authenticate_token(
+        &self,
+        token: &str,
+        audiences: &[String],
+    ) -> Result<Option<Authenticated>, String> {
+        let asked = |own: &&String| audiences.is_empty() || audiences.contains(own);
+        let common: Vec<String> = self.audiences.iter().filter(asked).cloned().collect();
+        if common.is_empty() {
+            return Ok(None);
+        }
+        let found = self.inner.authenticate_token(token, audiences).await?;
+        Ok(found.map(|found| Authenticated { audiences: common, ..found }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use apimachinery::Object;
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use http::Request;
+    use serde_json::json;
+
+    use super::*;
+    use crate::authentication::{ALL_AUTHENTICATED, ANONYMOUS};
+
+    const BOOTSTRAP: &str = "abcdef.0123456789abcdef";
+
+    struct Nobody;
+
+    #[async_trait]
+    impl TokenAuthenticator for Nobody {
+        async fn authenticate_token(&self, _: &str, _: &[String]) -> Result<Option<Authenticated>, String> {
+            Ok(None)
+        }
+    }
+
+    struct Secrets;
+
+    impl TokenGetter for Secrets {
+        fn service_account(&self, _: &str, _: &str) -> Option<Arc<Object>> {
+            None
+        }
+
+        fn pod(&self, _: &str, _: &str) -> Option<Arc<Object>> {
+            None
+        }
+
+        fn secret(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
+            let data = json!({
+                "token-id": STANDARD.encode("abcdef"),
+                "token-secret": STANDARD.encode("0123456789abcdef"),
+                "usage-bootstrap-authentication": STANDARD.encode("true"),
+            });
+            let object = json!({"type": "bootstrap.kubernetes.io/token", "data": data});
+            (namespace == "kube-system" && name == "bootstrap-token-abcdef").then(|| Arc::new(object.into()))
+        }
+
+        fn node(&self, _: &str) -> Option<Arc<Object>> {
+            None
+        }
+    }
+
+    fn chain(options: &Options) -> Authenticator {
+        let audiences = ["api".to_owned(), "other-api".to_owned()];
+        options.apply(Authenticator::new(), Arc::new(Nobody), Arc::new(Secrets), &audiences)
+    }
+
+    fn all() -> Options {
+        let token_file = StaticTokens::from_csv("f", "known,jane,1,devs\n").expect("good");
+        Options {
+            anonymous: false,
+            token_file: Some(token_file),
+            bootstrap_tokens: true,
+            ..Options::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_chosen_is_offered() {
+        let who = async |options: &Options, token: Option<&str>| {
+            let request = Request::builder();
+            let request = match token {
+                Some(token) => request.header("authorization", format!("Bearer {token}")),
+                None => request,
+            };
+            let mut parts = request.body(()).expect("a request").into_parts().0;
+            let found = chain(options).authenticate(&mut parts).await.ok()?;
+            Some((found.user.name.clone(), found.user.is_in(ALL_AUTHENTICATED)))
+        };
+        let none = Options::default();
+        let known = |name: &str| Some((name.to_owned(), true));
+        let cases = [
+            (&none, None, Some((ANONYMOUS.to_owned(), false))),
+            (&none, Some("known"), None),
+            (&none, Some(BOOTSTRAP), None),
+            (&all(), None, None),
+            (&all(), Some("known"), known("jane")),
+            (&all(), Some(BOOTSTRAP), known("system:bootstrap:abcdef")),
+            (&all(), Some("unknown"), None),
+        ];
+        for (options, token, wanted) in cases {
+            assert_eq!(who(options, token).await, wanted, "{token:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn tokens_without_audiences_are_good_for_the_servers_own() {
+        let chain = chain(&all());
+        let cases: [(&[&str], Option<&[&str]>); 4] = [
+            (&[], Some(&["api", "other-api"])),
+            (&["api", "x"], Some(&["api"])),
+            (&["other-api", "api"], Some(&["api", "other-api"])),
+            (&["x"], None),
+        ];
+        for (asked, wanted) in cases {
+            let asked: Vec<String> = asked.iter().map(|audience| (*audience).to_owned()).collect();
+            for token in ["known", BOOTSTRAP] {
+                let found = chain.authenticate_token(token, &asked).await.expect("no error");
+                let wanted = wanted.map(|list| list.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>());
+                assert_eq!(found.map(|found| found.audiences), wanted, "{token} {asked:?}");
+            }
+        }
+    }
+}
