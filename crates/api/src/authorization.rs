@@ -1,27 +1,11 @@
 //! `authorization.k8s.io/v1`: access reviews, which the API server answers and never stores.
 
 use crate::catalogue::{Access, Resource};
-use crate::printers;
-use crate::strategy::Plain;
 
 const GROUP: Resource = Resource {
-    group: "authorization.k8s.io",
-    version: "v1",
-    kind: "",
-    plural: "",
-    singular: "",
     namespaced: false,
-    short_names: &[],
-    categories: &[],
     access: Access::CreateOnly,
-    package: "k8s.io.api.authorization.v1",
-    prefix: "",
-    stored_as: None,
-    subresources: &[],
-    returns_deleted: false,
-    selectable: &[],
-    columns: printers::DEFAULT,
-    strategy: &Plain,
+    ..Resource::in_group("authorization.k8s.io", "v1", "k8s.io.api.authorization.v1")
 };
 
 pub const RESOURCES: &[Resource] = &[

@@ -118,6 +118,29 @@ pub struct Column {
 pub struct Now(pub i64);
 
 impl Resource {
+    /// A namespaced, stored resource without a name, rules or columns of its own: what the rows of a group start from.
+    pub const fn in_group(group: &'static str, version: &'static str, package: &'static str) -> Self {
+        Self {
+            group,
+            version,
+            kind: "",
+            plural: "",
+            singular: "",
+            namespaced: true,
+            short_names: &[],
+            categories: &[],
+            access: Access::Stored,
+            package,
+            prefix: "",
+            stored_as: None,
+            subresources: &[],
+            returns_deleted: false,
+            selectable: &[],
+            columns: crate::printers::DEFAULT,
+            strategy: &crate::strategy::Plain,
+        }
+    }
+
     pub fn gvk(&self) -> GroupVersionKind {
         GroupVersionKind::new(self.group, self.version, self.kind)
     }

@@ -9,28 +9,13 @@ pub(crate) use webhook::client_config;
 use apimachinery::Object;
 use serde_json::json;
 
-use crate::catalogue::{Access, Column, Resource, Subresource};
-use crate::printers::{self, AGE, NAME, column};
-use crate::strategy::Plain;
+use crate::catalogue::{Column, Resource, Subresource};
+use crate::printers::{AGE, NAME, column};
 
 const GROUP: Resource = Resource {
-    group: "admissionregistration.k8s.io",
-    version: "v1",
-    kind: "",
-    plural: "",
-    singular: "",
     namespaced: false,
-    short_names: &[],
     categories: &["api-extensions"],
-    access: Access::Stored,
-    package: "k8s.io.api.admissionregistration.v1",
-    prefix: "",
-    stored_as: None,
-    subresources: &[],
-    returns_deleted: false,
-    selectable: &[],
-    columns: printers::DEFAULT,
-    strategy: &Plain,
+    ..Resource::in_group("admissionregistration.k8s.io", "v1", "k8s.io.api.admissionregistration.v1")
 };
 
 const WEBHOOK_COLUMNS: &[Column] = &[

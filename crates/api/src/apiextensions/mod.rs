@@ -5,28 +5,16 @@ mod schema;
 mod structural;
 mod versions;
 
-use crate::catalogue::{Access, Resource, Subresource};
-use crate::printers;
-use crate::strategy::Plain;
+use crate::catalogue::{Resource, Subresource};
 
 const GROUP: Resource = Resource {
-    group: "apiextensions.k8s.io",
-    version: "v1",
-    kind: "",
-    plural: "",
-    singular: "",
     namespaced: false,
-    short_names: &[],
     categories: &["api-extensions"],
-    access: Access::Stored,
-    package: "k8s.io.apiextensions_apiserver.pkg.apis.apiextensions.v1",
-    prefix: "",
-    stored_as: None,
-    subresources: &[],
-    returns_deleted: false,
-    selectable: &[],
-    columns: printers::DEFAULT,
-    strategy: &Plain,
+    ..Resource::in_group(
+        "apiextensions.k8s.io",
+        "v1",
+        "k8s.io.apiextensions_apiserver.pkg.apis.apiextensions.v1",
+    )
 };
 
 pub const RESOURCES: &[Resource] = &[Resource {

@@ -5,29 +5,15 @@ use apimachinery::field::{Error, ErrorList};
 use apimachinery::validation as names;
 use serde_json::json;
 
-use crate::catalogue::{self, Access, Resource, Subresource};
-use crate::printers::{self, AGE, NAME, column};
-use crate::strategy::{Plain, Requester, Strategy, keep_status};
+use crate::catalogue::{self, Resource, Subresource};
+use crate::printers::{AGE, NAME, column};
+use crate::strategy::{Requester, Strategy, keep_status};
 use crate::validation::at::At;
 
 const GROUP: Resource = Resource {
-    group: "apiregistration.k8s.io",
-    version: "v1",
-    kind: "",
-    plural: "",
-    singular: "",
     namespaced: false,
-    short_names: &[],
     categories: &["api-extensions"],
-    access: Access::Stored,
-    package: "k8s.io.kube_aggregator.pkg.apis.apiregistration.v1",
-    prefix: "",
-    stored_as: None,
-    subresources: &[],
-    returns_deleted: false,
-    selectable: &[],
-    columns: printers::DEFAULT,
-    strategy: &Plain,
+    ..Resource::in_group("apiregistration.k8s.io", "v1", "k8s.io.kube_aggregator.pkg.apis.apiregistration.v1")
 };
 
 pub const RESOURCES: &[Resource] = &[Resource {

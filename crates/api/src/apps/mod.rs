@@ -7,29 +7,10 @@ mod replica_set;
 mod stateful_set;
 pub(crate) mod template;
 
-use crate::catalogue::{Access, Resource, Selectable, Subresource};
-use crate::printers;
-use crate::strategy::Plain;
+use crate::catalogue::{Resource, Selectable, Subresource};
 
-const GROUP: Resource = Resource {
-    group: "apps",
-    version: "v1",
-    kind: "",
-    plural: "",
-    singular: "",
-    namespaced: true,
-    short_names: &[],
-    categories: &["all"],
-    access: Access::Stored,
-    package: "k8s.io.api.apps.v1",
-    prefix: "",
-    stored_as: None,
-    subresources: &[],
-    returns_deleted: false,
-    selectable: &[],
-    columns: printers::DEFAULT,
-    strategy: &Plain,
-};
+const GROUP: Resource =
+    Resource { categories: &["all"], ..Resource::in_group("apps", "v1", "k8s.io.api.apps.v1") };
 
 pub const RESOURCES: &[Resource] = &[
     Resource {

@@ -5,29 +5,10 @@ mod conversion;
 mod metrics;
 mod printer;
 
-use crate::catalogue::{Access, Resource, StoredAs, Subresource};
-use crate::printers;
-use crate::strategy::Plain;
+use crate::catalogue::{Resource, StoredAs, Subresource};
 
-const GROUP: Resource = Resource {
-    group: "autoscaling",
-    version: "v2",
-    kind: "",
-    plural: "",
-    singular: "",
-    namespaced: true,
-    short_names: &[],
-    categories: &["all"],
-    access: Access::Stored,
-    package: "k8s.io.api.autoscaling.v2",
-    prefix: "",
-    stored_as: None,
-    subresources: &[],
-    returns_deleted: false,
-    selectable: &[],
-    columns: printers::DEFAULT,
-    strategy: &Plain,
-};
+const GROUP: Resource =
+    Resource { categories: &["all"], ..Resource::in_group("autoscaling", "v2", "k8s.io.api.autoscaling.v2") };
 
 pub const RESOURCES: &[Resource] = &[
     Resource {

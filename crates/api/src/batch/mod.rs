@@ -9,29 +9,10 @@ pub mod schedule;
 
 use apimachinery::Object;
 
-use crate::catalogue::{Access, Resource, Selectable, Subresource};
-use crate::printers;
-use crate::strategy::Plain;
+use crate::catalogue::{Resource, Selectable, Subresource};
 
-const GROUP: Resource = Resource {
-    group: "batch",
-    version: "v1",
-    kind: "",
-    plural: "",
-    singular: "",
-    namespaced: true,
-    short_names: &[],
-    categories: &["all"],
-    access: Access::Stored,
-    package: "k8s.io.api.batch.v1",
-    prefix: "",
-    stored_as: None,
-    subresources: &[],
-    returns_deleted: false,
-    selectable: &[],
-    columns: printers::DEFAULT,
-    strategy: &Plain,
-};
+const GROUP: Resource =
+    Resource { categories: &["all"], ..Resource::in_group("batch", "v1", "k8s.io.api.batch.v1") };
 
 pub const RESOURCES: &[Resource] = &[
     Resource {

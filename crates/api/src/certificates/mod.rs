@@ -6,28 +6,11 @@ mod rules;
 
 pub use pem::request_subject;
 
-use crate::catalogue::{Access, Resource, Selectable, Subresource};
-use crate::printers;
-use crate::strategy::Plain;
+use crate::catalogue::{Resource, Selectable, Subresource};
 
 const GROUP: Resource = Resource {
-    group: "certificates.k8s.io",
-    version: "v1",
-    kind: "",
-    plural: "",
-    singular: "",
     namespaced: false,
-    short_names: &[],
-    categories: &[],
-    access: Access::Stored,
-    package: "k8s.io.api.certificates.v1",
-    prefix: "",
-    stored_as: None,
-    subresources: &[],
-    returns_deleted: false,
-    selectable: &[],
-    columns: printers::DEFAULT,
-    strategy: &Plain,
+    ..Resource::in_group("certificates.k8s.io", "v1", "k8s.io.api.certificates.v1")
 };
 
 pub const RESOURCES: &[Resource] = &[Resource {

@@ -4,30 +4,12 @@ use apimachinery::Object;
 use apimachinery::field::ErrorList;
 use serde_json::json;
 
-use crate::catalogue::{Access, Resource};
-use crate::printers::{self, AGE, NAME, column};
-use crate::strategy::{Plain, Strategy};
+use crate::catalogue::Resource;
+use crate::printers::{AGE, NAME, column};
+use crate::strategy::Strategy;
 use crate::validation::at::At;
 
-const GROUP: Resource = Resource {
-    group: "coordination.k8s.io",
-    version: "v1",
-    kind: "",
-    plural: "",
-    singular: "",
-    namespaced: true,
-    short_names: &[],
-    categories: &[],
-    access: Access::Stored,
-    package: "k8s.io.api.coordination.v1",
-    prefix: "",
-    stored_as: None,
-    subresources: &[],
-    returns_deleted: false,
-    selectable: &[],
-    columns: printers::DEFAULT,
-    strategy: &Plain,
-};
+const GROUP: Resource = Resource::in_group("coordination.k8s.io", "v1", "k8s.io.api.coordination.v1");
 
 pub const RESOURCES: &[Resource] = &[Resource {
     kind: "Lease",

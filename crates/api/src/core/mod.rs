@@ -23,28 +23,8 @@ mod volume;
 pub mod warnings;
 
 use crate::catalogue::{Access, Resource, Selectable, Subresource};
-use crate::printers;
-use crate::strategy::Plain;
 
-const GROUP: Resource = Resource {
-    group: "",
-    version: "v1",
-    kind: "",
-    plural: "",
-    singular: "",
-    namespaced: true,
-    short_names: &[],
-    categories: &[],
-    access: Access::Stored,
-    package: "k8s.io.api.core.v1",
-    prefix: "",
-    stored_as: None,
-    subresources: &[],
-    returns_deleted: false,
-    selectable: &[],
-    columns: printers::DEFAULT,
-    strategy: &Plain,
-};
+const GROUP: Resource = Resource::in_group("", "v1", "k8s.io.api.core.v1");
 
 const fn own(name: &'static str, kind: &'static str, verbs: &'static [&'static str]) -> Subresource {
     Subresource { name, kind, group_version: None, verbs }

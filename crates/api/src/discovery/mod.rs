@@ -5,29 +5,10 @@ mod endpoint_slice;
 use apimachinery::{Object, Value};
 use serde_json::json;
 
-use crate::catalogue::{Access, Resource};
-use crate::printers::{self, AGE, NAME, column};
-use crate::strategy::Plain;
+use crate::catalogue::Resource;
+use crate::printers::{AGE, NAME, column};
 
-const GROUP: Resource = Resource {
-    group: "discovery.k8s.io",
-    version: "v1",
-    kind: "",
-    plural: "",
-    singular: "",
-    namespaced: true,
-    short_names: &[],
-    categories: &[],
-    access: Access::Stored,
-    package: "k8s.io.api.discovery.v1",
-    prefix: "",
-    stored_as: None,
-    subresources: &[],
-    returns_deleted: false,
-    selectable: &[],
-    columns: printers::DEFAULT,
-    strategy: &Plain,
-};
+const GROUP: Resource = Resource::in_group("discovery.k8s.io", "v1", "k8s.io.api.discovery.v1");
 
 pub const RESOURCES: &[Resource] = &[Resource {
     kind: "EndpointSlice",

@@ -1,29 +1,9 @@
 //! `events.k8s.io/v1`: another view of the events of the core group, over the same store.
 
-use crate::catalogue::{Access, Resource, Selectable, StoredAs};
+use crate::catalogue::{Resource, Selectable, StoredAs};
 use crate::core::event;
-use crate::printers;
-use crate::strategy::Plain;
 
-const GROUP: Resource = Resource {
-    group: "events.k8s.io",
-    version: "v1",
-    kind: "",
-    plural: "",
-    singular: "",
-    namespaced: true,
-    short_names: &[],
-    categories: &[],
-    access: Access::Stored,
-    package: "k8s.io.api.events.v1",
-    prefix: "",
-    stored_as: None,
-    subresources: &[],
-    returns_deleted: false,
-    selectable: &[],
-    columns: printers::DEFAULT,
-    strategy: &Plain,
-};
+const GROUP: Resource = Resource::in_group("events.k8s.io", "v1", "k8s.io.api.events.v1");
 
 pub const RESOURCES: &[Resource] = &[Resource {
     kind: "Event",

@@ -4,28 +4,11 @@ pub mod bootstrap;
 mod flow_schema;
 mod priority_level;
 
-use crate::catalogue::{Access, Resource, Subresource};
-use crate::printers;
-use crate::strategy::Plain;
+use crate::catalogue::{Resource, Subresource};
 
 const GROUP: Resource = Resource {
-    group: "flowcontrol.apiserver.k8s.io",
-    version: "v1",
-    kind: "",
-    plural: "",
-    singular: "",
     namespaced: false,
-    short_names: &[],
-    categories: &[],
-    access: Access::Stored,
-    package: "k8s.io.api.flowcontrol.v1",
-    prefix: "",
-    stored_as: None,
-    subresources: &[],
-    returns_deleted: false,
-    selectable: &[],
-    columns: printers::DEFAULT,
-    strategy: &Plain,
+    ..Resource::in_group("flowcontrol.apiserver.k8s.io", "v1", "k8s.io.api.flowcontrol.v1")
 };
 
 pub const RESOURCES: &[Resource] = &[

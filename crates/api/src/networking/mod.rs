@@ -5,28 +5,11 @@ mod ingress;
 mod ingress_class;
 mod network_policy;
 
-use crate::catalogue::{Access, Resource, Selectable, Subresource};
-use crate::printers;
-use crate::strategy::Plain;
+use crate::catalogue::{Resource, Selectable, Subresource};
 
 const GROUP: Resource = Resource {
-    group: "networking.k8s.io",
-    version: "v1",
-    kind: "",
-    plural: "",
-    singular: "",
     namespaced: false,
-    short_names: &[],
-    categories: &[],
-    access: Access::Stored,
-    package: "k8s.io.api.networking.v1",
-    prefix: "",
-    stored_as: None,
-    subresources: &[],
-    returns_deleted: false,
-    selectable: &[],
-    columns: printers::DEFAULT,
-    strategy: &Plain,
+    ..Resource::in_group("networking.k8s.io", "v1", "k8s.io.api.networking.v1")
 };
 
 pub const RESOURCES: &[Resource] = &[

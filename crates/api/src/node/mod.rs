@@ -5,31 +5,14 @@ use apimachinery::field::{Error, ErrorList};
 use apimachinery::validation as names;
 use serde_json::json;
 
-use crate::catalogue::{Access, Resource};
-use crate::printers::{self, AGE, NAME, column};
-use crate::strategy::{Plain, Strategy};
+use crate::catalogue::Resource;
+use crate::printers::{AGE, NAME, column};
+use crate::strategy::Strategy;
 use crate::validation::at::At;
 use crate::validation::forms::unchanged;
 
-const GROUP: Resource = Resource {
-    group: "node.k8s.io",
-    version: "v1",
-    kind: "",
-    plural: "",
-    singular: "",
-    namespaced: false,
-    short_names: &[],
-    categories: &[],
-    access: Access::Stored,
-    package: "k8s.io.api.node.v1",
-    prefix: "",
-    stored_as: None,
-    subresources: &[],
-    returns_deleted: false,
-    selectable: &[],
-    columns: printers::DEFAULT,
-    strategy: &Plain,
-};
+const GROUP: Resource =
+    Resource { namespaced: false, ..Resource::in_group("node.k8s.io", "v1", "k8s.io.api.node.v1") };
 
 pub const RESOURCES: &[Resource] = &[Resource {
     kind: "RuntimeClass",

@@ -6,30 +6,12 @@ use apimachinery::field::ErrorList;
 use apimachinery::{Object, Value};
 use serde_json::json;
 
-use crate::catalogue::{Access, Column, Resource};
+use crate::catalogue::{Column, Resource};
 use crate::core::defaults::{child, each, set};
-use crate::printers::{self, AGE, NAME, column, wide};
-use crate::strategy::{Plain, Strategy};
+use crate::printers::{AGE, NAME, column, wide};
+use crate::strategy::Strategy;
 
-const GROUP: Resource = Resource {
-    group: "rbac.authorization.k8s.io",
-    version: "v1",
-    kind: "",
-    plural: "",
-    singular: "",
-    namespaced: true,
-    short_names: &[],
-    categories: &[],
-    access: Access::Stored,
-    package: "k8s.io.api.rbac.v1",
-    prefix: "",
-    stored_as: None,
-    subresources: &[],
-    returns_deleted: false,
-    selectable: &[],
-    columns: printers::DEFAULT,
-    strategy: &Plain,
-};
+const GROUP: Resource = Resource::in_group("rbac.authorization.k8s.io", "v1", "k8s.io.api.rbac.v1");
 
 pub const RESOURCES: &[Resource] = &[
     Resource {

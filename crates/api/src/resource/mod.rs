@@ -8,28 +8,12 @@ mod slice;
 mod status;
 mod template;
 
-use crate::catalogue::{Access, Resource, Selectable, Subresource};
-use crate::printers;
-use crate::strategy::Plain;
+use crate::catalogue::{Resource, Selectable, Subresource};
 
 const GROUP: Resource = Resource {
-    group: "resource.k8s.io",
-    version: "v1",
-    kind: "",
-    plural: "",
-    singular: "",
     namespaced: false,
-    short_names: &[],
-    categories: &[],
-    access: Access::Stored,
-    package: "k8s.io.api.resource.v1",
-    prefix: "",
-    stored_as: None,
-    subresources: &[],
     returns_deleted: true,
-    selectable: &[],
-    columns: printers::DEFAULT,
-    strategy: &Plain,
+    ..Resource::in_group("resource.k8s.io", "v1", "k8s.io.api.resource.v1")
 };
 
 pub const RESOURCES: &[Resource] = &[

@@ -6,29 +6,10 @@ mod class;
 mod csi_driver;
 mod csi_node;
 
-use crate::catalogue::{Access, Resource, Subresource};
-use crate::printers;
-use crate::strategy::Plain;
+use crate::catalogue::{Resource, Subresource};
 
-const GROUP: Resource = Resource {
-    group: "storage.k8s.io",
-    version: "v1",
-    kind: "",
-    plural: "",
-    singular: "",
-    namespaced: false,
-    short_names: &[],
-    categories: &[],
-    access: Access::Stored,
-    package: "k8s.io.api.storage.v1",
-    prefix: "",
-    stored_as: None,
-    subresources: &[],
-    returns_deleted: false,
-    selectable: &[],
-    columns: printers::DEFAULT,
-    strategy: &Plain,
-};
+const GROUP: Resource =
+    Resource { namespaced: false, ..Resource::in_group("storage.k8s.io", "v1", "k8s.io.api.storage.v1") };
 
 pub const RESOURCES: &[Resource] = &[
     Resource {
