@@ -14,6 +14,8 @@ use nix::unistd::Pid;
 
 pub use limits::{Limits, container_resources, limits_memory, pod_limits, shares};
 
+/// The kernel charges memory in batches.
+const CHARGED_AHEAD: i64 = 256 << 10;
 const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "memory", "pids", "io"];
 
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +117,31 @@ impl Cgroups {
             }
         }
         Ok(())
+    }
+
+    /// Whether the kernel has killed for lack of memory in a cgroup or below it. Version 1 does not count that; there, that as
+    /// much memory was used at a time as `limit` allows, since the last yes, stands for it: it says nothing of several
+    /// containers.
+    pub fn lacked_memory(&self, cgroup: &str, limit: i64) -> bool {
+        let relative = cgroup.trim_start_matches('/');
+        match &self.hierarchy {
+            Hierarchy::Unified(mount) => {
+                let events =
+                    fs::read_to_string(mount.join(relative).join("memory.events")).unwrap_or_default();
+                let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+                kills.and_then(|count| count.trim().parse().ok()).is_some_and(|count: u64| count > 0)
+            }
+            Hierarchy::PerController(mounts) => {
+                let Some(mount) = mounts.get("memory") else { return false };
+                let path = mount.join(relative).join("memory.max_usage_in_bytes");
+                let most = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse::<i64>().ok());
+                let lacked = most.is_some_and(|most| most >= limit - CHARGED_AHEAD);
+                if lacked && let Err(error) = fs::write(&path, "0") {
+                    tracing::debug!(%error, "a cgroup's highest use of memory stays");
+                }
+                lacked
+            }
+        }
     }
 
     /// Ends what still runs in a cgroup and removes it with all below it. Returns whether it is gone.
@@ -240,5 +267,25 @@ mod tests {
         assert_eq!(read("cpu/kubepods/podv/cpu.shares"), "512");
         assert_eq!(read("cpu/kubepods/podv/cpu.cfs_quota_us"), "50000");
         assert_eq!(read("memory/kubepods/podv/memory.limit_in_bytes"), "1048576");
+    }
+
+    #[test]
+    fn the_kernel_tells_of_a_lack_of_memory() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pod = folder.path().join("pod");
+        fs::create_dir(&pod).expect("made");
+        let unified = Cgroups { hierarchy: Hierarchy::Unified(folder.path().into()), root: String::new() };
+        let one = BTreeMap::from([("memory".to_owned(), folder.path().to_owned())]);
+        let split = Cgroups { hierarchy: Hierarchy::PerController(one), root: String::new() };
+        assert!(!unified.lacked_memory("/pod", 100) && !split.lacked_memory("/pod", 100), "nothing is known");
+        for (count, lacked) in [(0, false), (2, true)] {
+            fs::write(pod.join("memory.events"), format!("low 0\noom 1\noom_kill {count}\n"))
+                .expect("written");
+            assert_eq!(unified.lacked_memory("/pod", 1 << 24), lacked);
+        }
+        for (most, lacked) in [((1 << 24) - 4096, true), (1 << 23, false)] {
+            fs::write(pod.join("memory.max_usage_in_bytes"), most.to_string()).expect("written");
+            assert_eq!(split.lacked_memory("/pod", 1 << 24), lacked, "{most}");
+        }
     }
 }

@@ -120,6 +120,19 @@ pub struct Worker {
     tokens_refresh: Option<Timestamp>,
     prepared: bool,
     adopted: bool,
+    /// Containers whose lack of memory the kernel told of.
+    lacked_memory: Mutex<HashSet<String>>,
+}
+
+/// Whether a container's process ended by SIGKILL, for no reason that the runtime knows.
+fn was_killed(container: &crate::runtime::Container) -> bool {
+    const KILLED: i32 = 128 + 9;
+    container.exit_code == KILLED && container.reason == "Error"
+}
+
+fn just_ended(container: &crate::runtime::Container) -> bool {
+    let ended = container.finished_at.map(|at| Timestamp::now().duration_since(at));
+    ended.is_some_and(|since| since.as_secs_f64() < OUT_OF_MEMORY_LAG.as_secs_f64())
 }
 
 impl Worker {
@@ -142,6 +155,7 @@ impl Worker {
             tokens_refresh: None,
             prepared: false,
             adopted: false,
+            lacked_memory: Mutex::default(),
         }
     }
 
@@ -226,7 +240,8 @@ impl Worker {
         let begun = Instant::now();
         let mut pause = Duration::from_millis(1);
         loop {
-            let state = self.shared.runtime.pod_state(&self.uid()).await?;
+            let mut state = self.shared.runtime.pod_state(&self.uid()).await?;
+            self.ask_kernel_for_lack_of_memory(&mut state);
             let lagging = state.running().any(|c| exits.contains(&c.id))
                 || state.sandboxes.iter().any(|s| s.ready && exits.contains(&s.id));
             let lagging = lagging && begun.elapsed() < EXIT_LAG
@@ -242,15 +257,27 @@ impl Worker {
 
     /// Whether a container was killed just now, not by us, and for all that is known could have been for its memory.
     fn may_lack_memory(&self, state: &PodState) -> bool {
-        const KILLED: i32 = 128 + 9;
         !self.desired.borrow().ends()
             && cgroups::limits_memory(&self.pod)
-            && state.containers.iter().any(|container| {
-                let ended = container.finished_at.map(|at| Timestamp::now().duration_since(at));
-                container.exit_code == KILLED
-                    && container.reason == "Error"
-                    && ended.is_some_and(|since| since.as_secs_f64() < OUT_OF_MEMORY_LAG.as_secs_f64())
-            })
+            && state.containers.iter().any(|container| was_killed(container) && just_ended(container))
+    }
+
+    /// The runtime may miss that a container lacked memory, when it cleans up faster than it listens.
+    fn ask_kernel_for_lack_of_memory(&self, state: &mut PodState) {
+        let pod_spec = spec::spec(&self.pod);
+        let alone = pod_spec.containers.len() == 1 && spec::init_containers(pod_spec).is_empty();
+        let limit = cgroups::pod_limits(&self.pod).memory;
+        let (Some(limit), true) = (limit, alone) else { return };
+        let cgroup = self.shared.cgroups.pod(pod_qos(&self.pod), spec::uid(&self.pod));
+        let mut judged = self.lacked_memory.lock();
+        for container in state.containers.iter_mut().filter(|container| was_killed(container)) {
+            let lacked = judged.contains(&container.id)
+                || just_ended(container) && self.shared.cgroups.lacked_memory(&cgroup, limit);
+            if lacked {
+                judged.insert(container.id.clone());
+                container.reason = "OOMKilled".to_owned();
+            }
+        }
     }
 
     fn generate(&self, state: &PodState, terminal: bool) -> PodStatus {
