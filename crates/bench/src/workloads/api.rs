@@ -1,13 +1,13 @@
 //! The API's verbs over ConfigMaps.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::ValueEnum;
 use http::Method;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::load::{Load, drive};
@@ -115,7 +115,8 @@ impl Run<'_> {
             most: self.args.most,
         };
         let path = self.sandbox.path("configmaps");
-        let made = AtomicU64::new(0);
+        // what was refused is not there to be read
+        let made: Mutex<Vec<u64>> = Mutex::default();
         let mut connections = load.connect(self.target).await?;
         let mut verbs = self.args.verbs.clone();
         if verbs.first() != Some(&Verb::Create) {
@@ -127,26 +128,27 @@ impl Run<'_> {
                 break;
             }
             eprintln!("{verb} …");
-            let count = made.load(Ordering::Relaxed);
-            if verb != Verb::Create && count == 0 {
+            let there = made.lock().clone();
+            if verb != Verb::Create && there.is_empty() {
                 bail!("no object could be made, so that there is nothing to {verb}");
             }
             let mut load = load.clone();
             if verb == Verb::Delete {
-                load.most = load.most.min(count);
+                load.most = load.most.min(there.len() as u64);
             }
             let record = Arc::new(Record::default());
             let (back, elapsed) =
                 drive(&load, self.target, connections, &record, self.stop, async |connection, number| {
-                    let bytes = self.request(verb, connection, &path, number, count).await?;
+                    let bytes = self.request(verb, connection, &path, number, &there).await?;
                     if verb == Verb::Create {
-                        made.fetch_max(number + 1, Ordering::Relaxed);
+                        made.lock().push(number);
                     }
                     Ok(bytes)
                 })
                 .await?;
             connections = back;
-            self.tell(verb, &record, elapsed, made.load(Ordering::Relaxed))?;
+            let objects = made.lock().len() as u64;
+            self.tell(verb, &record, elapsed, objects)?;
         }
         Ok(())
     }
@@ -176,12 +178,15 @@ impl Run<'_> {
         connection: &mut Connection,
         path: &str,
         number: u64,
-        count: u64,
+        there: &[u64],
     ) -> anyhow::Result<usize> {
         let format = self.args.format;
         let name = |number: u64| format!("map-{number}");
         // verbs that take turns over what there is
-        let turn = if count == 0 { number } else { number % count };
+        let turn = match there.len() as u64 {
+            0 => number,
+            count => there[usize::try_from(number % count)?],
+        };
         let item = format!("{path}/{}", name(turn));
         let object = |number: u64, sequence: u64| -> anyhow::Result<Bytes> {
             encode(format, "ConfigMap", config_map(&name(number), number, sequence, self.args.size))
