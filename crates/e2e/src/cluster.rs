@@ -349,6 +349,11 @@ fn end_shims(marker: &str) {
         let arguments = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
         let text = String::from_utf8_lossy(&arguments);
         if text.contains("containerd-shim") && text.contains(marker) {
+            // containers outlive their shim, and would go on after the test
+            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+            for child in children.unwrap_or_default().split_whitespace().filter_map(|pid| pid.parse().ok()) {
+                let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
+            }
             let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
