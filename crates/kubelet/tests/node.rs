@@ -82,7 +82,7 @@ async fn pods_have_names_addresses_and_deadlines() {
         return;
     }
     let cluster = Cluster::start([10, 99, 12, 1]).await;
-    let show = format!("hostname; cat /etc/hosts /etc/resolv.conf; {SLEEP}");
+    let show = format!("hostname; cat /etc/hosts /etc/resolv.conf; echo that is all; {SLEEP}");
     cluster
         .create(
             "named",
@@ -103,9 +103,8 @@ async fn pods_have_names_addresses_and_deadlines() {
     cluster.create("late", json!({"activeDeadlineSeconds": 1, "containers": [container("c", SLEEP)]})).await;
 
     let pod = cluster.wait_until_ready("named").await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
     let ip = pod["status"]["podIP"].as_str().expect("an address").to_owned();
-    let log = cluster.log(&pod, "c", 0);
+    let log = cluster.log_up_to("that is all", &pod, "c").await;
     for line in [
         "me",
         "# Kubernetes-managed hosts file.",
@@ -123,13 +122,9 @@ async fn pods_have_names_addresses_and_deadlines() {
         (&pod["status"]["podIP"], &pod["status"]["hostIP"]),
         (&json!("10.99.12.1"), &json!("10.99.12.1"))
     );
-    tokio::net::TcpStream::connect("10.99.12.1:8088").await.expect("the pod listens on the node");
+    connects("10.99.12.1:8088", "the pod listens on the node").await;
     cluster.wait_until_ready("web").await;
-    let deadline = Instant::now() + Duration::from_secs(5);
-    while tokio::net::TcpStream::connect("10.99.12.1:8099").await.is_err() {
-        assert!(Instant::now() < deadline, "the host port leads nowhere");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    connects("10.99.12.1:8099", "the host port leads to the pod").await;
     let pod = cluster.wait_for_phase("late", "Failed").await;
     assert_eq!(pod["status"]["reason"], "DeadlineExceeded");
     // the port is taken
@@ -138,6 +133,15 @@ async fn pods_have_names_addresses_and_deadlines() {
     cluster.create("again", json!({"containers": [again]})).await;
     let pod = cluster.wait_for_phase("again", "Failed").await;
     assert_eq!(pod["status"]["reason"], "NodePorts");
+}
+
+/// Waits until something listens: a program gets there some time after its container has started.
+async fn connects(address: &str, what: &str) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while tokio::net::TcpStream::connect(address).await.is_err() {
+        assert!(Instant::now() < deadline, "not so: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 type Answer = hyper::Response<hyper::body::Incoming>;

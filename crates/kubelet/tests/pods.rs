@@ -194,7 +194,7 @@ async fn environment_and_volumes_come_from_objects_and_follow_them() {
         &format!(
             "env | sort; cat /sec/s; stat -c '%a %g' /work /sec/..data/s; cat /down/labels; echo; cat /sub; \
          cat /var/run/secrets/kubernetes.io/serviceaccount/namespace; echo; \
-         wc -c </var/run/secrets/kubernetes.io/serviceaccount/token; id -G; cat /proc/self/mountinfo | grep -c ' /mem '; {SLEEP}"
+         wc -c </var/run/secrets/kubernetes.io/serviceaccount/token; id -G; cat /proc/self/mountinfo | grep -c ' /mem '; echo that is all; {SLEEP}"
         ),
     );
     c["env"] = json!([
@@ -234,7 +234,7 @@ async fn environment_and_volumes_come_from_objects_and_follow_them() {
             .expect("a secret");
     secrets.create(&PostParams::default(), &secret).await.expect("made");
     let pod = cluster.wait_until_ready("p").await;
-    let log = cluster.log(&pod, "c", 0);
+    let log = cluster.log_up_to("that is all", &pod, "c").await;
     let ip = pod["status"]["podIP"].as_str().expect("an address");
     for line in [
         "B=ab",

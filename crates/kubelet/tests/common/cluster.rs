@@ -252,11 +252,24 @@ impl Cluster {
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).expect("killed");
     }
 
-    /// The text that a container has written.
-    pub fn log(&self, pod: &Value, container: &str, restarts: u32) -> String {
+    /// What a container has written once `last` is one of its lines: a container without a readiness probe is
+    /// ready before its program has got anywhere.
+    pub async fn log_up_to(&self, last: &str, pod: &Value, container: &str) -> String {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let log = self.log(pod, container);
+            if log.lines().any(|line| line == last) {
+                return log;
+            }
+            assert!(Instant::now() < deadline, "no {last:?} in\n{log}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn log(&self, pod: &Value, container: &str) -> String {
         let text = |path: &str| pod["metadata"][path].as_str().unwrap_or_default().to_owned();
         let folder = self.config.paths().pod_logs(&text("namespace"), &text("name"), &text("uid"));
-        let path = folder.join(container).join(format!("{restarts}.log"));
+        let path = folder.join(container).join("0.log");
         let raw = std::fs::read_to_string(path).unwrap_or_default();
         let lines = raw.lines().filter_map(|line| line.splitn(4, ' ').nth(3));
         lines.map(|line| format!("{line}\n")).collect()
