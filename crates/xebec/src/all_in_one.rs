@@ -106,7 +106,11 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
     let server = running.server.clone();
     let client = |user: &str, groups: &[&str]| InProcess::client(server.clone(), UserInfo::new(user, groups));
     tasks.spawn({
-        let config = controller_manager::Config { cluster_cidr, root_ca: running.pki.ca_pem().to_owned() };
+        let config = controller_manager::Config {
+            cluster_cidr,
+            root_ca: running.pki.ca_pem().to_owned(),
+            signing: Some(args.signing.with_pki(&args.cluster.data_dir)?),
+        };
         let identities = InOneProcess(server.clone());
         let (client, cancel) = (client(KUBE_CONTROLLER_MANAGER, &[]), components.clone());
         async move {

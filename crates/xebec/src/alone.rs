@@ -65,6 +65,7 @@ pub async fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<(
     let path = args.root_ca_file.display();
     let root_ca = std::fs::read_to_string(&args.root_ca_file)
         .with_context(|| format!("--root-ca-file {path} cannot be read"))?;
+    let signing = args.signing.resolve()?;
     let client = client::kubeconfig::client(&args.client.kubeconfig).await?;
     let kubeconfig = Kubeconfig::read_from(&args.client.kubeconfig)?;
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
@@ -72,7 +73,7 @@ pub async fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<(
     let lister = client.clone();
     in_turn(&args.client, "kube-controller-manager", client.clone(), async move |cancel| {
         let identities = ByToken::new(&config, &client).await?;
-        let config = controller_manager::Config { cluster_cidr, root_ca };
+        let config = controller_manager::Config { cluster_cidr, root_ca, signing };
         controller_manager::run(config, lister, &identities, cancel).await;
         Ok(())
     })

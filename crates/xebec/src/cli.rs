@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::signing::{DurationArgs, SigningArgs};
+
 /// Kubernetes in one binary.
 #[derive(Debug, Parser)]
 #[command(name = "xebec", version, propagate_version = true, max_term_width = 100)]
@@ -192,6 +194,8 @@ pub struct ServerArgs {
     /// How large each node's part of the pods' addresses is.
     #[arg(long, default_value_t = 24, value_name = "BITS")]
     pub node_cidr_mask_size: u8,
+    #[command(flatten)]
+    pub signing: DurationArgs,
     /// The address of the cluster's DNS [default: the tenth of the Services'].
     #[arg(long, value_name = "IP")]
     pub cluster_dns: Option<IpAddr>,
@@ -233,6 +237,8 @@ pub struct ControllerManagerArgs {
     /// The CA that pods get, in PEM.
     #[arg(long, value_name = "FILE")]
     pub root_ca_file: PathBuf,
+    #[command(flatten)]
+    pub signing: SigningArgs,
 }
 
 #[derive(Debug, Args)]

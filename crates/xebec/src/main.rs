@@ -10,6 +10,7 @@ mod log;
 mod node;
 mod resolve;
 mod signals;
+mod signing;
 mod terminal;
 
 use std::process::ExitCode;
