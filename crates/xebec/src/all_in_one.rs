@@ -210,7 +210,7 @@ fn kubelet_config(args: &ServerArgs, cluster: &Cluster, pki: &Pki) -> anyhow::Re
     config.container_runtime_endpoint = args.container_runtime_endpoint.clone();
     config.client_ca = Some(pki.ca_pem().as_bytes().to_vec());
     let serving = resolve::kubelet_serving(pki, cluster)?;
-    config.tls = Some(kubelet::config::ServingCertificate {
+    config.serving = kubelet::config::Serving::Given(kubelet::config::ServingCertificate {
         certificate: serving.certificate_pem.into_bytes(),
         key: serving.key_pem.into_bytes(),
     });

@@ -4,6 +4,7 @@ use anyhow::Context;
 use client::leader::Election;
 use kube::Client;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use kubelet::certificates::Identity;
 use tokio_util::sync::CancellationToken;
 
 use crate::all_in_one::Running;
@@ -101,13 +102,13 @@ pub async fn kubelet(args: KubeletArgs) -> anyhow::Result<()> {
     config.cluster_domain = args.cluster_domain;
     config.container_runtime_endpoint = args.container_runtime_endpoint;
     config.client_ca = Some(read(&args.client_ca_file, "--client-ca-file")?);
-    if let (Some(certificate), Some(key)) = (&args.tls_cert_file, &args.tls_private_key_file) {
-        config.tls = Some(kubelet::config::ServingCertificate {
-            certificate: read(certificate, "--tls-cert-file")?,
-            key: read(key, "--tls-private-key-file")?,
-        });
-    }
-    let client = client::kubeconfig::client(&args.kubeconfig).await?;
+    config.serving = args.certificates.serving();
+    config.cert_dir = args.certificates.cert_dir.clone();
+    let identity = args.certificates.identity(args.kubeconfig, &config);
+    let Some(identity) = signal.run_until_cancelled(Identity::load(identity)).await else { return Ok(()) };
+    let identity = identity?;
+    let client = identity.client();
+    tokio::spawn(identity.rotate(signal.clone()));
     node::run_kubelet(config, client, signal).await
 }
 

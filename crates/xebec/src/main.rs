@@ -8,6 +8,7 @@ mod hello;
 mod identities;
 mod log;
 mod node;
+mod node_certificates;
 mod resolve;
 mod signals;
 mod signing;

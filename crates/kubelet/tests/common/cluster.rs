@@ -84,7 +84,7 @@ impl Cluster {
         config.client_ca = Some(pki.ca_pem().as_bytes().to_vec());
         let names = vec!["n1".to_owned(), config.node_ip.to_string()];
         let serving = pki.issue(&Profile::server("system:node:n1", names)).expect("a certificate");
-        config.tls = Some(kubelet::config::ServingCertificate {
+        config.serving = kubelet::config::Serving::Given(kubelet::config::ServingCertificate {
             certificate: serving.certificate_pem.into_bytes(),
             key: serving.key_pem.into_bytes(),
         });
