@@ -17,6 +17,7 @@ use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateS
 pub use approve::run as run_approver;
 pub use authority::Authority;
 pub use clean::run as run_cleaner;
+pub use request::Request;
 pub use sign::run as run_signer;
 
 const KUBE_APISERVER_CLIENT: &str = "kubernetes.io/kube-apiserver-client";
