@@ -20,6 +20,18 @@ fn shell(folder: &Path, command: &str) -> String {
 
 /// Makes a key and asks for a certificate of a subject.
 fn ask(cluster: &Cluster, name: &str, subject: &str, signer: &str, usages: &str) -> e2e::Output {
+    ask_as(cluster, &[], name, subject, signer, usages)
+}
+
+/// The same as somebody else.
+fn ask_as(
+    cluster: &Cluster,
+    who: &[&str],
+    name: &str,
+    subject: &str,
+    signer: &str,
+    usages: &str,
+) -> e2e::Output {
     let folder = cluster.scratch("requests");
     std::fs::create_dir_all(&folder).unwrap();
     let key = format!("openssl ecparam -name prime256v1 -genkey -noout -out {name}.key");
@@ -29,7 +41,7 @@ fn ask(cluster: &Cluster, name: &str, subject: &str, signer: &str, usages: &str)
         r#"{{"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {{"name": "{name}"}},
             "spec": {{"request": "{request}", "signerName": "{signer}", "usages": {usages}, "expirationSeconds": 3600}}}}"#
     );
-    cluster.feed(&["create", "-f", "-"], &manifest).unwrap()
+    cluster.feed(&[who, &["create", "-f", "-"]].concat(), &manifest).unwrap()
 }
 
 fn condition(cluster: &Cluster, name: &str, wanted: &str) {
@@ -90,6 +102,36 @@ fn people_get_certificates_once_somebody_approves() {
     condition(&cluster, "carl", "Denied");
     let said = cluster.kubectl(&["certificate", "approve", "carl"]).unwrap();
     assert!(!said.ok && said.stderr.contains("is already Denied"), "{said:?}");
+
+    // a node's request waits until who asks may have it, and is then looked at again without anybody's doing
+    let node = ask_as(
+        &cluster,
+        &["--as=joiner", "--as-group=system:joiners"],
+        "n2",
+        "/O=system:nodes/CN=system:node:n2",
+        "kubernetes.io/kube-apiserver-client-kubelet",
+        r#"["digital signature", "client auth"]"#,
+    );
+    assert!(!node.ok && node.stderr.contains("cannot create resource"), "{node:?}");
+    let group = "--group=system:joiners";
+    cluster
+        .run(&["create", "clusterrolebinding", "join", "--clusterrole=system:node-bootstrapper", group])
+        .unwrap();
+    let node = ask_as(
+        &cluster,
+        &["--as=joiner", "--as-group=system:joiners"],
+        "n2",
+        "/O=system:nodes/CN=system:node:n2",
+        "kubernetes.io/kube-apiserver-client-kubelet",
+        r#"["digital signature", "client auth"]"#,
+    );
+    assert!(node.ok, "{node:?}");
+    condition(&cluster, "n2", "Pending");
+    let role = "--clusterrole=system:certificates.k8s.io:certificatesigningrequests:nodeclient";
+    cluster.run(&["create", "clusterrolebinding", "approve", role, group]).unwrap();
+    condition(&cluster, "n2", "Approved,Issued");
+    let why = cluster.run(&["get", "csr", "n2", "-o", "jsonpath={.status.conditions[0].message}"]).unwrap();
+    assert_eq!(why, "Auto approving kubelet client certificate after SubjectAccessReview.");
 
     // nobody may ask for administrators
     let said = ask(&cluster, "root", "/O=system:masters/CN=root", signer, r#"["client auth"]"#);
@@ -277,9 +319,10 @@ fn a_node_joins_by_a_token_and_renews_its_certificates() {
             approve() >= 2 && client >= 1 && over()
         })
         .unwrap();
+    // some seconds later, so that it cannot have been just before
     let end = shell(
         &node,
-        "date -u -d \"$(openssl x509 -noout -enddate -in pki/first.pem | cut -d= -f2)\" +%Y-%m-%dT%H:%M:%S",
+        "date -u -d \"$(openssl x509 -noout -enddate -in pki/first.pem | cut -d= -f2) + 5 seconds\" +%Y-%m-%dT%H:%M:%S",
     );
     let lease = ["get", "lease", "-n", "kube-node-lease", "node-1", "-o", "jsonpath={.spec.renewTime}"];
     cluster.until(SOON, &lease, |renewed| renewed > end.trim()).unwrap();

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use apimachinery::Object;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use client::{Reconnecting, kubeconfig};
 use jiff::Timestamp;
 use kube::Client;
@@ -13,6 +15,7 @@ use kube::config::{AuthInfo, Config, Kubeconfig};
 use rcgen::KeyPair;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use secrecy::ExposeSecret;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -49,6 +52,7 @@ pub struct Identity {
     store: Store,
     reconnecting: Reconnecting,
     current: Option<Pair>,
+    at_once: bool,
 }
 
 impl Identity {
@@ -61,15 +65,21 @@ impl Identity {
             bootstrap_certificate(&options, bootstrap, &store).await?;
         }
         let mut config = kubeconfig::config(&options.kubeconfig).await?;
-        let mut current = None;
-        if options.rotate {
-            current = store.current()?.filter(|pair| !pair.is_over(Timestamp::now()));
-            if current.is_some() {
+        let kept = match options.rotate {
+            true => store.current()?.filter(|pair| !pair.is_over(Timestamp::now())),
+            false => None,
+        };
+        // one that others made is replaced by one of our own
+        let at_once = kept.is_none();
+        let current = match kept {
+            Some(pair) => {
                 config.auth_info = by_certificate(&store.current_path());
+                Some(pair)
             }
-        }
+            None => pair_of(&config.auth_info),
+        };
         let client = connect(&config)?;
-        Ok(Self { options, config, store, reconnecting: Reconnecting::new(client), current })
+        Ok(Self { options, config, store, reconnecting: Reconnecting::new(client), current, at_once })
     }
 
     /// A client that goes by the newest certificate.
@@ -79,7 +89,7 @@ impl Identity {
 
     /// Renews the certificate in time, if that is wanted.
     pub async fn rotate(self, cancel: CancellationToken) {
-        let Self { options, config, store, reconnecting, current } = self;
+        let Self { options, config, store, reconnecting, current, at_once } = self;
         if !options.rotate {
             return;
         }
@@ -90,12 +100,7 @@ impl Identity {
         let client = reconnecting.client();
         let mut renewed = config;
         renewed.auth_info = by_certificate(&store.current_path());
-        let rotation = Rotation {
-            // one that others made is replaced by one of our own
-            at_once: current.is_none(),
-            wanted: Wanted::client(&options.node_name),
-            store,
-        };
+        let rotation = Rotation { at_once, wanted: Wanted::client(&options.node_name), store };
         let asks = |current: Option<&Pair>| match (current, &bootstrap) {
             // who is nobody any more starts from the beginning
             (None, Some(bootstrap)) => connect(bootstrap),
@@ -117,6 +122,25 @@ fn connect(config: &Config) -> anyhow::Result<Client> {
 fn by_certificate(path: &Path) -> AuthInfo {
     let path = path.display().to_string();
     AuthInfo { client_certificate: Some(path.clone()), client_key: Some(path), ..AuthInfo::default() }
+}
+
+/// The certificate and the key by which somebody is known, if it is by these.
+fn pair_of(user: &AuthInfo) -> Option<Pair> {
+    let certificate = client_certificate(user).ok()?;
+    let key = match (&user.client_key_data, &user.client_key) {
+        (Some(data), _) => STANDARD.decode(data.expose_secret()).ok()?,
+        (None, Some(path)) => std::fs::read(path).ok()?,
+        (None, None) => return None,
+    };
+    Pair::parse([certificate, b"\n".to_vec(), key].concat()).ok()
+}
+
+fn client_certificate(user: &AuthInfo) -> anyhow::Result<Vec<u8>> {
+    match (&user.client_certificate_data, &user.client_certificate) {
+        (Some(data), _) => Ok(STANDARD.decode(data)?),
+        (None, Some(path)) => std::fs::read(path).with_context(|| format!("cannot read {path}")),
+        (None, None) => bail!("it has no client certificate"),
+    }
 }
 
 /// Whether a kubeconfig has a client certificate that has not expired.
@@ -142,13 +166,7 @@ async fn is_good(path: &Path) -> anyhow::Result<bool> {
 }
 
 fn has_good_certificate(user: &AuthInfo, now: Timestamp) -> anyhow::Result<()> {
-    use base64::Engine;
-    use base64::engine::general_purpose::STANDARD;
-    let pem = match (&user.client_certificate_data, &user.client_certificate) {
-        (Some(data), _) => STANDARD.decode(data)?,
-        (None, Some(path)) => std::fs::read(path).with_context(|| format!("cannot read {path}"))?,
-        (None, None) => bail!("it has no client certificate"),
-    };
+    let pem = client_certificate(user)?;
     let mut count = 0;
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate?;
@@ -286,6 +304,8 @@ current-context: c
         assert_eq!(config.cluster_url.to_string(), "https://10.0.0.1:6443/");
         assert_eq!(config.tls_server_name.as_deref(), Some("kubernetes"));
         assert!(config.auth_info.token.is_none());
+        assert_eq!(pair_of(&config.auth_info).unwrap().common_name, "system:node:n1");
+        assert_eq!(pair_of(&kubeconfig::config(&bootstrap).await.unwrap().auth_info), None);
         let later = now + Duration::from_secs(3601);
         let error = has_good_certificate(&config.auth_info, later).unwrap_err().to_string();
         assert!(error.starts_with("part of the existing bootstrap client certificate is expired"), "{error}");
