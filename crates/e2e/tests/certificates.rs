@@ -104,27 +104,19 @@ fn people_get_certificates_once_somebody_approves() {
     assert!(!said.ok && said.stderr.contains("is already Denied"), "{said:?}");
 
     // a node's request waits until who asks may have it, and is then looked at again without anybody's doing
-    let node = ask_as(
-        &cluster,
-        &["--as=joiner", "--as-group=system:joiners"],
-        "n2",
-        "/O=system:nodes/CN=system:node:n2",
-        "kubernetes.io/kube-apiserver-client-kubelet",
-        r#"["digital signature", "client auth"]"#,
-    );
+    let join = || {
+        let who = ["--as=joiner", "--as-group=system:joiners"];
+        let signer = "kubernetes.io/kube-apiserver-client-kubelet";
+        let usages = r#"["digital signature", "client auth"]"#;
+        ask_as(&cluster, &who, "n2", "/O=system:nodes/CN=system:node:n2", signer, usages)
+    };
+    let node = join();
     assert!(!node.ok && node.stderr.contains("cannot create resource"), "{node:?}");
     let group = "--group=system:joiners";
     cluster
         .run(&["create", "clusterrolebinding", "join", "--clusterrole=system:node-bootstrapper", group])
         .unwrap();
-    let node = ask_as(
-        &cluster,
-        &["--as=joiner", "--as-group=system:joiners"],
-        "n2",
-        "/O=system:nodes/CN=system:node:n2",
-        "kubernetes.io/kube-apiserver-client-kubelet",
-        r#"["digital signature", "client auth"]"#,
-    );
+    let node = join();
     assert!(node.ok, "{node:?}");
     condition(&cluster, "n2", "Pending");
     let role = "--clusterrole=system:certificates.k8s.io:certificatesigningrequests:nodeclient";

@@ -8,6 +8,7 @@ mod request;
 mod sign;
 #[cfg(test)]
 mod testing;
+mod usages;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
