@@ -6,6 +6,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::node_certificates::NodeCertificateArgs;
+use crate::signing::{DurationArgs, SigningArgs};
+
 /// Kubernetes in one binary.
 #[derive(Debug, Parser)]
 #[command(name = "xebec", version, propagate_version = true, max_term_width = 100)]
@@ -192,6 +195,8 @@ pub struct ServerArgs {
     /// How large each node's part of the pods' addresses is.
     #[arg(long, default_value_t = 24, value_name = "BITS")]
     pub node_cidr_mask_size: u8,
+    #[command(flatten)]
+    pub signing: DurationArgs,
     /// The address of the cluster's DNS [default: the tenth of the Services'].
     #[arg(long, value_name = "IP")]
     pub cluster_dns: Option<IpAddr>,
@@ -233,6 +238,8 @@ pub struct ControllerManagerArgs {
     /// The CA that pods get, in PEM.
     #[arg(long, value_name = "FILE")]
     pub root_ca_file: PathBuf,
+    #[command(flatten)]
+    pub signing: SigningArgs,
 }
 
 #[derive(Debug, Args)]
@@ -243,9 +250,11 @@ pub struct SchedulerArgs {
 
 #[derive(Debug, Args)]
 pub struct KubeletArgs {
-    /// The kubeconfig with address and identity of the node.
+    /// The kubeconfig with address and identity of the node. It is written if a bootstrap kubeconfig is given.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: PathBuf,
+    #[command(flatten)]
+    pub certificates: NodeCertificateArgs,
     /// Where containers, images and volumes are kept.
     #[arg(long, default_value = "/var/lib/xebec", value_name = "DIR")]
     pub data_dir: PathBuf,
@@ -264,12 +273,6 @@ pub struct KubeletArgs {
     /// The CA whose clients may talk to the kubelet, in PEM.
     #[arg(long, value_name = "FILE")]
     pub client_ca_file: PathBuf,
-    /// The certificate that the kubelet shows, in PEM.
-    #[arg(long, requires = "tls_private_key_file", value_name = "FILE")]
-    pub tls_cert_file: Option<PathBuf>,
-    /// The key of that certificate, in PEM.
-    #[arg(long, requires = "tls_cert_file", value_name = "FILE")]
-    pub tls_private_key_file: Option<PathBuf>,
     /// The socket of a container runtime that runs already [default: containerd is started].
     #[arg(long, value_name = "SOCKET")]
     pub container_runtime_endpoint: Option<String>,

@@ -8,8 +8,10 @@ mod hello;
 mod identities;
 mod log;
 mod node;
+mod node_certificates;
 mod resolve;
 mod signals;
+mod signing;
 mod terminal;
 
 use std::process::ExitCode;
