@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use apimachinery::Object;
+use tokio_util::sync::CancellationToken;
 
 use crate::authentication::keys::OpenIdMetadata;
-use crate::authentication::{Authenticator, FrontProxy, ServiceAccountTokens, TokenGetter, TokenIssuer};
+use crate::authentication::{
+    Authenticator, FrontProxy, ServiceAccountTokens, TokenGetter, TokenIssuer, default_issuer,
+};
 use crate::authorization::node::{Kind as NodeKind, NodeAuthorizer};
 use crate::authorization::rbac::{Kind as RbacKind, Rbac};
 use crate::authorization::{Authorizer, PrivilegedGroups, Union};
@@ -13,6 +16,15 @@ use crate::cache::{Cache, Change, Entry};
 use crate::pki::{Pki, PkiError};
 use crate::registry::Registry;
 use crate::server::Config;
+
+/// Why nobody can be let in.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    #[error("invalid authentication config: {0}")]
+    Authentication(String),
+}
 
 /// Everything that decides who may do what.
 pub struct Access {
@@ -26,8 +38,13 @@ pub struct Access {
 }
 
 impl Access {
-    pub fn new(registry: &Arc<Registry>, pki: &Pki, config: &Config) -> Result<Self, PkiError> {
-        let issuer = format!("https://kubernetes.default.svc.{}", config.cluster_domain);
+    pub fn new(
+        registry: &Arc<Registry>,
+        pki: &Pki,
+        config: &Config,
+        stopping: &CancellationToken,
+    ) -> Result<Self, AccessError> {
+        let issuer = default_issuer(&config.cluster_domain);
         let key = pki.service_account_key()?;
         let public = key.public().clone();
         let jwks_uri = format!("https://{}{}", config.advertise, OpenIdMetadata::JWKS_PATH);
@@ -41,7 +58,11 @@ impl Access {
         );
         let proxy = FrontProxy::new(pki.front_proxy_ca()?, config.authentication.request_headers.clone());
         let base = Authenticator::new().with_front_proxy(proxy).with_client_ca(pki.client_ca()?);
-        let authenticator = config.authentication.apply(base, Arc::new(tokens), objects, &audiences);
+        let issuers = [issuer.clone()];
+        let authenticator = config
+            .authentication
+            .apply(base, Arc::new(tokens), objects, &audiences, &issuers, stopping)
+            .map_err(AccessError::Authentication)?;
         let rbac = Arc::new(Rbac::default());
         let nodes = Arc::new(NodeAuthorizer::default());
         follow(&registry.cache, rbac.clone(), nodes.clone());

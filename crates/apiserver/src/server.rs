@@ -8,7 +8,7 @@ use std::time::Duration;
 use storage::Storage;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::Access;
+use crate::access::{Access, AccessError};
 use crate::admission::{Admission, Plugins};
 use crate::audit::{Audit, AuditError, AuditOptions};
 use crate::cache::Cache;
@@ -33,6 +33,8 @@ pub enum StartError {
     Pki(#[from] PkiError),
     #[error(transparent)]
     Audit(#[from] AuditError),
+    #[error(transparent)]
+    Access(#[from] AccessError),
 }
 
 /// What a server is started with.
@@ -118,7 +120,7 @@ impl Server {
             admission: Admission::new(config.admission.clone()),
             allocators: Allocators { addresses: config.service_cidr, ports: config.node_ports },
         });
-        let access = Access::new(&registry, pki, &config)?;
+        let access = Access::new(&registry, pki, &config, &stopping)?;
         registry.admission.set_authorizer(access.authorizer.clone());
         let server = Arc::new(Self {
             kubelets: KubeletClient::new(pki)?,

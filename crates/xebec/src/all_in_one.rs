@@ -45,6 +45,7 @@ impl Running {
     /// Opens the store, listens, and makes what every cluster has.
     pub async fn start(args: &ClusterArgs, cluster: &Cluster) -> anyhow::Result<Self> {
         let admission = resolve::admission(args)?;
+        let authentication = resolve::authentication(args)?;
         resolve::data_dir(&args.data_dir)?;
         let storage = resolve::open_storage(args)?;
         let pki = resolve::pki(args, cluster)?;
@@ -56,7 +57,7 @@ impl Running {
             cluster_domain: args.cluster_domain.clone(),
             requests: resolve::requests(&args.requests),
             admission,
-            authentication: resolve::authentication(&args.authentication)?,
+            authentication,
         };
         let stop = CancellationToken::new();
         let server = Server::start(config, storage.clone(), &pki, stop.clone()).await?;

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::identity::IssuerArgs;
+
 /// Kubernetes in one binary.
 #[derive(Debug, Parser)]
 #[command(name = "xebec", version, propagate_version = true, max_term_width = 100)]
@@ -104,6 +106,8 @@ pub struct ClusterArgs {
     pub requests: RequestArgs,
     #[command(flatten)]
     pub authentication: AuthenticationArgs,
+    #[command(flatten)]
+    pub issuers: IssuerArgs,
 }
 
 /// How requests are recorded and held back.
@@ -140,10 +144,10 @@ pub struct RequestArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Authentication")]
 pub struct AuthenticationArgs {
-    /// Let requests without credentials pass as system:anonymous.
-    #[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true,
+    /// Let requests without credentials pass as system:anonymous [default: true].
+    #[arg(long, default_missing_value = "true", num_args = 0..=1, require_equals = true,
         action = clap::ArgAction::Set, value_name = "BOOL")]
-    pub anonymous_auth: bool,
+    pub anonymous_auth: Option<bool>,
     /// A CSV file of tokens: token, user name, user uid, and optionally groups.
     #[arg(long, value_name = "FILE")]
     pub token_auth_file: Option<PathBuf>,
@@ -362,11 +366,11 @@ mod tests {
 
     #[test]
     fn switches_are_written_as_upstreams() {
-        let cases: [(&[&str], (bool, bool)); 4] = [
-            (&[], (true, false)),
-            (&["--anonymous-auth=false", "--enable-bootstrap-token-auth"], (false, true)),
-            (&["--anonymous-auth", "--enable-bootstrap-token-auth=true"], (true, true)),
-            (&["--enable-bootstrap-token-auth=false"], (true, false)),
+        let cases: [(&[&str], (Option<bool>, bool)); 4] = [
+            (&[], (None, false)),
+            (&["--anonymous-auth=false", "--enable-bootstrap-token-auth"], (Some(false), true)),
+            (&["--anonymous-auth", "--enable-bootstrap-token-auth=true"], (Some(true), true)),
+            (&["--enable-bootstrap-token-auth=false"], (None, false)),
         ];
         for (flags, wanted) in cases {
             let arguments = ["xebec", "apiserver"].iter().chain(flags);

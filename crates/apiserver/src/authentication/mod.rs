@@ -5,6 +5,7 @@
 
 mod bootstrap_tokens;
 mod csv;
+pub mod jwt;
 pub mod keys;
 mod options;
 mod request_header;
@@ -36,6 +37,11 @@ pub use x509::{ClientCa, PeerCertificates};
 
 const WEBSOCKET_TOKEN_PREFIX: &str = "base64url.bearer.authorization.k8s.io.";
 const INVALID_TOKEN: &str = "invalid bearer token";
+
+/// The issuer of service account tokens where none is named.
+pub fn default_issuer(cluster_domain: &str) -> String {
+    format!("https://kubernetes.default.svc.{cluster_domain}")
+}
 
 /// A caller inside this process, put into the request's extensions by the in-process transport and by nothing
 /// that reads from a network.
@@ -94,7 +100,27 @@ pub struct Authenticator {
     front_proxy: Option<FrontProxy>,
     client_ca: Option<ClientCa>,
     tokens: Vec<Arc<dyn TokenAuthenticator>>,
-    anonymous: bool,
+    anonymous: Anonymous,
+}
+
+/// Where requests without credentials may pass as `system:anonymous`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Anonymous {
+    Everywhere,
+    #[default]
+    Nowhere,
+    /// At exactly these paths.
+    At(Vec<String>),
+}
+
+impl Anonymous {
+    fn allows(&self, path: &str) -> bool {
+        match self {
+            Self::Everywhere => true,
+            Self::Nowhere => false,
+            Self::At(paths) => paths.iter().any(|allowed| allowed == path),
+        }
+    }
 }
 
 impl Authenticator {
@@ -118,7 +144,7 @@ impl Authenticator {
     }
 
     /// Lets requests without credentials pass as `system:anonymous`.
-    pub fn with_anonymous(self, anonymous: bool) -> Self {
+    pub fn with_anonymous(self, anonymous: Anonymous) -> Self {
         Self { anonymous, ..self }
     }
 
@@ -174,7 +200,7 @@ impl Authenticator {
             },
             Err(error) => errors.push(error.to_owned()),
         }
-        if errors.is_empty() && self.anonymous {
+        if errors.is_empty() && self.anonymous.allows(request.uri.path()) {
             return Ok(Authenticated::new(Arc::new(UserInfo::anonymous())));
         }
         Err(Unauthenticated(errors))
@@ -251,7 +277,7 @@ mod tests {
 
     fn chain() -> Authenticator {
         let tokens = StaticTokens::new([("good".to_owned(), UserInfo::new("jane", &["devs"]))]);
-        Authenticator::new().with_tokens(Arc::new(tokens)).with_anonymous(true)
+        Authenticator::new().with_tokens(Arc::new(tokens)).with_anonymous(Anonymous::Everywhere)
     }
 
     fn request(headers: &[(&str, &str)]) -> Parts {
@@ -294,6 +320,11 @@ mod tests {
         }
         let closed = Authenticator::new();
         assert_eq!(who(&closed, &[]).await, Err(vec![]), "anonymous only where allowed");
+        let some = Authenticator::new().with_anonymous(Anonymous::At(vec!["/livez".into()]));
+        for (path, passes) in [("/livez", true), ("/livez?verbose", true), ("/livez/", false), ("/", false)] {
+            let mut parts = Request::get(path).body(()).expect("a request").into_parts().0;
+            assert_eq!(some.authenticate(&mut parts).await.is_ok(), passes, "{path}");
+        }
     }
 
     #[tokio::test]

@@ -4,49 +4,56 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use tokio_util::sync::CancellationToken;
+
 use super::{
-    Authenticated, Authenticator, BootstrapTokens, RequestHeaders, StaticTokens, TokenAuthenticator,
-    TokenGetter,
+    Anonymous, Authenticated, Authenticator, BootstrapTokens, RequestHeaders, StaticTokens,
+    TokenAuthenticator, TokenGetter, jwt,
 };
 
 /// What may be chosen; certificates and service account tokens always count.
 #[derive(Clone)]
 pub struct Options {
-    /// Requests without credentials are `system:anonymous`.
-    pub anonymous: bool,
+    /// Which requests without credentials are `system:anonymous`.
+    pub anonymous: Anonymous,
     /// The tokens of a file.
     pub token_file: Option<StaticTokens>,
     /// Bootstrap tokens, from secrets in `kube-system`.
     pub bootstrap_tokens: bool,
     /// The headers by which front proxies tell for whom they speak.
     pub request_headers: RequestHeaders,
+    /// Other issuers of tokens.
+    pub jwt: jwt::Options,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
-            anonymous: true,
+            anonymous: Anonymous::Everywhere,
             token_file: None,
             bootstrap_tokens: false,
             request_headers: RequestHeaders::default(),
+            jwt: jwt::Options::default(),
         }
     }
 }
 
 impl Options {
     /// Puts what was chosen around the tokens of service accounts, in upstream's order. `audiences` are the API
-    /// server's own.
+    /// server's own, `issuers` those of service account tokens.
     pub fn apply(
         &self,
         base: Authenticator,
         service_accounts: Arc<dyn TokenAuthenticator>,
         objects: Arc<dyn TokenGetter>,
         audiences: &[String],
-    ) -> Authenticator {
+        issuers: &[String],
+        stopping: &CancellationToken,
+    ) -> Result<Authenticator, String> {
         let heeding = |inner: Arc<dyn TokenAuthenticator>| {
             Arc::new(AudienceAgnostic { inner, audiences: audiences.to_vec() })
         };
-        let mut chain = base.with_anonymous(self.anonymous);
+        let mut chain = base.with_anonymous(self.anonymous.clone());
         if let Some(tokens) = &self.token_file {
             chain = chain.with_tokens(heeding(Arc::new(tokens.clone())));
         }
@@ -54,7 +61,11 @@ impl Options {
         if self.bootstrap_tokens {
             chain = chain.with_tokens(heeding(Arc::new(BootstrapTokens::new(objects))));
         }
-        chain
+        if self.jwt.file.is_some() || !self.jwt.config.jwt.is_empty() {
+            let issuers = jwt::JwtAuthenticators::start(&self.jwt, issuers, stopping)?;
+            chain = chain.with_tokens(heeding(issuers));
+        }
+        Ok(chain)
     }
 }
 
@@ -131,13 +142,16 @@ mod tests {
 
     fn chain(options: &Options) -> Authenticator {
         let audiences = ["api".to_owned(), "other-api".to_owned()];
-        options.apply(Authenticator::new(), Arc::new(Nobody), Arc::new(Secrets), &audiences)
+        let stopping = CancellationToken::new();
+        options
+            .apply(Authenticator::new(), Arc::new(Nobody), Arc::new(Secrets), &audiences, &[], &stopping)
+            .expect("a chain")
     }
 
     fn all() -> Options {
         let token_file = StaticTokens::from_csv("f", "known,jane,1,devs\n").expect("good");
         Options {
-            anonymous: false,
+            anonymous: Anonymous::Nowhere,
             token_file: Some(token_file),
             bootstrap_tokens: true,
             ..Options::default()

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod hook;
+pub mod https;
 
 use std::sync::Arc;
 

@@ -16,7 +16,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::trust;
+use crate::outgoing::trust;
 use crate::registry::Registry;
 
 /// How many connections and how many parties to trust are kept, and for how long a connection may rest.
