@@ -9,9 +9,10 @@ use crate::authentication::keys::OpenIdMetadata;
 use crate::authentication::{
     Authenticator, FrontProxy, ServiceAccountTokens, TokenGetter, TokenIssuer, default_issuer,
 };
+use crate::authorization::Authorizer;
+use crate::authorization::config::{Own, Reloadable};
 use crate::authorization::node::{Kind as NodeKind, NodeAuthorizer};
 use crate::authorization::rbac::{Kind as RbacKind, Rbac};
-use crate::authorization::{Authorizer, PrivilegedGroups, Union};
 use crate::cache::{Cache, Change, Entry};
 use crate::pki::{Pki, PkiError};
 use crate::registry::Registry;
@@ -24,6 +25,8 @@ pub enum AccessError {
     Pki(#[from] PkiError),
     #[error("invalid authentication config: {0}")]
     Authentication(String),
+    #[error("invalid authorization config: {0}")]
+    Authorization(String),
 }
 
 /// Everything that decides who may do what.
@@ -66,10 +69,12 @@ impl Access {
         let rbac = Arc::new(Rbac::default());
         let nodes = Arc::new(NodeAuthorizer::default());
         follow(&registry.cache, rbac.clone(), nodes.clone());
-        let authorizers: Vec<Arc<dyn Authorizer>> = vec![Arc::new(PrivilegedGroups), nodes, rbac.clone()];
+        let own = Own { node: nodes, rbac: rbac.clone() };
+        let authorizer =
+            Reloadable::start(&config.authorization, own, stopping).map_err(AccessError::Authorization)?;
         Ok(Self {
             authenticator,
-            authorizer: Arc::new(Union::new(authorizers)),
+            authorizer,
             rbac,
             open_id: OpenIdMetadata::new(&issuer, &jwks_uri, &[public]),
             issuer: TokenIssuer::new(&issuer, key, audiences.clone(), true),

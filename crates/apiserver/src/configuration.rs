@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use apimachinery::codec;
 use apimachinery::schema::{Field, Kind, List, ListType, MapOf, Message, Schema, Unknown};
+use apimachinery::{Value, codec};
 use serde::de::DeserializeOwned;
 
 /// The group of all such files.
@@ -38,7 +38,9 @@ impl FileKind {
         if !decoded.strict_errors.is_empty() {
             return Err(format!("strict decoding error: {}", decoded.strict_errors.join(", ")));
         }
-        serde_json::from_value(decoded.object.into_value()).map_err(|error| error.to_string())
+        let mut value = decoded.object.into_value();
+        drop_nulls(&mut value);
+        serde_json::from_value(value).map_err(|error| error.to_string())
     }
 
     fn schema(&self) -> Schema {
@@ -65,6 +67,18 @@ impl FileKind {
             }
         }
         Schema::unstructured(messages)
+    }
+}
+
+/// To Go, a null is a field that was not set.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, member| !member.is_null());
+            members.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
     }
 }
 
@@ -121,6 +135,7 @@ mod tests {
         let good = format!("{}name: a\nready: true\nparts: [{{count: 2}}]\n", head("v1"));
         assert_eq!(read(&good), Ok(Sheet { name: "a".into(), ready: true, parts: vec![Part { count: 2 }] }));
         assert_eq!(read(&head("v1beta1")), Ok(Sheet::default()));
+        assert_eq!(read(&format!("{}name: null\nparts:\n", head("v1"))), Ok(Sheet::default()));
         for (text, why) in [
             (head("v2"), "no kind \"Sheet\" is registered for version \"apiserver.config.k8s.io/v2\""),
             ("kind: Sheet".into(), "Object 'apiVersion' is missing in '{\"kind\":\"Sheet\"}'"),

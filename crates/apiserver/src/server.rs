@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::pki::{Pki, PkiError};
 use crate::registry::Registry;
 use crate::registry::allocators::{Allocators, PortRange, ServiceRanges};
-use crate::{authentication, discovery, openapi};
+use crate::{authentication, authorization, discovery, openapi};
 
 /// How often the store forgets what nobody can ask for any more, as upstream's compactor does.
 const COMPACTION: Duration = Duration::from_secs(300);
@@ -50,6 +50,8 @@ pub struct Config {
     pub admission: Plugins,
     /// How clients may authenticate.
     pub authentication: authentication::Options,
+    /// Who decides what they may do.
+    pub authorization: authorization::config::Options,
 }
 
 impl Config {
@@ -63,6 +65,7 @@ impl Config {
             requests: RequestOptions::default(),
             admission: Plugins::default(),
             authentication: authentication::Options::default(),
+            authorization: authorization::config::Options::default(),
         }
     }
 }

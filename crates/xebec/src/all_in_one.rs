@@ -46,6 +46,7 @@ impl Running {
     pub async fn start(args: &ClusterArgs, cluster: &Cluster) -> anyhow::Result<Self> {
         let admission = resolve::admission(args)?;
         let authentication = resolve::authentication(args)?;
+        let authorization = args.webhooks.authorization()?;
         resolve::data_dir(&args.data_dir)?;
         let storage = resolve::open_storage(args)?;
         let pki = resolve::pki(args, cluster)?;
@@ -58,6 +59,7 @@ impl Running {
             requests: resolve::requests(&args.requests),
             admission,
             authentication,
+            authorization,
         };
         let stop = CancellationToken::new();
         let server = Server::start(config, storage.clone(), &pki, stop.clone()).await?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::identity::IssuerArgs;
+use crate::identity::{IssuerArgs, WebhookArgs};
 
 /// Kubernetes in one binary.
 #[derive(Debug, Parser)]
@@ -108,6 +108,8 @@ pub struct ClusterArgs {
     pub authentication: AuthenticationArgs,
     #[command(flatten)]
     pub issuers: IssuerArgs,
+    #[command(flatten)]
+    pub webhooks: WebhookArgs,
 }
 
 /// How requests are recorded and held back.

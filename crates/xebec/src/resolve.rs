@@ -175,6 +175,7 @@ pub fn authentication(cluster: &ClusterArgs) -> anyhow::Result<Options> {
     Ok(Options {
         anonymous,
         jwt,
+        webhook: cluster.webhooks.tokens()?,
         token_file,
         bootstrap_tokens: args.enable_bootstrap_token_auth,
         request_headers: RequestHeaders {

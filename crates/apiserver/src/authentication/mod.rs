@@ -13,6 +13,7 @@ pub mod service_account;
 mod static_tokens;
 mod token_cache;
 mod user;
+pub mod webhook;
 pub mod x509;
 
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Anonymous, Authenticated, Authenticator, BootstrapTokens, RequestHeaders, StaticTokens,
-    TokenAuthenticator, TokenGetter, jwt,
+    TokenAuthenticator, TokenGetter, jwt, webhook,
 };
 
 /// What may be chosen; certificates and service account tokens always count.
@@ -24,6 +24,8 @@ pub struct Options {
     pub request_headers: RequestHeaders,
     /// Other issuers of tokens.
     pub jwt: jwt::Options,
+    /// Who is asked about tokens that nobody here knows.
+    pub webhook: Option<webhook::Options>,
 }
 
 impl Default for Options {
@@ -34,6 +36,7 @@ impl Default for Options {
             bootstrap_tokens: false,
             request_headers: RequestHeaders::default(),
             jwt: jwt::Options::default(),
+            webhook: None,
         }
     }
 }
@@ -64,6 +67,11 @@ impl Options {
         if self.jwt.file.is_some() || !self.jwt.config.jwt.is_empty() {
             let issuers = jwt::JwtAuthenticators::start(&self.jwt, issuers, stopping)?;
             chain = chain.with_tokens(heeding(issuers));
+        }
+        if let Some(options) = &self.webhook {
+            let webhook = webhook::TokenWebhook::new(options, audiences)
+                .map_err(|error| format!("--authentication-token-webhook-config-file: {error}"))?;
+            chain = chain.with_tokens(Arc::new(webhook));
         }
         Ok(chain)
     }

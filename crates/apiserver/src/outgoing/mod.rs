@@ -4,6 +4,7 @@
 mod kubeconfig;
 pub mod retry;
 pub mod trust;
+pub mod ttl_cache;
 pub mod url;
 
 use std::error::Error as StdError;
