@@ -35,7 +35,10 @@ pub struct Access {
     pub authorizer: Arc<dyn Authorizer>,
     pub rbac: Arc<Rbac>,
     pub issuer: TokenIssuer,
-    pub open_id: OpenIdMetadata,
+    /// What is published of the keys, if the issuer is one that others can find.
+    pub open_id: Option<OpenIdMetadata>,
+    /// How long a service account's token may be good, in seconds.
+    pub max_token_expiration: Option<i64>,
     /// The audiences of the API server itself.
     pub audiences: Vec<String>,
 }
@@ -47,21 +50,31 @@ impl Access {
         config: &Config,
         stopping: &CancellationToken,
     ) -> Result<Self, AccessError> {
-        let issuer = default_issuer(&config.cluster_domain);
-        let key = pki.service_account_key()?;
-        let public = key.public().clone();
-        let jwks_uri = format!("https://{}{}", config.advertise, OpenIdMetadata::JWKS_PATH);
-        let audiences = vec![issuer.clone()];
+        let chosen = &config.authentication.service_accounts;
+        let or = |list: &[String], otherwise: &[String]| {
+            if list.is_empty() { otherwise.to_vec() } else { list.to_vec() }
+        };
+        let issuers = or(&chosen.issuers, &[default_issuer(&config.cluster_domain)]);
+        let audiences = or(&chosen.audiences, &issuers);
+        let key = match &chosen.signing_key {
+            Some(key) => key.clone(),
+            None => pki.service_account_key()?,
+        };
+        let mut keys = vec![key.public().clone()];
+        for other in &chosen.keys {
+            if keys.iter().all(|known| known.key_id() != other.key_id()) {
+                keys.push(other.clone());
+            }
+        }
+        let jwks_uri = match chosen.jwks_uri.as_str() {
+            "" => format!("https://{}{}", config.advertise, OpenIdMetadata::JWKS_PATH),
+            given => given.to_owned(),
+        };
         let objects = Arc::new(Getter(registry.clone()));
-        let tokens = ServiceAccountTokens::new(
-            vec![issuer.clone()],
-            [public.clone()],
-            audiences.clone(),
-            objects.clone(),
-        );
+        let tokens =
+            ServiceAccountTokens::new(issuers.clone(), keys.clone(), audiences.clone(), objects.clone());
         let proxy = FrontProxy::new(pki.front_proxy_ca()?, config.authentication.request_headers.clone());
         let base = Authenticator::new().with_front_proxy(proxy).with_client_ca(pki.client_ca()?);
-        let issuers = [issuer.clone()];
         let authenticator = config
             .authentication
             .apply(base, Arc::new(tokens), objects, &audiences, &issuers, stopping)
@@ -72,12 +85,15 @@ impl Access {
         let own = Own { node: nodes, rbac: rbac.clone() };
         let authorizer =
             Reloadable::start(&config.authorization, own, stopping).map_err(AccessError::Authorization)?;
+        let open_id = OpenIdMetadata::for_issuer(&issuers[0], &jwks_uri, &keys);
+        let open_id = open_id.inspect_err(|why| tracing::warn!("keys are not published: {why}")).ok();
         Ok(Self {
             authenticator,
             authorizer,
             rbac,
-            open_id: OpenIdMetadata::new(&issuer, &jwks_uri, &[public]),
-            issuer: TokenIssuer::new(&issuer, key, audiences.clone(), true),
+            open_id,
+            issuer: TokenIssuer::new(&issuers[0], key, audiences.clone(), chosen.extend_expiration),
+            max_token_expiration: chosen.max_expiration,
             audiences,
         })
     }

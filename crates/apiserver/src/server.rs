@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::{Access, AccessError};
 use crate::admission::{Admission, Plugins};
 use crate::audit::{Audit, AuditError, AuditOptions};
+use crate::authentication::keys::OpenIdMetadata;
 use crate::cache::Cache;
 use crate::http::max_in_flight::MaxInFlight;
 use crate::kinds::Kinds;
@@ -162,10 +163,11 @@ impl Server {
 
     /// The paths that `/` lists.
     pub fn paths(&self) -> Vec<String> {
-        let mut out: Vec<String> =
-            ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/apis/"]
-                .map(str::to_owned)
-                .into();
+        let mut out: Vec<String> = ["/api", "/api/v1", "/apis", "/apis/"].map(str::to_owned).into();
+        let publishes_keys = self.access.open_id.is_some();
+        if publishes_keys {
+            out.insert(0, OpenIdMetadata::CONFIGURATION_PATH.to_owned());
+        }
         for gv in discovery::group_versions(self) {
             let group = format!("/apis/{}", gv.group);
             if !out.contains(&group) {
@@ -179,11 +181,13 @@ impl Server {
             "/metrics",
             "/openapi/v2",
             "/openapi/v3",
-            "/openid/v1/jwks",
+            OpenIdMetadata::JWKS_PATH,
             "/readyz",
             "/version",
         ] {
-            out.push(path.to_owned());
+            if path != OpenIdMetadata::JWKS_PATH || publishes_keys {
+                out.push(path.to_owned());
+            }
         }
         out
     }

@@ -66,10 +66,8 @@ impl Running {
         let (tls, certificate) = pki.rotating_server_config()?;
         tokio::spawn(certificate.follow(stop.clone()));
         let serving = tokio::spawn(serve::serve(server.clone(), listener, Arc::new(tls), stop.clone()));
-        let authorities = Authorities {
-            client_ca: pki.ca_pem().to_owned(),
-            front_proxy_ca: pki.front_proxy_ca_pem().to_owned(),
-        };
+        let authorities =
+            Authorities { client_ca: pki.client_ca_pem(), front_proxy_ca: pki.front_proxy_ca_pem() };
         bootstrap::run(server.clone(), authorities)
             .await
             .context("the cluster's own objects cannot be made")?;

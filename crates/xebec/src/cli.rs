@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::identity::{IssuerArgs, WebhookArgs};
+use crate::identity::{IssuerArgs, ServiceAccountArgs, ServingArgs, WebhookArgs};
 
 /// Kubernetes in one binary.
 #[derive(Debug, Parser)]
@@ -110,6 +110,10 @@ pub struct ClusterArgs {
     pub issuers: IssuerArgs,
     #[command(flatten)]
     pub webhooks: WebhookArgs,
+    #[command(flatten)]
+    pub service_accounts: ServiceAccountArgs,
+    #[command(flatten)]
+    pub serving: ServingArgs,
 }
 
 /// How requests are recorded and held back.

@@ -8,8 +8,10 @@ use apiserver::authentication::jwt::{
     self, AuthenticationConfiguration, ClaimMappings, ClaimValidationRule, Issuer, JwtAuthenticatorConfig,
     PrefixedClaim,
 };
-use apiserver::authentication::{Anonymous, webhook};
+use apiserver::authentication::keys::{PublicKey, SigningKey};
+use apiserver::authentication::{Anonymous, ServiceAccountOptions, webhook};
 use apiserver::authorization::config::{self as authorization, AuthorizationConfiguration};
+use apiserver::pki::{Serving, TlsVersion};
 use clap::Args;
 
 /// Tokens of other issuers.
@@ -175,6 +177,162 @@ impl WebhookArgs {
     }
 }
 
+/// Tokens of service accounts.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Service account tokens")]
+pub struct ServiceAccountArgs {
+    /// Who new tokens say they are from; those of further ones are believed as well [default: the cluster's own name].
+    #[arg(long, value_name = "ISSUER")]
+    pub service_account_issuer: Vec<String>,
+    /// Keys whose tokens are believed besides that which signs, in PEM; may be given several times.
+    #[arg(long, value_name = "FILE")]
+    pub service_account_key_file: Vec<PathBuf>,
+    /// The key that signs new tokens, in PEM [default: pki/sa.key].
+    #[arg(long, value_name = "FILE")]
+    pub service_account_signing_key_file: Option<PathBuf>,
+    /// What tokens have to be for to be good at this server [default: the issuers].
+    #[arg(long, value_delimiter = ',', value_name = "AUDIENCE")]
+    pub api_audiences: Vec<String>,
+    /// How long a token may be good at most.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub service_account_max_token_expiration: Option<Duration>,
+    /// Let the tokens of pods live on for a year, for clients that do not read them again.
+    #[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true,
+        action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub service_account_extend_token_expiration: bool,
+    /// Where others are told to find the keys [default: at this server].
+    #[arg(long, value_name = "URL")]
+    pub service_account_jwks_uri: Option<String>,
+}
+
+/// What the server shows and whom it believes besides what is in its folder.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Serving")]
+pub struct ServingArgs {
+    /// Authorities of client certificates besides the cluster's own, in PEM.
+    #[arg(long, value_name = "FILE")]
+    pub client_ca_file: Option<PathBuf>,
+    /// Authorities of front proxies besides the cluster's own, in PEM.
+    #[arg(long, value_name = "FILE")]
+    pub requestheader_client_ca_file: Option<PathBuf>,
+    /// The certificate that the server shows, in PEM; read again when it changes [default: pki/apiserver.crt].
+    #[arg(long, requires = "tls_private_key_file", value_name = "FILE")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// The key of that certificate, in PEM.
+    #[arg(long, requires = "tls_cert_file", value_name = "FILE")]
+    pub tls_private_key_file: Option<PathBuf>,
+    /// The oldest TLS that clients may speak: VersionTLS12 or VersionTLS13.
+    #[arg(long, default_value = "VersionTLS12", value_name = "VERSION", value_parser = TlsVersion::parse)]
+    pub tls_min_version: TlsVersion,
+    /// The cipher suites of TLS 1.2, by Go's names [default: all that are good].
+    #[arg(long, value_delimiter = ',', value_name = "SUITE")]
+    pub tls_cipher_suites: Vec<String>,
+}
+
+impl ServingArgs {
+    pub fn resolve(&self) -> anyhow::Result<Serving> {
+        let authorities = |flag: &str, path: &Option<PathBuf>| match path {
+            None => Ok(String::new()),
+            Some(path) => {
+                let pem = text(flag, path)?;
+                let shown = path.display();
+                ensure!(
+                    pem.contains("-----BEGIN CERTIFICATE-----"),
+                    "--{flag} {shown}: data does not contain any valid RSA or ECDSA certificates"
+                );
+                Ok(pem)
+            }
+        };
+        Ok(Serving {
+            certificate: self.tls_cert_file.clone().zip(self.tls_private_key_file.clone()),
+            client_ca_pem: authorities("client-ca-file", &self.client_ca_file)?,
+            front_proxy_ca_pem: authorities(
+                "requestheader-client-ca-file",
+                &self.requestheader_client_ca_file,
+            )?,
+            min_version: self.tls_min_version,
+            cipher_suites: Serving::suites(&self.tls_cipher_suites)
+                .map_err(anyhow::Error::msg)
+                .context("--tls-cipher-suites")?,
+        })
+    }
+}
+
+/// What upstream asks for so that its extension of tokens still works.
+const EXTENDED_FROM: Duration = Duration::from_secs(3607);
+const EXTENDED_TO: Duration = Duration::from_secs(365 * 24 * 3600);
+
+impl ServiceAccountArgs {
+    pub fn resolve(&self) -> anyhow::Result<ServiceAccountOptions> {
+        for (index, issuer) in self.service_account_issuer.iter().enumerate() {
+            ensure!(!issuer.is_empty(), "service-account-issuer should not be an empty string");
+            ensure!(
+                !self.service_account_issuer[..index].contains(issuer),
+                "service-account-issuer {issuer:?} is already specified"
+            );
+            if issuer.contains(':') {
+                apiserver::authentication::check_url(issuer).map_err(|why| {
+                    anyhow::anyhow!(
+                        "service-account-issuer {issuer:?} contained a ':' but was not a valid URL: {why}"
+                    )
+                })?;
+            }
+        }
+        let mut keys = Vec::new();
+        for path in &self.service_account_key_file {
+            let pem = read("service-account-key-file", path)?;
+            let found = PublicKey::from_pem(&pem);
+            keys.extend(found.with_context(|| format!("--service-account-key-file {}", path.display()))?);
+        }
+        let signing_key = match &self.service_account_signing_key_file {
+            None => None,
+            Some(path) => {
+                let pem = read("service-account-signing-key-file", path)?;
+                let key = SigningKey::from_private_pem(&pem);
+                let shown = path.display();
+                Some(key.with_context(|| format!("--service-account-signing-key-file {shown}"))?)
+            }
+        };
+        let jwks_uri = self.service_account_jwks_uri.clone().unwrap_or_default();
+        if !jwks_uri.is_empty() {
+            let scheme = apiserver::authentication::check_url(&jwks_uri)
+                .map_err(|why| anyhow::anyhow!("service-account-jwks-uri must be a valid URL: {why}"))?;
+            ensure!(
+                scheme == "https",
+                "service-account-jwks-uri requires https scheme, parsed as: {jwks_uri}"
+            );
+        }
+        Ok(ServiceAccountOptions {
+            issuers: self.service_account_issuer.clone(),
+            audiences: self.api_audiences.clone(),
+            signing_key,
+            keys,
+            jwks_uri,
+            max_expiration: self.max_expiration()?,
+            extend_expiration: self.service_account_extend_token_expiration,
+        })
+    }
+
+    fn max_expiration(&self) -> anyhow::Result<Option<i64>> {
+        let Some(max) = self.service_account_max_token_expiration.filter(|max| !max.is_zero()) else {
+            return Ok(None);
+        };
+        ensure!(
+            (Duration::from_secs(3600)..=Duration::from_secs(1 << 32)).contains(&max),
+            "the service-account-max-token-expiration must be between 1 hour and 2^32 seconds"
+        );
+        if self.service_account_extend_token_expiration {
+            ensure!(
+                (EXTENDED_FROM..=EXTENDED_TO).contains(&max),
+                "the service-account-extend-token-expiration is true, in order to correctly trigger safe transition logic, the service-account-max-token-expiration must be set longer than {} seconds (currently {}s)",
+                EXTENDED_FROM.as_secs(),
+                max.as_secs()
+            );
+        }
+        Ok(i64::try_from(max.as_secs()).ok())
+    }
+}
+
 /// A duration as Go writes it.
 fn duration(text: &str) -> Result<Duration, String> {
     let nanos = apimachinery::time::parse_duration(text).map_err(|error| error.to_string())?;
@@ -307,6 +465,10 @@ mod tests {
         issuer: IssuerArgs,
         #[command(flatten)]
         webhooks: WebhookArgs,
+        #[command(flatten)]
+        service_accounts: ServiceAccountArgs,
+        #[command(flatten)]
+        serving: ServingArgs,
     }
 
     fn issuers(flags: &[&str]) -> Result<(jwt::Options, Option<Anonymous>), String> {
@@ -446,6 +608,84 @@ mod tests {
             ),
         ] {
             let error = options(&flags).expect_err("refused");
+            assert!(error.contains(why), "{flags:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn service_account_flags_are_checked() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("key");
+        std::fs::write(&path, "no key").expect("a file");
+        let shown = path.display();
+        let (keys, signing) = (
+            format!("--service-account-key-file={shown}"),
+            format!("--service-account-signing-key-file={shown}"),
+        );
+        let options = |flags: &[&str]| {
+            let parsed = Only::try_parse_from(std::iter::once(&"xebec").chain(flags)).expect("flags");
+            parsed.service_accounts.resolve().map_err(|error| format!("{error:#}"))
+        };
+        let good = options(&[
+            "--service-account-issuer=https://a",
+            "--service-account-issuer=b",
+            "--api-audiences=x,y",
+            "--service-account-max-token-expiration=24h",
+            "--service-account-extend-token-expiration=false",
+            "--service-account-jwks-uri=https://a/keys",
+        ])
+        .map_err(|error| error.to_string())
+        .expect("good");
+        assert_eq!((good.issuers.len(), good.audiences.len()), (2, 2));
+        assert_eq!((good.max_expiration, good.extend_expiration), (Some(86400), false));
+        for (flags, why) in [
+            (vec!["--service-account-issuer="], "service-account-issuer should not be an empty string"),
+            (
+                vec!["--service-account-issuer=a", "--service-account-issuer=a"],
+                "service-account-issuer \"a\" is already specified",
+            ),
+            (vec!["--service-account-issuer=https://a b"], "contained a ':' but was not a valid URL"),
+            (vec!["--service-account-jwks-uri=http://a"], "requires https scheme, parsed as: http://a"),
+            (vec!["--service-account-max-token-expiration=59m"], "between 1 hour and 2^32 seconds"),
+            (vec!["--service-account-max-token-expiration=1h"], "must be set longer than 3607 seconds"),
+            (vec![&keys], "it holds no public key"),
+            (vec![&signing], "data does not contain a valid RSA or ECDSA private key"),
+            (vec!["--service-account-key-file=/nowhere"], "cannot be read"),
+        ] {
+            let error = options(&flags).map(drop).expect_err("refused");
+            assert!(error.contains(why), "{flags:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn serving_flags_are_checked() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ca");
+        std::fs::write(&path, "nothing").expect("a file");
+        let ca = format!("--client-ca-file={}", path.display());
+        let options = |flags: &[&str]| {
+            let parsed = Only::try_parse_from(std::iter::once(&"xebec").chain(flags));
+            let parsed = parsed.map_err(|error| error.to_string())?;
+            parsed.serving.resolve().map_err(|error| format!("{error:#}"))
+        };
+        let narrow = options(&[
+            "--tls-min-version=VersionTLS13",
+            "--tls-cipher-suites=TLS_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+        ])
+        .expect("good");
+        assert_eq!((narrow.min_version, narrow.cipher_suites.len()), (TlsVersion::V13, 1));
+        assert_eq!(options(&[]).expect("good").min_version, TlsVersion::V12);
+        for (flags, why) in [
+            (vec!["--tls-min-version=SSLv3"], "unknown tls version \"SSLv3\""),
+            (
+                vec!["--tls-cipher-suites=TLS_RSA_WITH_RC4_128_SHA"],
+                "Cipher suite TLS_RSA_WITH_RC4_128_SHA not supported or doesn't exist",
+            ),
+            (vec!["--tls-cert-file=x"], "--tls-private-key-file"),
+            (vec![&ca], "data does not contain any valid RSA or ECDSA certificates"),
+            (vec!["--requestheader-client-ca-file=/nowhere"], "cannot be read"),
+        ] {
+            let error = options(&flags).map(drop).expect_err("refused");
             assert!(error.contains(why), "{flags:?}: {error}");
         }
     }

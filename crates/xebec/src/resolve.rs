@@ -143,7 +143,11 @@ fn without_blank(list: &[String]) -> Vec<String> {
 /// How clients may authenticate, with the files that this takes.
 pub fn authentication(cluster: &ClusterArgs) -> anyhow::Result<Options> {
     let args = &cluster.authentication;
-    let own = [apiserver::authentication::default_issuer(&cluster.cluster_domain)];
+    let service_accounts = cluster.service_accounts.resolve()?;
+    let mut own = service_accounts.issuers.clone();
+    if own.is_empty() {
+        own.push(apiserver::authentication::default_issuer(&cluster.cluster_domain));
+    }
     let (jwt, anonymous) = cluster.issuers.resolve(&own)?;
     let anonymous = match (anonymous, args.anonymous_auth) {
         (Some(_), Some(_)) => {
@@ -176,6 +180,7 @@ pub fn authentication(cluster: &ClusterArgs) -> anyhow::Result<Options> {
         anonymous,
         jwt,
         webhook: cluster.webhooks.tokens()?,
+        service_accounts,
         token_file,
         bootstrap_tokens: args.enable_bootstrap_token_auth,
         request_headers: RequestHeaders {
@@ -202,6 +207,7 @@ pub fn pki(args: &ClusterArgs, cluster: &Cluster) -> anyhow::Result<Pki> {
     if !args.bind_address.is_unspecified() {
         sans.push(args.bind_address.to_string());
     }
+    let serving = args.serving.resolve()?;
     let pki = Pki::load_or_create(PkiOptions {
         dir: args.data_dir.join("pki"),
         sans,
@@ -209,6 +215,7 @@ pub fn pki(args: &ClusterArgs, cluster: &Cluster) -> anyhow::Result<Pki> {
         cluster_domain: args.cluster_domain.clone(),
         service_ip: args.service_cluster_ip_range.primary.nth(1),
     })
+    .and_then(|pki| pki.with_serving(serving))
     .context("the certificates cannot be read or made")?;
     kubelet_serving(&pki, cluster)?;
     pki.write_kubeconfigs(&args.data_dir, &cluster.server_url)

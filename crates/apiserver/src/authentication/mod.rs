@@ -27,7 +27,7 @@ use http::header::{AUTHORIZATION, CONNECTION, HeaderName, SEC_WEBSOCKET_PROTOCOL
 use http::request::Parts;
 
 pub use bootstrap_tokens::BootstrapTokens;
-pub use options::Options;
+pub use options::{Options, ServiceAccountOptions};
 pub use request_header::{FrontProxy, RequestHeaders};
 pub use service_account::{
     BoundObject, IssuedToken, ServiceAccountTokens, TokenGetter, TokenIssuer, TokenRequest,
@@ -42,6 +42,11 @@ const INVALID_TOKEN: &str = "invalid bearer token";
 /// The issuer of service account tokens where none is named.
 pub fn default_issuer(cluster_domain: &str) -> String {
     format!("https://kubernetes.default.svc.{cluster_domain}")
+}
+
+/// The scheme of a URL, if Go would take it for one.
+pub fn check_url(text: &str) -> Result<String, String> {
+    crate::outgoing::url::parse(text).map(|url| url.scheme)
 }
 
 /// A caller inside this process, put into the request's extensions by the in-process transport and by nothing

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use tokio_util::sync::CancellationToken;
 
+use super::keys::{PublicKey, SigningKey};
 use super::{
     Anonymous, Authenticated, Authenticator, BootstrapTokens, RequestHeaders, StaticTokens,
     TokenAuthenticator, TokenGetter, jwt, webhook,
@@ -26,6 +27,40 @@ pub struct Options {
     pub jwt: jwt::Options,
     /// Who is asked about tokens that nobody here knows.
     pub webhook: Option<webhook::Options>,
+    pub service_accounts: ServiceAccountOptions,
+}
+
+/// The tokens of service accounts.
+#[derive(Clone)]
+pub struct ServiceAccountOptions {
+    /// The first is in new tokens, all are believed; the cluster's own name if there are none.
+    pub issuers: Vec<String>,
+    /// The API server's own audiences; the issuers if there are none.
+    pub audiences: Vec<String>,
+    /// What new tokens are signed with; the key of the certificates' folder if there is none.
+    pub signing_key: Option<SigningKey>,
+    /// Keys whose tokens are believed besides.
+    pub keys: Vec<PublicKey>,
+    /// Where the keys are said to be; at this server if it is empty.
+    pub jwks_uri: String,
+    /// How long a token may be good at most, in seconds.
+    pub max_expiration: Option<i64>,
+    /// Tokens of the admission plugin live on for a year, for clients that do not read them again.
+    pub extend_expiration: bool,
+}
+
+impl Default for ServiceAccountOptions {
+    fn default() -> Self {
+        Self {
+            issuers: Vec::new(),
+            audiences: Vec::new(),
+            signing_key: None,
+            keys: Vec::new(),
+            jwks_uri: String::new(),
+            max_expiration: None,
+            extend_expiration: true,
+        }
+    }
 }
 
 impl Default for Options {
@@ -37,6 +72,7 @@ impl Default for Options {
             request_headers: RequestHeaders::default(),
             jwt: jwt::Options::default(),
             webhook: None,
+            service_accounts: ServiceAccountOptions::default(),
         }
     }
 }

@@ -111,7 +111,12 @@ async fn answer(
     let caller = match server.access.authenticator.authenticate(&mut parts).await {
         Ok(authenticated) => authenticated.user,
         Err(error) => {
-            tracing::debug!(%error, "a request could not be authenticated");
+            // who shows nothing at all has nothing wrong with it
+            if error.0.is_empty() {
+                tracing::debug!("a request without credentials was refused");
+            } else {
+                tracing::warn!("{error}");
+            }
             let status = Status::unauthorized();
             if let Some(trail) = begin_audit(&parts, &UserInfo::default()) {
                 trail.unauthenticated(&offered);
