@@ -10,6 +10,7 @@ mod cache;
 mod configuration;
 mod context;
 mod discovery;
+pub mod encryption;
 mod handlers;
 mod health;
 pub mod http;

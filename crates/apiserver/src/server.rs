@@ -13,6 +13,7 @@ use crate::admission::{Admission, Plugins};
 use crate::audit::{Audit, AuditError, AuditOptions};
 use crate::authentication::keys::OpenIdMetadata;
 use crate::cache::Cache;
+use crate::encryption::Encryption;
 use crate::http::max_in_flight::MaxInFlight;
 use crate::kinds::Kinds;
 use crate::kubelet_client::KubeletClient;
@@ -20,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::pki::{Pki, PkiError};
 use crate::registry::Registry;
 use crate::registry::allocators::{Allocators, PortRange, ServiceRanges};
-use crate::{authentication, authorization, discovery, openapi};
+use crate::{authentication, authorization, discovery, encryption, openapi};
 
 /// How often the store forgets what nobody can ask for any more, as upstream's compactor does.
 const COMPACTION: Duration = Duration::from_secs(300);
@@ -36,6 +37,8 @@ pub enum StartError {
     Audit(#[from] AuditError),
     #[error(transparent)]
     Access(#[from] AccessError),
+    #[error("--encryption-provider-config: {0}")]
+    Encryption(String),
 }
 
 /// What a server is started with.
@@ -53,6 +56,8 @@ pub struct Config {
     pub authentication: authentication::Options,
     /// Who decides what they may do.
     pub authorization: authorization::config::Options,
+    /// What is encrypted in the store.
+    pub encryption: Option<encryption::Options>,
 }
 
 impl Config {
@@ -67,6 +72,7 @@ impl Config {
             admission: Plugins::default(),
             authentication: authentication::Options::default(),
             authorization: authorization::config::Options::default(),
+            encryption: None,
         }
     }
 }
@@ -115,7 +121,11 @@ impl Server {
         let audit = Audit::open(&config.requests.audit)?;
         let limits = &config.requests;
         let max_in_flight = MaxInFlight::new(limits.max_in_flight, limits.max_mutating_in_flight);
-        let kinds = Kinds::builtin();
+        let encryption = match &config.encryption {
+            Some(options) => Encryption::start(options, &stopping).map_err(StartError::Encryption)?,
+            None => Encryption::none(),
+        };
+        let kinds = Kinds::encrypted(&encryption);
         let cache = Cache::load(storage.clone(), &kinds).await?;
         let registry = Arc::new(Registry {
             storage: storage.clone(),

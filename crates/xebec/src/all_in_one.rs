@@ -60,6 +60,7 @@ impl Running {
             admission,
             authentication,
             authorization,
+            encryption: args.encryption.resolve()?,
         };
         let stop = CancellationToken::new();
         let server = Server::start(config, storage.clone(), &pki, stop.clone()).await?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::identity::{IssuerArgs, ServiceAccountArgs, ServingArgs, WebhookArgs};
+use crate::identity::{EncryptionArgs, IssuerArgs, ServiceAccountArgs, ServingArgs, WebhookArgs};
 
 /// Kubernetes in one binary.
 #[derive(Debug, Parser)]
@@ -114,6 +114,8 @@ pub struct ClusterArgs {
     pub service_accounts: ServiceAccountArgs,
     #[command(flatten)]
     pub serving: ServingArgs,
+    #[command(flatten)]
+    pub encryption: EncryptionArgs,
 }
 
 /// How requests are recorded and held back.

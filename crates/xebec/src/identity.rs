@@ -11,6 +11,7 @@ use apiserver::authentication::jwt::{
 use apiserver::authentication::keys::{PublicKey, SigningKey};
 use apiserver::authentication::{Anonymous, ServiceAccountOptions, webhook};
 use apiserver::authorization::config::{self as authorization, AuthorizationConfiguration};
+use apiserver::encryption;
 use apiserver::pki::{Serving, TlsVersion};
 use clap::Args;
 
@@ -255,6 +256,31 @@ impl ServingArgs {
                 .map_err(anyhow::Error::msg)
                 .context("--tls-cipher-suites")?,
         })
+    }
+}
+
+/// What is encrypted in the store.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Encryption at rest")]
+pub struct EncryptionArgs {
+    /// An EncryptionConfiguration (apiserver.config.k8s.io/v1): which resources are encrypted, with which keys.
+    #[arg(long, value_name = "FILE")]
+    pub encryption_provider_config: Option<PathBuf>,
+    /// Follow that file while the server runs.
+    #[arg(long, default_value_t = false, default_missing_value = "true", num_args = 0..=1, require_equals = true,
+        action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub encryption_provider_config_automatic_reload: bool,
+}
+
+impl EncryptionArgs {
+    pub fn resolve(&self) -> anyhow::Result<Option<encryption::Options>> {
+        let automatic_reload = self.encryption_provider_config_automatic_reload;
+        ensure!(
+            self.encryption_provider_config.is_some() || !automatic_reload,
+            "--encryption-provider-config-automatic-reload must be set with --encryption-provider-config"
+        );
+        let options = |file: &PathBuf| encryption::Options { file: file.clone(), automatic_reload };
+        Ok(self.encryption_provider_config.as_ref().map(options))
     }
 }
 

@@ -23,7 +23,7 @@ pub struct Cluster {
     pub server: Arc<Server>,
     pub pki: Pki,
     folder: Option<TempDir>,
-    storage: Arc<dyn Storage>,
+    pub storage: Arc<dyn Storage>,
     stop: CancellationToken,
 }
 
