@@ -107,6 +107,7 @@ struct Run<'a> {
 impl Run<'_> {
     async fn all(&self) -> anyhow::Result<()> {
         let load = Load {
+            what: String::new(),
             concurrency: self.args.concurrency,
             connections: self.args.connections,
             protocol: self.args.protocol,
@@ -132,11 +133,12 @@ impl Run<'_> {
             if verb != Verb::Create && there.is_empty() {
                 bail!("no object could be made, so that there is nothing to {verb}");
             }
-            let mut load = load.clone();
+            let mut load = Load { what: verb.to_string(), ..load.clone() };
             if verb == Verb::Delete {
                 load.most = load.most.min(there.len() as u64);
             }
             let record = Arc::new(Record::default());
+            let throttled = self.target.throttled();
             let (back, elapsed) =
                 drive(&load, self.target, connections, &record, self.stop, async |connection, number| {
                     let bytes = self.request(verb, connection, &path, number, &there).await?;
@@ -148,13 +150,23 @@ impl Run<'_> {
                 .await?;
             connections = back;
             let objects = made.lock().len() as u64;
-            self.tell(verb, &record, elapsed, objects)?;
+            self.tell(verb, &record, elapsed, objects, self.target.throttled() - throttled)?;
         }
         Ok(())
     }
 
-    fn tell(&self, verb: Verb, record: &Record, elapsed: Duration, objects: u64) -> anyhow::Result<()> {
+    fn tell(
+        &self,
+        verb: Verb,
+        record: &Record,
+        elapsed: Duration,
+        objects: u64,
+        throttled: u64,
+    ) -> anyhow::Result<()> {
         let mut line = record.summary(elapsed);
+        if throttled > 0 {
+            line.insert("throttled".into(), json!(throttled));
+        }
         line.insert("concurrency".into(), json!(self.args.concurrency));
         line.insert("protocol".into(), json!(format!("{:?}", self.args.protocol).to_lowercase()));
         line.insert("format".into(), json!(format!("{:?}", self.args.format).to_lowercase()));

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use futures::future::join_all;
 use http::Method;
-use http_body_util::BodyExt;
 use parking_lot::RwLock;
 use serde_json::json;
 
+use crate::events::Lines;
 use crate::load::{Load, drive};
 use crate::objects::{config_map, encode, sequence};
 use crate::record::{Record, Samples};
@@ -84,10 +84,7 @@ async fn measure(
         let body = encode(Format::Json, "ConfigMap", config_map(&name(number), number, 0, args.size))?;
         target.once(Request::new(Method::POST, &path, body)).await.context("making an object")?;
     }
-    let list = target.once(Request::get(&format!("{path}?limit=1"))).await?;
-    let list: serde_json::Value = serde_json::from_slice(&list)?;
-    let version = list["metadata"]["resourceVersion"].as_str().context("a list without resourceVersion")?;
-    let watch = format!("{path}?watch=1&resourceVersion={version}");
+    let version = target.current_version(&path).await?.to_string();
 
     eprintln!("opening {} watches …", args.watchers);
     let watching = Arc::new(Watching {
@@ -101,6 +98,7 @@ async fn measure(
         repeated: AtomicU64::new(0),
     });
     let load = Load {
+        what: "watches".to_owned(),
         concurrency: args.watchers,
         connections: args.connections.max(1),
         protocol: if args.connections == 0 { Protocol::Http1 } else { Protocol::Http2 },
@@ -110,7 +108,8 @@ async fn measure(
     };
     let mut watchers = Vec::new();
     for connection in load.connect(target).await? {
-        watchers.push(tokio::spawn(follow(watching.clone(), connection, watch.clone())));
+        let (path, version) = (path.clone(), version.clone());
+        watchers.push(tokio::spawn(follow(watching.clone(), target.clone(), connection, path, version)));
     }
     let resident = |pid: Option<u32>| pid.and_then(crate::process::resident_kb);
     let before = resident(args.server_pid);
@@ -118,6 +117,7 @@ async fn measure(
     eprintln!("{} changes a second for {} s …", args.changes, args.seconds);
     let writes = Arc::new(Record::default());
     let load = Load {
+        what: "changes".to_owned(),
         concurrency: WRITERS.min(usize::try_from(args.objects)?),
         connections: 1,
         protocol: Protocol::Http1,
@@ -202,31 +202,25 @@ async fn write(
 }
 
 /// One watcher.
-async fn follow(watching: Arc<Watching>, mut connection: Connection, path: String) -> anyhow::Result<()> {
-    let answer = connection.begin(Request::get(&path)).await?;
-    let status = answer.status();
-    if !status.is_success() {
-        let body = answer.into_body().collect().await?.to_bytes();
-        bail!("{}", refusal(status, &body));
-    }
-    let mut body = answer.into_body();
-    let mut rest: Vec<u8> = Vec::new();
+async fn follow(
+    watching: Arc<Watching>,
+    target: Target,
+    connection: Connection,
+    path: String,
+    version: String,
+) -> anyhow::Result<()> {
+    let mut lines = Lines::over(&target, connection, &path, "", &version).await?;
     let mut seen = vec![0_u64; usize::try_from(watching.objects)?];
     let mut samples = Samples::default();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
-        rest.extend_from_slice(&data);
-        let mut begun = 0;
-        while let Some(end) = rest[begun..].iter().position(|byte| *byte == b'\n') {
-            event(&watching, &rest[begun..begun + end], &mut seen, &mut samples);
-            begun += end + 1;
+    loop {
+        let whole = match lines.next().await {
+            Err(_) if watching.done.load(Ordering::Relaxed) => return Ok(()),
+            whole => whole?,
+        };
+        for line in whole.split(|byte| *byte == b'\n') {
+            event(&watching, line, &mut seen, &mut samples);
         }
-        rest.drain(..begun);
         watching.record.add(&mut samples);
-    }
-    match watching.done.load(Ordering::Relaxed) {
-        true => Ok(()),
-        false => bail!("the server ended a watch"),
     }
 }
 
