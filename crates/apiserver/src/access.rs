@@ -7,15 +7,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::authentication::keys::OpenIdMetadata;
 use crate::authentication::{
-    Authenticator, FrontProxy, ServiceAccountTokens, TokenGetter, TokenIssuer, default_issuer,
+    Authenticator, FrontProxy, LAST_USED_LABEL, LegacyTokens, ServiceAccountTokens, TokenAuthenticator,
+    TokenGetter, TokenIssuer, default_issuer,
 };
 use crate::authorization::Authorizer;
 use crate::authorization::config::{Own, Reloadable};
 use crate::authorization::node::{Kind as NodeKind, NodeAuthorizer};
 use crate::authorization::rbac::{Kind as RbacKind, Rbac};
 use crate::cache::{Cache, Change, Entry};
+use crate::context::{Context, WriteOptions};
 use crate::pki::{Pki, PkiError};
-use crate::registry::Registry;
+use crate::registry::{Part, Registry};
 use crate::server::Config;
 
 /// Why nobody can be let in.
@@ -73,11 +75,13 @@ impl Access {
         let objects = Arc::new(Getter(registry.clone()));
         let tokens =
             ServiceAccountTokens::new(issuers.clone(), keys.clone(), audiences.clone(), objects.clone());
+        let legacy = LegacyTokens::new(keys.clone(), audiences.clone(), objects.clone());
         let proxy = FrontProxy::new(pki.front_proxy_ca()?, config.authentication.request_headers.clone());
         let base = Authenticator::new().with_front_proxy(proxy).with_client_ca(pki.client_ca()?);
+        let service_accounts: [Arc<dyn TokenAuthenticator>; 2] = [Arc::new(legacy), Arc::new(tokens)];
         let authenticator = config
             .authentication
-            .apply(base, Arc::new(tokens), objects, &audiences, &issuers, stopping)
+            .apply(base, service_accounts, objects, &audiences, &issuers, stopping)
             .map_err(AccessError::Authentication)?;
         let rbac = Arc::new(Rbac::default());
         let nodes = Arc::new(NodeAuthorizer::default());
@@ -164,5 +168,34 @@ impl TokenGetter for Getter {
 
     fn node(&self, name: &str) -> Option<Arc<Object>> {
         self.get("nodes", "", name)
+    }
+
+    fn mark_used(&self, secret: &Object, day: &str) {
+        let (registry, day) = (self.0.clone(), day.to_owned());
+        let (namespace, name, uid) =
+            (secret.namespace().to_owned(), secret.name().to_owned(), secret.uid().to_owned());
+        // the request need not wait for it
+        tokio::spawn(async move {
+            let context = Context::internal();
+            let kind = registry.core("secrets").clone();
+            let mark = |current: Option<&Object>| {
+                let mut secret = current.cloned().unwrap_or_default();
+                if secret.uid() == uid {
+                    secret.set(&["metadata", "labels", LAST_USED_LABEL], day.as_str());
+                }
+                Ok(secret)
+            };
+            let options = WriteOptions::default();
+            let done =
+                registry.update(&context, &kind, &namespace, &name, Part::Main, &mark, false, options).await;
+            if let Err(status) = done {
+                tracing::warn!(
+                    namespace,
+                    name,
+                    why = status.message,
+                    "the use of a token could not be noted"
+                );
+            }
+        });
     }
 }

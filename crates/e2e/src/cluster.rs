@@ -161,6 +161,7 @@ impl Cluster {
         let file = |flag: &str, name: &str| format!("--{flag}={data}/pki/{name}");
         let node = ["--node-name", "node-1", "--node-ip", ip];
         let ca = file("root-ca-file", "ca.crt");
+        let key = file("service-account-private-key-file", "sa.key");
         let kubelet = [
             config("kubelet"),
             file("client-ca-file", "ca.crt"),
@@ -171,7 +172,7 @@ impl Cluster {
         let kubelet: Vec<&str> = kubelet.iter().map(String::as_str).chain(node).collect();
         let (proxy, dns) = (config("kube-proxy"), config("coredns"));
         let others = [
-            self.component("controller-manager", &[&config("controller-manager"), &ca])?,
+            self.component("controller-manager", &[&config("controller-manager"), &ca, &key])?,
             self.component("scheduler", &[&config("scheduler")])?,
             self.component("kubelet", &kubelet)?,
             self.component("proxy", &[[proxy.as_str()].as_slice(), &node].concat())?,

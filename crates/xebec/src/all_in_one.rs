@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{ClusterArgs, ServerArgs};
 use crate::dns::{self, Dns};
 use crate::identities::InOneProcess;
+use crate::identity;
 use crate::node::{self, Node};
 use crate::resolve::{self, Cluster};
 use crate::signals;
@@ -113,6 +114,19 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
         let (client, cancel) = (client(KUBE_CONTROLLER_MANAGER, &[]), components.clone());
         async move {
             controller_manager::run(config, client, &identities, cancel).await;
+            Ok(())
+        }
+    });
+    tasks.spawn({
+        let file = args.cluster.service_accounts.service_account_signing_key_file.as_deref();
+        let key = match identity::signing_key("service-account-signing-key-file", file)? {
+            Some(key) => key,
+            None => running.pki.service_account_key()?,
+        };
+        let (client, cancel) = (client(KUBE_CONTROLLER_MANAGER, &[]), components.clone());
+        let (signer, root_ca) = (identity::token_signer(key), running.pki.ca_pem().to_owned());
+        async move {
+            controller_manager::service_account_tokens::run(client, signer, root_ca, cancel).await;
             Ok(())
         }
     });

@@ -245,6 +245,9 @@ pub struct ControllerManagerArgs {
     /// The CA that pods get, in PEM.
     #[arg(long, value_name = "FILE")]
     pub root_ca_file: PathBuf,
+    /// The key that signs the tokens of secrets, in PEM [default: no such tokens].
+    #[arg(long, value_name = "FILE")]
+    pub service_account_private_key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

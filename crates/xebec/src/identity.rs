@@ -1,6 +1,7 @@
 //! Flags of the API server that say whom it believes and what for, and what they become.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -206,6 +207,18 @@ pub struct ServiceAccountArgs {
     pub service_account_jwks_uri: Option<String>,
 }
 
+/// What signs the tokens of secrets, for the token controller.
+pub fn token_signer(key: SigningKey) -> controller_manager::service_account_tokens::Signer {
+    Arc::new(move |claims| key.sign(claims).map_err(|error| error.to_string()))
+}
+
+/// The key that signs tokens, of a file if one is named.
+pub fn signing_key(flag: &str, file: Option<&Path>) -> anyhow::Result<Option<SigningKey>> {
+    let Some(path) = file else { return Ok(None) };
+    let key = SigningKey::from_private_pem(&read(flag, path)?);
+    key.map(Some).with_context(|| format!("--{flag} {}", path.display()))
+}
+
 /// What the server shows and whom it believes besides what is in its folder.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Serving")]
@@ -310,15 +323,8 @@ impl ServiceAccountArgs {
             let found = PublicKey::from_pem(&pem);
             keys.extend(found.with_context(|| format!("--service-account-key-file {}", path.display()))?);
         }
-        let signing_key = match &self.service_account_signing_key_file {
-            None => None,
-            Some(path) => {
-                let pem = read("service-account-signing-key-file", path)?;
-                let key = SigningKey::from_private_pem(&pem);
-                let shown = path.display();
-                Some(key.with_context(|| format!("--service-account-signing-key-file {shown}"))?)
-            }
-        };
+        let file = self.service_account_signing_key_file.as_deref();
+        let signing_key = signing_key("service-account-signing-key-file", file)?;
         let jwks_uri = self.service_account_jwks_uri.clone().unwrap_or_default();
         if !jwks_uri.is_empty() {
             let scheme = apiserver::authentication::check_url(&jwks_uri)

@@ -7,6 +7,7 @@ mod bootstrap_tokens;
 mod csv;
 pub mod jwt;
 pub mod keys;
+mod legacy_tokens;
 mod options;
 mod request_header;
 pub mod service_account;
@@ -27,6 +28,7 @@ use http::header::{AUTHORIZATION, CONNECTION, HeaderName, SEC_WEBSOCKET_PROTOCOL
 use http::request::Parts;
 
 pub use bootstrap_tokens::BootstrapTokens;
+pub use legacy_tokens::{LAST_USED_LABEL, LegacyTokens};
 pub use options::{Options, ServiceAccountOptions};
 pub use request_header::{FrontProxy, RequestHeaders};
 pub use service_account::{
@@ -62,11 +64,13 @@ pub struct Authenticated {
     pub audiences: Vec<String>,
     /// Annotations for the audit event of the request.
     pub audit_annotations: Vec<(&'static str, String)>,
+    /// What the client is told besides.
+    pub warnings: Vec<String>,
 }
 
 impl Authenticated {
     pub fn new(user: Arc<UserInfo>) -> Self {
-        Self { user, audiences: Vec::new(), audit_annotations: Vec::new() }
+        Self { user, audiences: Vec::new(), audit_annotations: Vec::new(), warnings: Vec::new() }
     }
 
     fn with_all_authenticated(mut self) -> Self {

@@ -83,7 +83,7 @@ impl Options {
     pub fn apply(
         &self,
         base: Authenticator,
-        service_accounts: Arc<dyn TokenAuthenticator>,
+        service_accounts: impl IntoIterator<Item = Arc<dyn TokenAuthenticator>>,
         objects: Arc<dyn TokenGetter>,
         audiences: &[String],
         issuers: &[String],
@@ -96,7 +96,9 @@ impl Options {
         if let Some(tokens) = &self.token_file {
             chain = chain.with_tokens(heeding(Arc::new(tokens.clone())));
         }
-        chain = chain.with_tokens(service_accounts);
+        for tokens in service_accounts {
+            chain = chain.with_tokens(tokens);
+        }
         if self.bootstrap_tokens {
             chain = chain.with_tokens(heeding(Arc::new(BootstrapTokens::new(objects))));
         }
@@ -188,7 +190,14 @@ mod tests {
         let audiences = ["api".to_owned(), "other-api".to_owned()];
         let stopping = CancellationToken::new();
         options
-            .apply(Authenticator::new(), Arc::new(Nobody), Arc::new(Secrets), &audiences, &[], &stopping)
+            .apply(
+                Authenticator::new(),
+                [Arc::new(Nobody) as Arc<dyn TokenAuthenticator>],
+                Arc::new(Secrets),
+                &audiences,
+                &[],
+                &stopping,
+            )
             .expect("a chain")
     }
 

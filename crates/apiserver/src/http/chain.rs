@@ -110,8 +110,8 @@ async fn answer(
         };
         server.audit.as_ref()?.begin(&attributes(user, &info, &[]), facts)
     };
-    let caller = match server.access.authenticator.authenticate(&mut parts).await {
-        Ok(authenticated) => authenticated.user,
+    let found = match server.access.authenticator.authenticate(&mut parts).await {
+        Ok(found) => found,
         Err(error) => {
             // who shows nothing at all has nothing wrong with it
             if error.0.is_empty() {
@@ -127,8 +127,12 @@ async fn answer(
             return respond::failure(&status, accepted);
         }
     };
+    let caller = found.user;
     let trail = begin_audit(&parts, &caller);
     if let Some(trail) = &trail {
+        for (key, value) in &found.audit_annotations {
+            trail.annotate(key, value);
+        }
         trail.received();
         let _ = arrival.trail.set(trail.clone());
     }
@@ -164,7 +168,7 @@ async fn answer(
         now,
         deadline,
         audit: trail,
-        warnings: Default::default(),
+        warnings: found.warnings.into(),
     };
     let work = async {
         if ctx.info.is_resource {
