@@ -31,6 +31,8 @@ pub struct Cluster {
     server: Option<Child>,
     /// The other components, when each is a process of its own.
     others: Vec<Child>,
+    /// What the server is told besides.
+    flags: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +59,13 @@ impl Cluster {
         Self::start(Kind::ControlPlane)
     }
 
+    /// The control plane with more flags, for which there may be something to prepare where it will run.
+    pub fn control_plane_with(
+        prepare: impl FnOnce(&Self) -> anyhow::Result<Vec<String>>,
+    ) -> anyhow::Result<Self> {
+        Self::start_with(Kind::ControlPlane, prepare)
+    }
+
     /// A control plane with a node that runs pods of the demo image.
     pub fn with_node() -> anyhow::Result<Self> {
         Self::start(Kind::AllInOne)
@@ -68,12 +77,20 @@ impl Cluster {
     }
 
     fn start(kind: Kind) -> anyhow::Result<Self> {
+        Self::start_with(kind, |_| Ok(Vec::new()))
+    }
+
+    fn start_with(
+        kind: Kind,
+        prepare: impl FnOnce(&Self) -> anyhow::Result<Vec<String>>,
+    ) -> anyhow::Result<Self> {
         let mut cluster = Self {
             network: Network::new()?,
             dir: tempfile::Builder::new().prefix("xebec-e2e-").tempdir()?,
             kind,
             server: None,
             others: Vec::new(),
+            flags: Vec::new(),
         };
         let images = cluster.data_dir().join("images");
         std::fs::create_dir_all(&images)?;
@@ -83,6 +100,7 @@ impl Cluster {
         } else if cluster.has_node() {
             bail!("the demo image is missing; make demo-image makes it");
         }
+        cluster.flags = prepare(&cluster)?;
         cluster.start_server()?;
         Ok(cluster)
     }
@@ -119,7 +137,8 @@ impl Cluster {
             _ => {
                 let agent: &[&str] = if self.has_node() { &[] } else { &["--disable-agent"] };
                 let place = ["--node-name", "node-1", "--node-ip", ip, "--data-dir", &data];
-                self.component("server", &[&place, agent].concat())?
+                let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
+                self.component("server", &[&place, agent, &flags].concat())?
             }
         };
         self.server = Some(server);
