@@ -412,7 +412,7 @@ async fn webhooks_say_who_one_is_and_what_one_may_do() {
 
 fn refused(arguments: &[&str], folder: &Path) -> String {
     let output = Command::new(xebec())
-        .args(["apiserver", "--node-ip=127.0.0.1", "--secure-port=0", "--data-dir"])
+        .args(["apiserver", "--node-ip=192.0.2.1", "--secure-port=0", "--data-dir"])
         .arg(folder)
         .args(arguments)
         .output()

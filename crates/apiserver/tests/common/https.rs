@@ -93,11 +93,13 @@ impl Https {
         let behaviour: Behaviour = Arc::new(does);
         let (counted, seen) = (connections.clone(), asked.clone());
         let task = tokio::spawn(async move {
+            // they end with it, like those of a process that was killed
+            let mut open = tokio::task::JoinSet::new();
             loop {
                 let Ok((stream, _)) = listener.accept().await else { return };
                 counted.fetch_add(1, Ordering::SeqCst);
                 let (acceptor, behaviour, seen) = (acceptor.clone(), behaviour.clone(), seen.clone());
-                tokio::spawn(async move {
+                open.spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
                     let client =
                         stream.get_ref().1.peer_certificates().and_then(|chain| common_name(&chain[0]));
