@@ -11,19 +11,13 @@ use serde::Deserialize;
 use super::{Credentials, HttpsClient, bearer, url};
 use crate::pki::KeyAndCertificate;
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 struct Kubeconfig {
     clusters: Vec<Named<Cluster>>,
     users: Vec<Named<User>>,
     contexts: Vec<Named<Context>>,
     current_context: String,
-}
-
-impl Default for Kubeconfig {
-    fn default() -> Self {
-        Self { clusters: Vec::new(), users: Vec::new(), contexts: Vec::new(), current_context: String::new() }
-    }
 }
 
 #[derive(Deserialize)]
