@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
 use super::keys::{PublicKey, PublicKeys};
-use super::service_account::{is_deleted, now, untrusted_issuer};
+use super::service_account::{check_account, now, untrusted_issuer};
 use super::token_cache::TokenCache;
 use super::{Authenticated, TokenAuthenticator, TokenGetter, UserInfo, service_account_username};
 
@@ -97,14 +97,7 @@ impl LegacyTokens {
         if stored != token.as_bytes() {
             return Err("service account token does not match server's copy".into());
         }
-        let owner = self.getter.service_account(namespace, account);
-        let owner = owner.ok_or_else(|| format!("serviceaccounts {account:?} not found"))?;
-        if is_deleted(&owner, now) {
-            return Err(format!("service account {namespace}/{account} has been deleted"));
-        }
-        if owner.uid() != uid {
-            return Err(format!("service account UID ({}) does not match claim ({uid})", owner.uid()));
-        }
+        let owner = check_account(self.getter.as_ref(), namespace, account, uid, now)?;
         let label = |name: &str| held.get_str(&["metadata", "labels", name]).to_owned();
         if !label(INVALID_SINCE_LABEL).is_empty() {
             return Err(format!(

@@ -275,20 +275,7 @@ impl ServiceAccountTokens {
     fn check_objects(&self, claims: &KubernetesClaims, now: i64) -> Result<(), String> {
         const INVALIDATED: &str = "service account token has been invalidated";
         let KubernetesClaims { namespace, serviceaccount, pod, secret, node, .. } = claims;
-        let account = self
-            .getter
-            .service_account(namespace, &serviceaccount.name)
-            .ok_or_else(|| format!("serviceaccounts {:?} not found", serviceaccount.name))?;
-        if is_deleted(&account, now) {
-            return Err(format!("service account {namespace}/{} has been deleted", serviceaccount.name));
-        }
-        if account.uid() != serviceaccount.uid {
-            return Err(format!(
-                "service account UID ({}) does not match claim ({})",
-                account.uid(),
-                serviceaccount.uid
-            ));
-        }
+        check_account(self.getter.as_ref(), namespace, &serviceaccount.name, &serviceaccount.uid, now)?;
         let check = |found: Option<Arc<Object>>, reference: &Reference, mismatch: [&str; 2]| {
             let found = found.filter(|object| !is_deleted(object, now)).ok_or(INVALIDATED)?;
             if found.uid() != reference.uid {
@@ -330,6 +317,25 @@ pub(super) fn untrusted_issuer(token: &str) -> Option<String> {
     serde_json::from_slice::<Issuer>(&payload).ok().map(|Issuer { iss }| iss)
 }
 
+/// Whether the account that a token was made for is still there; one that was made anew is another. Gives it back.
+pub(super) fn check_account(
+    getter: &dyn TokenGetter,
+    namespace: &str,
+    name: &str,
+    uid: &str,
+    now: i64,
+) -> Result<Arc<Object>, String> {
+    let account = getter.service_account(namespace, name);
+    let account = account.ok_or_else(|| format!("serviceaccounts {name:?} not found"))?;
+    if is_deleted(&account, now) {
+        return Err(format!("service account {namespace}/{name} has been deleted"));
+    }
+    if account.uid() != uid {
+        return Err(format!("service account UID ({}) does not match claim ({uid})", account.uid()));
+    }
+    Ok(account)
+}
+
 fn check_time(claims: &Claims, now: i64) -> Result<(), String> {
     if claims.exp.is_some_and(|exp| now - LEEWAY > exp) {
         return Err("service account token has expired".into());
@@ -346,7 +352,7 @@ fn check_time(claims: &Claims, now: i64) -> Result<(), String> {
 }
 
 /// Whether the object's deletion is older than clocks may be apart.
-pub(super) fn is_deleted(object: &Object, now: i64) -> bool {
+fn is_deleted(object: &Object, now: i64) -> bool {
     object
         .deletion_timestamp()
         .and_then(|time| DateTime::parse_from_rfc3339(time).ok())

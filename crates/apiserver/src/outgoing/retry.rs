@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::RETRY_AFTER;
 
-use super::{Answer, HttpsClient};
+use super::{Answer, HttpsClient, refusal};
 
 /// How often, and with which pauses.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,7 +42,7 @@ pub async fn post_review(
     loop {
         let (why, may_pass) = match client.post(url, body.clone(), timeout).await {
             Ok(answer) if answer.code.is_success() => return understand(review, &answer),
-            Ok(answer) => (refusal(&answer), may_pass(&answer)),
+            Ok(answer) => (refusal(answer.code, &answer.body), may_pass(&answer)),
             Err(failure) => (failure.message, failure.reset),
         };
         if !may_pass || step >= backoff.steps {
@@ -74,23 +74,4 @@ fn may_pass(answer: &Answer) -> bool {
         answer.code,
         StatusCode::INTERNAL_SERVER_ERROR | StatusCode::GATEWAY_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
     ) || answer.headers.contains_key(RETRY_AFTER)
-}
-
-/// What a code that is no success means, in the words of upstream's client.
-pub fn refusal(answer: &Answer) -> String {
-    let text = String::from_utf8_lossy(&answer.body);
-    let text = text.trim();
-    let shown: String = if text.is_empty() { "unknown".into() } else { text.chars().take(2048).collect() };
-    match answer.code.as_u16() {
-        401 => "the server has asked for the client to provide credentials".into(),
-        403 => shown,
-        404 => "the server could not find the requested resource".into(),
-        405 => "the server does not allow this method on the requested resource".into(),
-        429 => "the server has received too many requests and has asked us to try again later".into(),
-        503 => "the server is currently unable to handle the request".into(),
-        500.. => format!("an error on the server ({shown:?}) has prevented the request from succeeding"),
-        code => {
-            format!("the server responded with the status code {code} but did not return more information")
-        }
-    }
 }
