@@ -339,6 +339,15 @@ impl Connection {
         Ok((answer.status, answer.body))
     }
 
+    /// Sends a request that must succeed; gives back the body of its answer.
+    pub async fn success(&mut self, request: Request<'_>) -> anyhow::Result<Bytes> {
+        let (status, body) = self.send(request).await?;
+        match status.is_success() {
+            true => Ok(body),
+            false => bail!("{}", refusal(status, &body)),
+        }
+    }
+
     async fn attempt(&mut self, request: &Request<'_>) -> anyhow::Result<Answer> {
         let sending = async {
             let answer = self.begin(request.clone()).await?;

@@ -159,6 +159,18 @@ metadata: {name: web}
 spec: {selector: {app: web}, ports: [{port: 80}]}
 ";
 
+const CONTROLLER: &str = r"
+apiVersion: v1
+kind: ReplicationController
+metadata: {name: old}
+spec:
+  replicas: 0
+  selector: {app: old}
+  template:
+    metadata: {labels: {app: old}}
+    spec: {containers: [{name: c, image: 'example.com/a:1'}]}
+";
+
 /// One kubectl of the machine.
 struct Kubectl<'a> {
     cluster: &'a Cluster,
@@ -202,6 +214,9 @@ fn every_kubectl_finds_applies_and_edits() {
         let kubectl = Kubectl { cluster: &cluster, program };
         eprintln!("{} ({minor:?})", kubectl.program.display());
         kubectl.ok(&["version", "-o", "json"], "\"gitVersion\": \"v1.36");
+        let versions = kubectl.ok(&["api-versions"], "apps/v1");
+        assert!(versions.lines().any(|line| line == "v1"), "{versions}");
+        kubectl.ok(&["cluster-info"], "Kubernetes control plane");
         let resources = kubectl.ok(&["api-resources", "--no-headers"], "deployments");
         assert!(resources.lines().count() > 60, "{resources}");
         kubectl.ok(&["explain", "deployment.spec.strategy", "--recursive"], "maxUnavailable");
@@ -236,6 +251,9 @@ fn every_kubectl_finds_applies_and_edits() {
         }
         kubectl.ok(&["scale", "deployment", "web", "--replicas=1"], "scaled");
         kubectl.ok(&["label", "service", "web", "l=m"], "labeled");
+        kubectl.ok(&["get", "services", "-l", "l=m"], "web");
+        kubectl.ok(&["label", "service", "web", "l-"], "service/web unlabeled");
+        kubectl.ok(&["get", "services", "-l", "l=m"], "No resources found");
         kubectl.ok(&["annotate", "service", "web", "n=o"], "service/web annotate");
         kubectl.ok(&["set", "image", "deployment/web", "c=example.com/a:5"], "image updated");
         kubectl.ok(&["describe", "deployment", "web"], "example.com/a:5");
@@ -250,6 +268,39 @@ fn every_kubectl_finds_applies_and_edits() {
             MANIFEST,
             "(server dry run)",
         );
+        kubectl.fed(&["apply", "-f", "-"], CONTROLLER, "replicationcontroller/old created");
+        kubectl.ok(
+            &["expose", "rc", "old", "--name=old", "--port=1234", "--target-port=6379"],
+            "service/old exposed",
+        );
+        kubectl.ok(
+            &["expose", "service", "old", "--name=older", "--port=2345", "--target-port=6379"],
+            "service/older exposed",
+        );
+        let ports = [
+            "get",
+            "services",
+            "old",
+            "older",
+            "-o",
+            "jsonpath={range .items[*]}{.spec.ports[0].port}:{.spec.ports[0].targetPort} {end}",
+        ];
+        kubectl.ok(&ports, "1234:6379 2345:6379");
+        kubectl.ok(&["describe", "rc", "old"], "example.com/a:1");
+        kubectl.ok(&["delete", "rc,services", "old", "older", "--ignore-not-found"], "deleted");
+        kubectl.ok(&["run", "alone", "--image=example.com/a:1", "--restart=Never"], "pod/alone created");
+        let pod = kubectl.ok(&["get", "pod", "alone", "-o", "json"], "example.com/a:1");
+        kubectl.fed(
+            &["replace", "-f", "-"],
+            &pod.replace("example.com/a:1", "example.com/a:2"),
+            "pod/alone replaced",
+        );
+        let image = ["get", "pod", "alone", "-o", "jsonpath={.spec.containers[0].image}"];
+        kubectl.ok(&image, "example.com/a:2");
+        let tried = r#"{"spec":{"containers":[{"name":"alone","image":"example.com/a:3"}]}}"#;
+        kubectl.ok(&["patch", "pod", "alone", "-p", tried, "--dry-run=server"], "pod/alone patched");
+        kubectl.ok(&image, "example.com/a:2");
+        kubectl.ok(&["delete", "pod", "alone", "--grace-period=0", "--force"], "deleted");
         kubectl.ok(&["auth", "can-i", "create", "pods"], "yes");
         kubectl.fed(&["delete", "-f", "-", "--wait=true", "--timeout=60s"], MANIFEST, "\"web\" deleted");
     }

@@ -16,7 +16,7 @@ use crate::record::Record;
 use crate::report::Report;
 use crate::sandbox::Sandbox;
 use crate::stop::Stop;
-use crate::target::{Connection, Format, Protocol, Request, Target, refusal};
+use crate::target::{Connection, Format, Protocol, Request, Target};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -240,7 +240,7 @@ impl Run<'_> {
         let (mut total, mut token) = (0, String::new());
         loop {
             let page = format!("{path}?limit={}&continue={token}", self.args.page);
-            let body = success(connection, Request::get(&page)).await?;
+            let body = connection.success(Request::get(&page)).await?;
             total += body.len();
             match next_page(&body).context("a list without metadata")? {
                 next if next.is_empty() => return Ok(total),
@@ -267,17 +267,9 @@ fn next_page(body: &[u8]) -> Option<String> {
     Some(String::new())
 }
 
-async fn success(connection: &mut Connection, request: Request<'_>) -> anyhow::Result<Bytes> {
-    let (status, body) = connection.send(request).await?;
-    match status.is_success() {
-        true => Ok(body),
-        false => bail!("{}", refusal(status, &body)),
-    }
-}
-
 /// Sends a request that must succeed; gives back how many bytes came.
 async fn ok(connection: &mut Connection, request: Request<'_>) -> anyhow::Result<usize> {
-    success(connection, request).await.map(|body| body.len())
+    connection.success(request).await.map(|body| body.len())
 }
 
 #[cfg(test)]

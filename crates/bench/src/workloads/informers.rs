@@ -67,11 +67,7 @@ async fn measure(
         let object = config_map(&format!("map-{number}"), number, number, args.size);
         let body = encode(Format::Protobuf, "ConfigMap", object)?;
         let request = Request::new(Method::POST, &path, body).content(Format::Protobuf.media_type());
-        let (status, body) = connection.send(request).await?;
-        match status.is_success() {
-            true => Ok(()),
-            false => bail!("{}", refusal(status, &body)),
-        }
+        connection.success(request).await.map(drop)
     })
     .await?;
     if stop.is_set() {

@@ -129,7 +129,7 @@ impl Fleet {
                 "topology.kubernetes.io/zone": format!("zone-{}", number % ZONES),
             }},
         });
-        ok(connection, Request::new(Method::POST, "/api/v1/nodes", node.to_string())).await?;
+        connection.success(Request::new(Method::POST, "/api/v1/nodes", node.to_string())).await?;
         self.beat(connection, number).await?;
         let now = now();
         let status = json!({"status": {
@@ -139,11 +139,11 @@ impl Fleet {
         }});
         let path = format!("/api/v1/nodes/{name}/status");
         let patch = Request::new(Method::PATCH, &path, status.to_string());
-        ok(connection, patch.content("application/merge-patch+json")).await?;
+        connection.success(patch.content("application/merge-patch+json")).await?;
         // the controller of nodes taints those that were not ready when it saw them; it takes it back later
         let path = format!("/api/v1/nodes/{name}");
         let patch = Request::new(Method::PATCH, &path, json!({"spec": {"taints": null}}).to_string());
-        ok(connection, patch.content("application/merge-patch+json")).await
+        connection.success(patch.content("application/merge-patch+json")).await.map(drop)
     }
 
     /// Renews a node's lease.
@@ -157,7 +157,7 @@ impl Fleet {
             "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}?fieldManager=xebec-bench&force=true"
         );
         let apply = Request::new(Method::PATCH, &path, lease.to_string());
-        ok(connection, apply.content("application/apply-patch+yaml")).await
+        connection.success(apply.content("application/apply-patch+yaml")).await.map(drop)
     }
 
     async fn measure(
@@ -210,7 +210,7 @@ impl Fleet {
         let mut events = Events::open(&self.target, path, &selector).await?;
         let making = make("making pods", &self.target, count, stop, async |connection, number| {
             let pod = pod(args.case, kind, number).to_string();
-            ok(connection, Request::new(Method::POST, path, pod)).await?;
+            connection.success(Request::new(Method::POST, path, pod)).await?;
             if args.case == Case::UnschedulableChurn && kind == "pod" && number % 10 == 0 {
                 churn(connection, path, number).await?;
             }
@@ -303,22 +303,14 @@ impl Throughput {
     }
 }
 
-async fn ok(connection: &mut Connection, request: Request<'_>) -> anyhow::Result<()> {
-    let (status, body) = connection.send(request).await?;
-    match status.is_success() {
-        true => Ok(()),
-        false => bail!("{}", refusal(status, &body)),
-    }
-}
-
 /// A pod that fits nowhere, made and deleted.
 async fn churn(connection: &mut Connection, path: &str, number: u64) -> anyhow::Result<()> {
     let mut pod = pod(Case::Basic, "churn", number);
     pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = json!("100000");
-    ok(connection, Request::new(Method::POST, path, pod.to_string())).await?;
+    connection.success(Request::new(Method::POST, path, pod.to_string())).await?;
     if number >= 100 {
         let old = format!("{path}/churn-{}?gracePeriodSeconds=0", number - 100);
-        ok(connection, Request::new(Method::DELETE, &old, "")).await?;
+        connection.success(Request::new(Method::DELETE, &old, "")).await?;
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use crate::record::{Record, Samples};
 use crate::report::Report;
 use crate::sandbox::Sandbox;
 use crate::stop::Stop;
-use crate::target::{Protocol, Request, Target, refusal};
+use crate::target::{Protocol, Request, Target};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -72,10 +72,7 @@ async fn measure(
             (&slices, slice(&name, addresses.collect(), 80).to_string()),
         ];
         for (path, body) in bodies {
-            let (status, body) = connection.send(Request::new(Method::POST, path, body)).await?;
-            if !status.is_success() {
-                bail!("{}", refusal(status, &body));
-            }
+            connection.success(Request::new(Method::POST, path, body)).await?;
         }
         Ok(())
     })
@@ -106,10 +103,7 @@ async fn measure(
             let addresses = if there { vec![address.to_string()] } else { Vec::new() };
             let written = Instant::now();
             let body = slice(name, addresses, port).to_string();
-            let (status, body) = connection.send(Request::new(Method::PUT, &item, body)).await?;
-            if !status.is_success() {
-                bail!("{}", refusal(status, &body));
-            }
+            connection.success(Request::new(Method::PUT, &item, body)).await?;
             until(to, there).await?;
             if there {
                 let mut samples = Samples::default();
