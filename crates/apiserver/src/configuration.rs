@@ -71,7 +71,7 @@ impl FileKind {
 }
 
 /// To Go, a null is a field that was not set.
-fn drop_nulls(value: &mut Value) {
+pub fn drop_nulls(value: &mut Value) {
     match value {
         Value::Object(members) => {
             members.retain(|_, member| !member.is_null());

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-
 use tokio_util::sync::CancellationToken;
 
 use super::keys::{PublicKey, SigningKey};

@@ -9,6 +9,7 @@ use http::HeaderValue;
 use serde::Deserialize;
 
 use super::{Credentials, HttpsClient, bearer, url};
+use crate::configuration::drop_nulls;
 use crate::pki::KeyAndCertificate;
 
 #[derive(Default, Deserialize)]
@@ -21,10 +22,11 @@ struct Kubeconfig {
 }
 
 #[derive(Deserialize)]
+#[serde(bound(deserialize = "T: Default + Deserialize<'de>"))]
 struct Named<T> {
     #[serde(default)]
     name: String,
-    #[serde(alias = "cluster", alias = "user", alias = "context")]
+    #[serde(default, alias = "cluster", alias = "user", alias = "context")]
     item: T,
 }
 
@@ -67,7 +69,8 @@ impl HttpsClient {
     /// What the configuration cannot do is an error that says so.
     pub fn from_kubeconfig(path: &Path) -> Result<(Self, String), String> {
         let text = std::fs::read(path).map_err(|error| error.to_string())?;
-        let value = codec::parse_yaml(&text).map_err(|error| error.to_string())?;
+        let mut value = codec::parse_yaml(&text).map_err(|error| error.to_string())?;
+        drop_nulls(&mut value);
         let config: Kubeconfig = serde_json::from_value(value).map_err(|error| error.to_string())?;
         let folder = path.parent().unwrap_or(Path::new("."));
         config.client(folder).map_err(|error| format!("invalid configuration: {error}"))
@@ -197,6 +200,7 @@ mod tests {
         std::fs::write(folder.path().join("ca.pem"), pair.cert.pem()).expect("a file");
         let here = "server: 'https://localhost:1/x', certificate-authority: ca.pem";
         assert_eq!(load(&cluster(here, "token: t")), Ok("https://localhost:1/x".into()));
+        assert!(load(&cluster(here, "").replace(", user: {}", "")).is_ok(), "a user with nothing to show");
         let contexts = "contexts: [{name: x, context: {cluster: c, user: u}}]\ncurrent-context: ";
         assert!(load(&format!("{}{contexts}x\n", cluster(here, ""))).is_ok());
         for (text, why) in [

@@ -1,6 +1,6 @@
 //! Webhooks asked again when what went wrong may pass, with growing pauses between.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use apimachinery::{Value, codec};
 use bytes::Bytes;
@@ -8,6 +8,9 @@ use http::StatusCode;
 use http::header::RETRY_AFTER;
 
 use super::{Answer, HttpsClient, refusal};
+
+/// How long all tries together may take: as long as a request that waits for them.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often, and with which pauses.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,13 +42,15 @@ pub async fn post_review(
     let body = Bytes::from(review.to_string());
     let mut pause = backoff.first;
     let mut step = 1;
+    let end = Instant::now() + PATIENCE;
     loop {
-        let (why, may_pass) = match client.post(url, body.clone(), timeout).await {
+        let left = end.saturating_duration_since(Instant::now());
+        let (why, may_pass) = match client.post(url, body.clone(), timeout.min(left)).await {
             Ok(answer) if answer.code.is_success() => return understand(review, &answer),
             Ok(answer) => (refusal(answer.code, &answer.body), may_pass(&answer)),
             Err(failure) => (failure.message, failure.reset),
         };
-        if !may_pass || step >= backoff.steps {
+        if !may_pass || step >= backoff.steps || Instant::now() + pause >= end {
             return Err(why);
         }
         step += 1;
