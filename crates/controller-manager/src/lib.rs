@@ -16,6 +16,7 @@ mod pod_gc;
 mod pods;
 mod replica_set;
 mod resource_quota;
+pub mod service_account_tokens;
 
 use std::sync::Arc;
 

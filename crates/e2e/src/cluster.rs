@@ -58,32 +58,47 @@ pub fn xebec() -> PathBuf {
 impl Cluster {
     /// The control plane alone.
     pub fn control_plane() -> anyhow::Result<Self> {
-        Self::start(Kind::ControlPlane, &[])
+        Self::start(Kind::ControlPlane)
+    }
+
+    /// The control plane with more flags, for which there may be something to prepare where it will run.
+    pub fn control_plane_with(
+        prepare: impl FnOnce(&Self) -> anyhow::Result<Vec<String>>,
+    ) -> anyhow::Result<Self> {
+        Self::start_with(Kind::ControlPlane, prepare)
     }
 
     /// A control plane with a node that runs pods of the demo image.
     pub fn with_node() -> anyhow::Result<Self> {
-        Self::start(Kind::AllInOne, &[])
+        Self::start(Kind::AllInOne)
     }
 
     /// The same as a process each: API server, controllers, scheduler, kubelet, proxy, DNS.
     pub fn apart() -> anyhow::Result<Self> {
-        Self::start(Kind::Apart, &[])
+        Self::start(Kind::Apart)
     }
 
     /// The API server alone, with more flags.
     pub fn api_server(flags: &[&str]) -> anyhow::Result<Self> {
-        Self::start(Kind::ApiServer, flags)
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        Self::start_with(Kind::ApiServer, |_| Ok(flags))
     }
 
-    fn start(kind: Kind, flags: &[&str]) -> anyhow::Result<Self> {
+    fn start(kind: Kind) -> anyhow::Result<Self> {
+        Self::start_with(kind, |_| Ok(Vec::new()))
+    }
+
+    fn start_with(
+        kind: Kind,
+        prepare: impl FnOnce(&Self) -> anyhow::Result<Vec<String>>,
+    ) -> anyhow::Result<Self> {
         let mut cluster = Self {
             network: Network::new()?,
             dir: tempfile::Builder::new().prefix("xebec-e2e-").tempdir()?,
             kind,
-            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
             server: None,
             others: Vec::new(),
+            flags: Vec::new(),
         };
         let images = cluster.data_dir().join("images");
         std::fs::create_dir_all(&images)?;
@@ -93,6 +108,7 @@ impl Cluster {
         } else if cluster.has_node() {
             bail!("the demo image is missing; make demo-image makes it");
         }
+        cluster.flags = prepare(&cluster)?;
         cluster.start_server()?;
         Ok(cluster)
     }
@@ -124,10 +140,10 @@ impl Cluster {
         let data = self.data_dir().display().to_string();
         let mut arguments = vec!["--node-name", "node-1", "--node-ip", ip, "--data-dir", &data];
         arguments.extend(self.flags.iter().map(String::as_str));
-        if self.kind == Kind::ControlPlane {
+        let alone = matches!(self.kind, Kind::Apart | Kind::ApiServer);
+        if !alone && !self.has_node() {
             arguments.push("--disable-agent");
         }
-        let alone = matches!(self.kind, Kind::Apart | Kind::ApiServer);
         let server = self.component(if alone { "apiserver" } else { "server" }, &arguments)?;
         self.server = Some(server);
         if self.kind == Kind::Apart {
@@ -175,6 +191,7 @@ impl Cluster {
         let file = |flag: &str, name: &str| format!("--{flag}={data}/pki/{name}");
         let node = ["--node-name", "node-1", "--node-ip", ip];
         let ca = file("root-ca-file", "ca.crt");
+        let key = file("service-account-private-key-file", "sa.key");
         let kubelet = [
             config("kubelet"),
             file("client-ca-file", "ca.crt"),
@@ -185,7 +202,7 @@ impl Cluster {
         let kubelet: Vec<&str> = kubelet.iter().map(String::as_str).chain(node).collect();
         let (proxy, dns) = (config("kube-proxy"), config("coredns"));
         let others = [
-            self.component("controller-manager", &[&config("controller-manager"), &ca])?,
+            self.component("controller-manager", &[&config("controller-manager"), &ca, &key])?,
             self.component("scheduler", &[&config("scheduler")])?,
             self.component("kubelet", &kubelet)?,
             self.component("proxy", &[[proxy.as_str()].as_slice(), &node].concat())?,

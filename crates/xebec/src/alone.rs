@@ -13,6 +13,7 @@ use crate::cli::{
 };
 use crate::dns::{self, Dns};
 use crate::identities::ByToken;
+use crate::identity;
 use crate::node::{self, Node};
 use crate::resolve;
 use crate::resolve::Cluster;
@@ -67,6 +68,8 @@ pub async fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<(
     let root_ca = std::fs::read_to_string(&args.root_ca_file)
         .with_context(|| format!("--root-ca-file {path} cannot be read"))?;
     let signing = args.signing.resolve()?;
+    let key_file = args.service_account_private_key_file.as_deref();
+    let key = identity::signing_key("service-account-private-key-file", key_file)?;
     let client = client::kubeconfig::client(&args.client.kubeconfig).await?;
     let kubeconfig = Kubeconfig::read_from(&args.client.kubeconfig)?;
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
@@ -75,7 +78,14 @@ pub async fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<(
     in_turn(&args.client, "kube-controller-manager", client.clone(), async move |cancel| {
         let identities = ByToken::new(&config, &client).await?;
         let config = controller_manager::Config { cluster_cidr, root_ca, signing };
-        controller_manager::run(config, lister, &identities, cancel).await;
+        let signer = key.map(identity::token_signer);
+        let (root_ca, ended) = (config.root_ca.clone(), cancel.clone());
+        let tokens = async move {
+            if let Some(signer) = signer {
+                controller_manager::service_account_tokens::run(client, signer, root_ca, ended).await;
+            }
+        };
+        tokio::join!(tokens, controller_manager::run(config, lister, &identities, cancel));
         Ok(())
     })
     .await

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::identity::{EncryptionArgs, IssuerArgs, ServiceAccountArgs, ServingArgs, WebhookArgs};
 use crate::node_certificates::NodeCertificateArgs;
 use crate::signing::{DurationArgs, SigningArgs};
 
@@ -107,6 +108,16 @@ pub struct ClusterArgs {
     pub requests: RequestArgs,
     #[command(flatten)]
     pub authentication: AuthenticationArgs,
+    #[command(flatten)]
+    pub issuers: IssuerArgs,
+    #[command(flatten)]
+    pub webhooks: WebhookArgs,
+    #[command(flatten)]
+    pub service_accounts: ServiceAccountArgs,
+    #[command(flatten)]
+    pub serving: ServingArgs,
+    #[command(flatten)]
+    pub encryption: EncryptionArgs,
 }
 
 /// How requests are recorded and held back.
@@ -143,10 +154,10 @@ pub struct RequestArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Authentication")]
 pub struct AuthenticationArgs {
-    /// Let requests without credentials pass as system:anonymous.
-    #[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true,
+    /// Let requests without credentials pass as system:anonymous [default: true].
+    #[arg(long, default_missing_value = "true", num_args = 0..=1, require_equals = true,
         action = clap::ArgAction::Set, value_name = "BOOL")]
-    pub anonymous_auth: bool,
+    pub anonymous_auth: Option<bool>,
     /// A CSV file of tokens: token, user name, user uid, and optionally groups.
     #[arg(long, value_name = "FILE")]
     pub token_auth_file: Option<PathBuf>,
@@ -240,6 +251,9 @@ pub struct ControllerManagerArgs {
     pub root_ca_file: PathBuf,
     #[command(flatten)]
     pub signing: SigningArgs,
+    /// The key that signs the tokens of secrets, in PEM [default: no such tokens].
+    #[arg(long, value_name = "FILE")]
+    pub service_account_private_key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -365,11 +379,11 @@ mod tests {
 
     #[test]
     fn switches_are_written_as_upstreams() {
-        let cases: [(&[&str], (bool, bool)); 4] = [
-            (&[], (true, false)),
-            (&["--anonymous-auth=false", "--enable-bootstrap-token-auth"], (false, true)),
-            (&["--anonymous-auth", "--enable-bootstrap-token-auth=true"], (true, true)),
-            (&["--enable-bootstrap-token-auth=false"], (true, false)),
+        let cases: [(&[&str], (Option<bool>, bool)); 4] = [
+            (&[], (None, false)),
+            (&["--anonymous-auth=false", "--enable-bootstrap-token-auth"], (Some(false), true)),
+            (&["--anonymous-auth", "--enable-bootstrap-token-auth=true"], (Some(true), true)),
+            (&["--enable-bootstrap-token-auth=false"], (None, false)),
         ];
         for (flags, wanted) in cases {
             let arguments = ["xebec", "apiserver"].iter().chain(flags);

@@ -6,6 +6,7 @@ mod cli;
 mod dns;
 mod hello;
 mod identities;
+mod identity;
 mod log;
 mod node;
 mod node_certificates;

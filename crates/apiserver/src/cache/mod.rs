@@ -59,12 +59,14 @@ impl Cache {
             handed: Mutex::default(),
         });
         let mut loading: HashMap<&str, Vec<Arc<Entry>>> = HashMap::new();
+        let mut sealed = Vec::new();
         for kv in page.kvs {
             let Some(resource) = cache.route(&kv.key) else { continue };
             match Entry::from_store(resource.kind(), &kv.key, kv.value, kv.mod_revision, None) {
                 Ok(entry) => loading.entry(resource.kind().resource.prefix).or_default().push(entry),
                 Err(error) => {
-                    tracing::error!(key = %kv.key, %error, "a stored object cannot be read; it is left alone")
+                    tracing::error!(key = %kv.key, %error, "a stored object cannot be read; it is left alone");
+                    sealed.push((resource.clone(), kv.key, error));
                 }
             }
         }
@@ -72,6 +74,9 @@ impl Cache {
             if let Some(resource) = cache.by_prefix.get(prefix) {
                 resource.load(entries, page.revision);
             }
+        }
+        for (resource, key, error) in sealed {
+            resource.note_unreadable(&key, &error);
         }
         for resource in cache.by_prefix.values() {
             resource.set_floor(page.revision);
@@ -110,6 +115,10 @@ impl Cache {
                     Ok(entry) => resource.put(entry),
                     Err(error) => {
                         tracing::error!(key = %kv.key, %error, "a stored object cannot be read");
+                        // who watches is to find out by a new list, which fails
+                        if resource.note_unreadable(&kv.key, &error) {
+                            resource.end_watches();
+                        }
                         return;
                     }
                 }

@@ -67,7 +67,7 @@ impl Cluster {
         let server = Server::start(config, Arc::new(storage), &pki, stop.clone()).await.expect("a server");
         let authorities = apiserver::bootstrap::Authorities {
             client_ca: pki.ca_pem().to_owned(),
-            front_proxy_ca: pki.front_proxy_ca_pem().to_owned(),
+            front_proxy_ca: pki.front_proxy_ca_pem(),
         };
         apiserver::bootstrap::run(server.clone(), authorities).await.expect("a bootstrapped server");
         let admin = InProcess::client(server.clone(), user("admin", &["system:masters"]));

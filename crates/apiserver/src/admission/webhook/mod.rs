@@ -7,7 +7,6 @@ mod client;
 mod hooks;
 mod matching;
 mod review;
-mod trust;
 
 use std::collections::HashSet;
 use std::sync::Arc;
