@@ -9,6 +9,7 @@ pub mod bootstrap;
 mod cache;
 mod context;
 mod discovery;
+mod flowcontrol;
 mod handlers;
 mod health;
 pub mod http;

@@ -206,6 +206,9 @@ impl Metrics {
                 "# HELP apiserver_audit_event_total Audit events that were written\n# TYPE apiserver_audit_event_total counter\napiserver_audit_event_total {written}\n# HELP apiserver_audit_error_total Audit events that were lost\n# TYPE apiserver_audit_error_total counter\napiserver_audit_error_total{{plugin=\"log\"}} {lost}"
             );
         }
+        if let Some(control) = &server.flow_control {
+            control.render_metrics(&mut out);
+        }
         out.push_str(stored);
         for cache in server.registry.cache.resources() {
             let resource = cache.kind().resource.group_resource();

@@ -44,7 +44,17 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
             Ok(key_document(OpenIdMetadata::CONFIGURATION_TYPE, &server.access.open_id.configuration))
         }
         ["openid", "v1", "jwks"] => Ok(key_document(OpenIdMetadata::JWKS_TYPE, &server.access.open_id.jwks)),
+        ["debug", "api_priority_and_fairness", table] => Ok(flow_table(server, ctx, table)),
         _ => Ok(chain::not_found()),
+    }
+}
+
+/// What priority and fairness is about right now, as text.
+fn flow_table(server: &Server, ctx: &Context, table: &str) -> Response {
+    let details = !ctx.query.text("includeRequestDetails").is_empty();
+    match server.flow_control.as_ref().and_then(|control| control.dump(table, details)) {
+        Some(text) => respond::text(StatusCode::OK, text),
+        None => chain::not_found(),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::access::Access;
 use crate::admission::{Admission, Plugins};
 use crate::audit::{Audit, AuditError, AuditOptions};
 use crate::cache::Cache;
+use crate::flowcontrol::FlowControl;
 use crate::http::max_in_flight::MaxInFlight;
 use crate::kinds::Kinds;
 use crate::kubelet_client::KubeletClient;
@@ -19,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::pki::{Pki, PkiError};
 use crate::registry::Registry;
 use crate::registry::allocators::{Allocators, PortRange, ServiceRanges};
-use crate::{authentication, discovery, openapi};
+use crate::{authentication, discovery, flowcontrol, openapi};
 
 /// How often the store forgets what nobody can ask for any more, as upstream's compactor does.
 const COMPACTION: Duration = Duration::from_secs(300);
@@ -33,6 +34,10 @@ pub enum StartError {
     Pki(#[from] PkiError),
     #[error(transparent)]
     Audit(#[from] AuditError),
+    #[error(
+        "invalid configuration: MaxRequestsInFlight={0} and MaxMutatingRequestsInFlight={1}; they must add up to something positive"
+    )]
+    NothingInFlight(usize, usize),
 }
 
 /// What a server is started with.
@@ -69,7 +74,9 @@ impl Config {
 #[derive(Clone, Debug)]
 pub struct RequestOptions {
     pub audit: AuditOptions,
-    /// Requests that read, at once; zero is no limit.
+    /// Whether requests are let through by priority and fairness, and not by counting reads and writes alone.
+    pub priority_and_fairness: bool,
+    /// Requests that read, at once; zero is no limit. By priority and fairness, the sum of both counts.
     pub max_in_flight: usize,
     /// Requests that write, at once; zero is no limit.
     pub max_mutating_in_flight: usize,
@@ -77,7 +84,24 @@ pub struct RequestOptions {
 
 impl Default for RequestOptions {
     fn default() -> Self {
-        Self { audit: AuditOptions::default(), max_in_flight: 400, max_mutating_in_flight: 200 }
+        Self {
+            audit: AuditOptions::default(),
+            priority_and_fairness: true,
+            max_in_flight: 400,
+            max_mutating_in_flight: 200,
+        }
+    }
+}
+
+impl RequestOptions {
+    fn flow_control(&self) -> Result<Option<Arc<FlowControl>>, StartError> {
+        if !self.priority_and_fairness {
+            return Ok(None);
+        }
+        match self.max_in_flight.saturating_add(self.max_mutating_in_flight) {
+            0 => Err(StartError::NothingInFlight(self.max_in_flight, self.max_mutating_in_flight)),
+            seats => Ok(Some(FlowControl::new(u32::try_from(seats).unwrap_or(u32::MAX)))),
+        }
     }
 }
 
@@ -89,6 +113,7 @@ pub struct Server {
     pub metrics: Arc<Metrics>,
     pub audit: Option<Arc<Audit>>,
     pub max_in_flight: MaxInFlight,
+    pub flow_control: Option<Arc<FlowControl>>,
     pub openapi: openapi::Documents,
     /// Users whose components run in this process, and end with it.
     pub inside: parking_lot::Mutex<Vec<String>>,
@@ -109,6 +134,7 @@ impl Server {
         let audit = Audit::open(&config.requests.audit)?;
         let limits = &config.requests;
         let max_in_flight = MaxInFlight::new(limits.max_in_flight, limits.max_mutating_in_flight);
+        let flow_control = limits.flow_control()?;
         let kinds = Kinds::builtin();
         let cache = Cache::load(storage.clone(), &kinds).await?;
         let registry = Arc::new(Registry {
@@ -128,6 +154,7 @@ impl Server {
             metrics: Arc::default(),
             audit,
             max_in_flight,
+            flow_control: flow_control.clone(),
             openapi: openapi::Documents::default(),
             inside: Default::default(),
             bootstrapped: AtomicBool::new(false),
@@ -146,6 +173,10 @@ impl Server {
                 cache.end_watches();
             }
         });
+        if let Some(control) = flow_control {
+            flowcontrol::controller::follow(&control, &server.registry.cache);
+            tokio::spawn(flowcontrol::controller::run(server.clone(), control));
+        }
         tokio::spawn(compact(storage, stopping));
         Ok(server)
     }

@@ -128,6 +128,10 @@ pub struct RequestArgs {
     /// Compress audit logs that are put aside.
     #[arg(long)]
     pub audit_log_compress: bool,
+    /// Answer requests by priority and fairness: as many at once as the two numbers below add up to.
+    #[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true,
+        action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub enable_priority_and_fairness: bool,
     /// How many requests that read are answered at once; 0 is no limit.
     #[arg(long, default_value_t = 400, value_name = "COUNT")]
     pub max_requests_inflight: usize,

@@ -57,6 +57,7 @@ pub fn requests(args: &RequestArgs) -> RequestOptions {
     });
     RequestOptions {
         audit: AuditOptions { policy_file: args.audit_policy_file.clone(), log },
+        priority_and_fairness: args.enable_priority_and_fairness,
         max_in_flight: args.max_requests_inflight,
         max_mutating_in_flight: args.max_mutating_requests_inflight,
     }

@@ -16,7 +16,7 @@ use http::{Method, StatusCode};
 use super::body::{Request, Response};
 use super::gzip;
 use super::impersonate::impersonate;
-use super::max_in_flight::{self, is_mutating};
+use super::limits;
 use super::negotiate::{self, Accepted};
 use super::request_info::{Query, RequestInfo};
 use super::respond;
@@ -47,7 +47,7 @@ async fn run(server: Arc<Server>, request: Request) -> Response {
     let started = Instant::now();
     let audit_id = audit_id(&request);
     let query = Query::parse(request.uri().query());
-    let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
+    let info = Arc::new(RequestInfo::parse(request.method(), request.uri().path(), &query));
     let accepted = negotiate::accepted(request.headers(), query.get("pretty"), false).ok();
     let long_running = info.is_long_running();
     let takes_gzip = !long_running && gzip::is_accepted(request.headers());
@@ -55,7 +55,7 @@ async fn run(server: Arc<Server>, request: Request) -> Response {
 
     let recorded = server.metrics.begin(&info, long_running);
     let trail = OnceLock::new();
-    let arrival = Arrival { audit_id: &audit_id, accepted, deadline, trail: &trail };
+    let arrival = Arrival { audit_id: &audit_id, at: started, accepted, deadline, trail: &trail };
     let answer = AssertUnwindSafe(answer(&server, request, info, query, arrival));
     let mut response = match answer.catch_unwind().await {
         Ok(response) => match trail.get() {
@@ -81,6 +81,7 @@ async fn run(server: Arc<Server>, request: Request) -> Response {
 /// What is known of a request when it comes in.
 struct Arrival<'a> {
     audit_id: &'a HeaderValue,
+    at: Instant,
     accepted: Option<Accepted>,
     deadline: Option<Instant>,
     /// Its record, once it is known whether one is kept.
@@ -90,7 +91,7 @@ struct Arrival<'a> {
 async fn answer(
     server: &Arc<Server>,
     request: Request,
-    info: RequestInfo,
+    info: Arc<RequestInfo>,
     query: Query,
     arrival: Arrival<'_>,
 ) -> Response {
@@ -132,13 +133,13 @@ async fn answer(
     if let (Some(trail), false) = (&trail, Arc::ptr_eq(&caller, &user)) {
         trail.impersonated(&user);
     }
-    let Some(_place) = server.max_in_flight.enter(&info, &user) else {
-        server.metrics.dropped(is_mutating(&info));
-        return max_in_flight::too_many_requests();
+    let place = match limits::enter(server, &info, &user, &query, arrival.at, deadline).await {
+        Ok(place) => place,
+        Err(response) => return response,
     };
     let request = Request::from_parts(parts, body);
     if let Err(status) = authorize(server, &user, &info, &query, trail.as_deref()).await {
-        return respond::failure(&status, accepted);
+        return place.leave(respond::failure(&status, accepted));
     }
     let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
     let ctx = Context {
@@ -148,6 +149,7 @@ async fn answer(
         query,
         now,
         deadline,
+        place,
         audit: trail,
         warnings: Default::default(),
     };
@@ -167,7 +169,7 @@ async fn answer(
     };
     let mut response = outcome.unwrap_or_else(|status| respond::failure(&status, accepted));
     respond::warn(&mut response, &ctx);
-    response
+    ctx.place.leave(response)
 }
 
 /// The sorts of credentials that a request came with, for the record of those that did not do.

@@ -4,6 +4,7 @@ pub mod body;
 pub mod chain;
 mod gzip;
 mod impersonate;
+pub mod limits;
 mod list_body;
 pub mod max_in_flight;
 pub mod negotiate;
