@@ -27,7 +27,7 @@ mod stream_translator;
 #[cfg(test)]
 mod testing;
 
-pub use admission::Plugins as AdmissionPlugins;
+pub use admission::Options as AdmissionOptions;
 pub use inprocess::InProcess;
 pub use registry::allocators::{Cidr, PortRange, ServiceRanges};
 pub use server::{Config, RequestOptions, Server, StartError};

@@ -9,7 +9,7 @@ use storage::Storage;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
-use crate::admission::{Admission, Plugins};
+use crate::admission::{Admission, Options as AdmissionOptions};
 use crate::audit::{Audit, AuditError, AuditOptions};
 use crate::cache::Cache;
 use crate::flowcontrol::FlowControl;
@@ -49,8 +49,8 @@ pub struct Config {
     pub node_ports: PortRange,
     pub cluster_domain: String,
     pub requests: RequestOptions,
-    /// The admission plugins that run.
-    pub admission: Plugins,
+    /// The admission plugins that run, and how.
+    pub admission: AdmissionOptions,
     /// How clients may authenticate.
     pub authentication: authentication::Options,
 }
@@ -64,7 +64,7 @@ impl Config {
             node_ports: PortRange::default(),
             cluster_domain: "cluster.local".into(),
             requests: RequestOptions::default(),
-            admission: Plugins::default(),
+            admission: AdmissionOptions::default(),
             authentication: authentication::Options::default(),
         }
     }

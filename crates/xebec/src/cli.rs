@@ -91,6 +91,9 @@ pub struct ClusterArgs {
     /// Admission plugins not to run although they run by default.
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub disable_admission_plugins: Vec<String>,
+    /// How admission plugins are configured: an apiserver.config.k8s.io/v1 AdmissionConfiguration.
+    #[arg(long, value_name = "FILE")]
+    pub admission_control_config_file: Option<PathBuf>,
     /// What keeps the state.
     #[arg(long, value_enum, default_value_t = StorageBackend::Sqlite, value_name = "BACKEND")]
     pub storage_backend: StorageBackend,

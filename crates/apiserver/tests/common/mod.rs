@@ -58,14 +58,18 @@ pub fn pki_options(folder: &std::path::Path) -> PkiOptions {
 
 impl Cluster {
     pub async fn start(requests: RequestOptions) -> Self {
+        Self::start_with(|config| config.requests = requests).await
+    }
+
+    /// Starts with the default configuration as it is changed.
+    pub async fn start_with(configure: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let stop = CancellationToken::new();
         let pki = Pki::load_or_create(pki_options(folder.path())).unwrap();
         let storage = storage::sqlite::Sqlite::open(folder.path().join("state.db")).unwrap();
-        let config = Config {
-            requests,
-            ..Config::new("10.0.0.1:6443".parse().unwrap(), "10.96.0.0/16".parse().unwrap())
-        };
+        let mut config =
+            Config::new("10.0.0.1:6443".parse().unwrap(), "10.96.0.0/16".parse().unwrap());
+        configure(&mut config);
         let server = Server::start(config, Arc::new(storage), &pki, stop.clone()).await.unwrap();
         let authorities = bootstrap::Authorities {
             client_ca: pki.ca_pem().to_owned(),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::credentials::Identity;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
@@ -9,7 +10,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-pub fn client_config(ca_pem: &[u8]) -> Result<ClientConfig, String> {
+pub fn client_config(ca_pem: &[u8], identity: Option<&Identity>) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     let certificates: Vec<CertificateDer<'static>> = match ca_pem.is_empty() {
         true => rustls_native_certs::load_native_certs().certs,
@@ -26,12 +27,18 @@ pub fn client_config(ca_pem: &[u8]) -> Result<ClientConfig, String> {
         .build()
         .map_err(|error| error.to_string())?;
     let verifier = Arc::new(OrItself { verifier, certificates });
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match identity {
+        Some(identity) => {
+            let (certificates, key) = identity.parse()?;
+            config.with_client_auth_cert(certificates, key).map_err(|error| error.to_string())?
+        }
+        None => config.with_no_client_auth(),
+    };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
