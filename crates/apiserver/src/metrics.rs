@@ -53,6 +53,12 @@ struct DroppedLabels {
     request_kind: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ImpersonationLabels {
+    mode: &'static str,
+    decision: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Verb(&'static str);
 
@@ -72,6 +78,7 @@ pub struct Metrics {
     tunneled: Family<CodeLabels, Counter>,
     websockets: Family<WebSocketLabels, Counter>,
     dropped: Family<DroppedLabels, Counter>,
+    impersonation: Family<ImpersonationLabels, Counter>,
 }
 
 fn histogram() -> Histogram {
@@ -129,6 +136,12 @@ impl Default for Metrics {
             "Requests that were told to try again later, by whether they write",
             dropped.clone(),
         );
+        let impersonation = Family::default();
+        registry.register(
+            "apiserver_impersonation_attempts",
+            "Requests that asked to act as somebody else, by how that was allowed",
+            impersonation.clone(),
+        );
         Self {
             registry,
             requests,
@@ -139,6 +152,7 @@ impl Default for Metrics {
             tunneled,
             websockets,
             dropped,
+            impersonation,
         }
     }
 }
@@ -189,6 +203,12 @@ impl Metrics {
     pub fn dropped(&self, mutating: bool) {
         let request_kind = if mutating { "mutating" } else { "readOnly" };
         self.dropped.get_or_create(&DroppedLabels { request_kind }).inc();
+    }
+
+    /// A request that asked to act as somebody else.
+    pub fn impersonation(&self, mode: &'static str, allowed: bool) {
+        let decision = if allowed { "allowed" } else { "denied" };
+        self.impersonation.get_or_create(&ImpersonationLabels { mode, decision }).inc();
     }
 
     pub fn render(&self, server: &Server) -> String {

@@ -13,6 +13,7 @@ use crate::admission::{Admission, Options as AdmissionOptions};
 use crate::audit::{Audit, AuditError, AuditOptions};
 use crate::cache::Cache;
 use crate::flowcontrol::FlowControl;
+use crate::http::impersonation::Impersonation;
 use crate::http::max_in_flight::MaxInFlight;
 use crate::kinds::Kinds;
 use crate::kubelet_client::KubeletClient;
@@ -112,6 +113,7 @@ pub struct Server {
     pub kubelets: KubeletClient,
     pub metrics: Arc<Metrics>,
     pub audit: Option<Arc<Audit>>,
+    pub impersonation: Impersonation,
     pub max_in_flight: MaxInFlight,
     pub flow_control: Option<Arc<FlowControl>>,
     pub openapi: openapi::Documents,
@@ -153,6 +155,7 @@ impl Server {
             access,
             metrics: Arc::default(),
             audit,
+            impersonation: Impersonation::default(),
             max_in_flight,
             flow_control: flow_control.clone(),
             openapi: openapi::Documents::default(),

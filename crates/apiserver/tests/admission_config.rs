@@ -92,8 +92,13 @@ async fn pods_tolerate_what_their_namespace_lets_them() {
     assert_eq!(made.code, 201, "{made:?}");
     assert_eq!(made.body["spec"]["tolerations"][0], exists("cluster"));
     let refused = pod(&cluster, "b", json!({"tolerations": [exists("other")]})).await;
-    assert_eq!((refused.code.as_u16(), refused.message()), (500,
-        "pod tolerations (possibly merged with namespace default tolerations) conflict with its cluster whitelist"));
+    assert_eq!(
+        (refused.code.as_u16(), refused.message()),
+        (
+            500,
+            "pod tolerations (possibly merged with namespace default tolerations) conflict with its cluster whitelist"
+        )
+    );
     let own = json!([exists("own")]).to_string();
     annotate(&cluster, "scheduler.alpha.kubernetes.io/defaultTolerations", json!(own)).await;
     annotate(&cluster, "scheduler.alpha.kubernetes.io/tolerationsWhitelist", json!("")).await;
@@ -141,7 +146,8 @@ async fn levels_and_quotas_are_configured() {
         "containers": [{"name": "a", "image": "i"}]}});
     let trusted = cluster.ask("trusted", &["system:masters"], "POST", PODS, body, &[]).await;
     assert_eq!(trusted.code, 201, "{trusted:?}");
-    let secret = cluster.admin("POST", "/api/v1/namespaces/default/secrets", json!({"metadata": {"name": "s"}})).await;
+    let secret =
+        cluster.admin("POST", "/api/v1/namespaces/default/secrets", json!({"metadata": {"name": "s"}})).await;
     assert_eq!(secret.message(), "secrets \"s\" is forbidden: insufficient quota to consume: count/secrets");
 }
 
@@ -169,15 +175,25 @@ async fn owners_are_named_by_those_who_may() {
     let start = "configmaps \"a\" is forbidden: cannot set an ownerRef on a resource you can't delete: ";
     assert!(refused.message().starts_with(start), "{refused:?}");
     let delete = json!({"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "delete"]});
-    let grant = |rules: Value| cluster.admin("PATCH", "/apis/rbac.authorization.k8s.io/v1/clusterroles/writer", json!({"rules": rules}));
+    let grant = |rules: Value| {
+        cluster.admin(
+            "PATCH",
+            "/apis/rbac.authorization.k8s.io/v1/clusterroles/writer",
+            json!({"rules": rules}),
+        )
+    };
     assert_eq!(grant(json!([delete])).await.code, 200);
     assert_eq!(create(map("b", false, "Deployment")).await.code, 201);
     let refused = create(map("c", true, "Deployment")).await;
     let start = "configmaps \"c\" is forbidden: cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on: ";
     assert!(refused.message().starts_with(start), "{refused:?}");
     let refused = create(map("c", true, "Nothing")).await;
-    assert!(refused.message().contains("no matches for kind \"Nothing\" in version \"apps/v1\""), "{refused:?}");
-    let finalize = json!({"apiGroups": ["apps"], "resources": ["deployments/finalizers"], "verbs": ["update"]});
+    assert!(
+        refused.message().contains("no matches for kind \"Nothing\" in version \"apps/v1\""),
+        "{refused:?}"
+    );
+    let finalize =
+        json!({"apiGroups": ["apps"], "resources": ["deployments/finalizers"], "verbs": ["update"]});
     assert_eq!(grant(json!([delete, finalize])).await.code, 200);
     assert_eq!(create(map("c", true, "Deployment")).await.code, 201);
 }

@@ -119,8 +119,13 @@ impl Trail {
         }
     }
 
-    pub fn impersonated(&self, user: &UserInfo) {
-        self.event.lock().insert("impersonatedUser".into(), user.to_value());
+    /// As whom the request acts, and by which verb that was allowed.
+    pub fn impersonated(&self, user: &UserInfo, constraint: &str) {
+        let mut event = self.event.lock();
+        event.insert("impersonatedUser".into(), user.to_value());
+        if !constraint.is_empty() {
+            event.insert("authenticationMetadata".into(), json!({"impersonationConstraint": constraint}));
+        }
     }
 
     /// The credentials that did not do.

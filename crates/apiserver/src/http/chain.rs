@@ -15,7 +15,6 @@ use http::{Method, StatusCode};
 
 use super::body::{Request, Response};
 use super::gzip;
-use super::impersonate::impersonate;
 use super::limits;
 use super::negotiate::{self, Accepted};
 use super::request_info::{Query, RequestInfo};
@@ -126,13 +125,10 @@ async fn answer(
         trail.received();
         let _ = arrival.trail.set(trail.clone());
     }
-    let user = match impersonate(server, caller.clone(), &mut parts.headers).await {
+    let user = match impersonate(server, caller, &mut parts, &info, &query, trail.as_deref()).await {
         Ok(user) => user,
         Err(status) => return respond::failure(&status, accepted),
     };
-    if let (Some(trail), false) = (&trail, Arc::ptr_eq(&caller, &user)) {
-        trail.impersonated(&user);
-    }
     let place = match limits::enter(server, &info, &user, &query, arrival.at, deadline).await {
         Ok(place) => place,
         Err(response) => return response,
@@ -225,6 +221,52 @@ fn audit_id(request: &Request) -> HeaderValue {
     }
 }
 
+/// As whom a request acts: its caller, or whom it asks to act as.
+async fn impersonate(
+    server: &Server,
+    caller: Arc<UserInfo>,
+    parts: &mut Parts,
+    info: &RequestInfo,
+    query: &Query,
+    trail: Option<&Trail>,
+) -> Result<Arc<UserInfo>, Status> {
+    let selector = field_selector(query);
+    let fields = exact(&selector);
+    let asked = attributes(&caller, info, &fields);
+    let authorizer = server.access.authorizer.as_ref();
+    let outcome = server.impersonation.impersonate(authorizer, &asked, &mut parts.headers).await;
+    match outcome {
+        Ok(None) => Ok(caller),
+        Ok(Some(acting)) => {
+            server.metrics.impersonation(acting.mode, true);
+            if let Some(trail) = trail {
+                trail.impersonated(&acting.user, acting.constraint);
+            }
+            Ok(acting.user)
+        }
+        Err(status) => {
+            if status.code == 403 {
+                server.metrics.impersonation("", false);
+            }
+            Err(status)
+        }
+    }
+}
+
+/// One that cannot be read is refused later; for the authorizer it narrows nothing.
+fn field_selector(query: &Query) -> FieldSelector {
+    match query.text("fieldSelector") {
+        "" => FieldSelector::everything(),
+        text => FieldSelector::parse(text).unwrap_or_default(),
+    }
+}
+
+/// Field and value of each `=` requirement.
+fn exact(selector: &FieldSelector) -> Vec<(&str, &str)> {
+    let exact = selector.requirements().iter().filter(|requirement| requirement.equals);
+    exact.map(|requirement| (requirement.field.as_str(), requirement.value.as_str())).collect()
+}
+
 async fn authorize(
     server: &Server,
     user: &UserInfo,
@@ -232,14 +274,8 @@ async fn authorize(
     query: &Query,
     trail: Option<&Trail>,
 ) -> Result<(), Status> {
-    let selector = match query.text("fieldSelector") {
-        "" => FieldSelector::everything(),
-        // one that cannot be read is refused later; here it narrows nothing
-        text => FieldSelector::parse(text).unwrap_or_default(),
-    };
-    let exact = selector.requirements().iter().filter(|requirement| requirement.equals);
-    let fields: Vec<(&str, &str)> =
-        exact.map(|requirement| (requirement.field.as_str(), requirement.value.as_str())).collect();
+    let selector = field_selector(query);
+    let fields = exact(&selector);
     let attributes = attributes(user, info, &fields);
     let verdict = server.access.authorizer.authorize(&attributes).await;
     if let Some(trail) = trail {

@@ -67,8 +67,7 @@ impl Cluster {
         let stop = CancellationToken::new();
         let pki = Pki::load_or_create(pki_options(folder.path())).unwrap();
         let storage = storage::sqlite::Sqlite::open(folder.path().join("state.db")).unwrap();
-        let mut config =
-            Config::new("10.0.0.1:6443".parse().unwrap(), "10.96.0.0/16".parse().unwrap());
+        let mut config = Config::new("10.0.0.1:6443".parse().unwrap(), "10.96.0.0/16".parse().unwrap());
         configure(&mut config);
         let server = Server::start(config, Arc::new(storage), &pki, stop.clone()).await.unwrap();
         let authorities = bootstrap::Authorities {
