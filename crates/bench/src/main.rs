@@ -20,7 +20,7 @@ use clap::{Parser, Subcommand};
 use report::Report;
 use stop::Stop;
 use target::Target;
-use workloads::{api, chaos, informers, pods, scheduler, services, start, watch};
+use workloads::{access, api, chaos, informers, pods, scheduler, services, start, watch};
 
 /// Measure a Kubernetes cluster.
 ///
@@ -43,6 +43,8 @@ struct Cli {
 enum Workload {
     /// Create, get, update, patch, apply, list and delete of ConfigMaps.
     Api(api::Args),
+    /// Authorization and admission: gets beside many roles, creates that a webhook or a quota has a say in.
+    Access(access::Args),
     /// Watch fan-out: how long events take to many watchers, and whether any is missed.
     Watch(watch::Args),
     /// Many clients that start at once and each read everything.
@@ -80,6 +82,7 @@ fn main() -> ExitCode {
 async fn run(cli: &Cli) -> anyhow::Result<()> {
     let stop = Stop::on_signals()?;
     let name = match &cli.workload {
+        Workload::Access(_) => "access",
         Workload::Api(_) => "api",
         Workload::Watch(_) => "watch",
         Workload::Informers(_) => "informers",
@@ -105,6 +108,10 @@ async fn measure(cli: &Cli, report: &Report, stop: &Stop) -> anyhow::Result<()> 
     }
     let target = &Target::from_kubeconfig(path).await?;
     match &cli.workload {
+        Workload::Access(args) => {
+            let account = async |token: &str| Target::with_token(path, token).await;
+            access::run(args, target, account, report, stop).await
+        }
         Workload::Api(args) => api::run(args, target, report, stop).await,
         Workload::Watch(args) => watch::run(args, target, report, stop).await,
         Workload::Informers(args) => informers::run(args, target, report, stop).await,

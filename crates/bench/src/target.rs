@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use kube::client::ConfigExt;
-use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use kube::config::{AuthInfo, Config, KubeConfigOptions, Kubeconfig};
 use rustls::pki_types::ServerName;
 use secrecy::ExposeSecret;
 use tokio::net::TcpStream;
@@ -60,16 +60,20 @@ impl Format {
 
 impl Target {
     pub async fn from_kubeconfig(path: &Path) -> anyhow::Result<Self> {
-        let shown = path.display();
-        let kubeconfig = Kubeconfig::read_from(path).with_context(|| {
-            format!("cannot read the kubeconfig {shown}; give one with --kubeconfig or KUBECONFIG")
-        })?;
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-            .await
-            .with_context(|| format!("the kubeconfig {shown} is not complete"))?;
+        Self::from_config(&config(path).await?)
+    }
+
+    /// The cluster of a kubeconfig, asked as whoever a token is for.
+    pub async fn with_token(path: &Path, token: &str) -> anyhow::Result<Self> {
+        let mut config = config(path).await?;
+        config.auth_info = AuthInfo { token: Some(token.to_owned().into()), ..AuthInfo::default() };
+        Self::from_config(&config)
+    }
+
+    fn from_config(config: &Config) -> anyhow::Result<Self> {
         let url = config.cluster_url.clone();
         let (Some("https"), Some(host)) = (url.scheme_str(), url.host()) else {
-            bail!("the server {url} in {shown} is not reached by https");
+            bail!("the server {url} is not reached by https");
         };
         let tls = |protocol: &[u8]| -> anyhow::Result<_> {
             let mut tls = config.rustls_client_config().context("the kubeconfig's certificates")?;
@@ -82,7 +86,7 @@ impl Target {
             name: ServerName::try_from(named).context("the server's name")?,
             http1: tls(b"http/1.1")?,
             http2: tls(b"h2")?,
-            authorization: bearer(&config)?,
+            authorization: bearer(config)?,
             url: url.to_string(),
         })
     }
@@ -135,8 +139,17 @@ impl Target {
     }
 }
 
+async fn config(path: &Path) -> anyhow::Result<Config> {
+    let shown = path.display();
+    let kubeconfig = Kubeconfig::read_from(path).with_context(|| {
+        format!("cannot read the kubeconfig {shown}; give one with --kubeconfig or KUBECONFIG")
+    })?;
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .with_context(|| format!("the kubeconfig {shown} is not complete"))
+}
+
 fn bearer(config: &Config) -> anyhow::Result<Option<HeaderValue>> {
-    use kube::config::AuthInfo;
     let AuthInfo { token, token_file, exec, .. } = &config.auth_info;
     if exec.is_some() {
         bail!("the kubeconfig's user gets its credentials from a program, which is not supported here");

@@ -1,5 +1,6 @@
 //! What can be measured. Each workload is a subcommand.
 
+pub mod access;
 pub mod api;
 pub mod chaos;
 pub mod informers;
