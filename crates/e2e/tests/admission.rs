@@ -88,7 +88,7 @@ fn a_quota_is_full_until_something_goes() {
         &create(&cluster, "a", &pod("o", &asking("100m"))),
         "exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1",
     );
-    assert_eq!(cluster.run(&used).unwrap().contains("\"requests.cpu\":\"400m\""), true);
+    assert!(cluster.run(&used).unwrap().contains("\"requests.cpu\":\"400m\""));
     cluster.run(&["-n", "a", "create", "secret", "generic", "s"]).unwrap();
     let second = cluster.kubectl(&["-n", "a", "create", "secret", "generic", "t"]).unwrap();
     refused(

@@ -48,7 +48,7 @@ fn authorization_and_admission_are_measured_and_left_as_they_were() {
         "get beside 3 roles, 7 bindings",
     ] {
         let line = line(&lines, what);
-        assert!(line["count"].as_u64().unwrap() > 0 && line["failures"] == 0, "{line}");
+        assert!(line["count"].as_u64().unwrap() > 0 && line["failures"].is_null(), "{line}");
     }
     nothing_is_left(&cluster);
 }
