@@ -42,5 +42,6 @@ unit:
 	$(CARGO) test --workspace --quiet --exclude e2e
 
 e2e: demo-image
+	@scripts/test-clients
 	$(CARGO) build --quiet -p xebec -p bench
 	$(CARGO) test -p e2e -- --test-threads=1

@@ -5,16 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use futures::future::join_all;
 
+use crate::progress::Progress;
 use crate::record::{Record, Samples};
 use crate::stop::Stop;
 use crate::target::{Connection, Protocol, Target};
 
+/// Connections by which what is measured is made.
+const MAKERS: usize = 32;
+
 /// How hard and how long.
 #[derive(Clone, Debug)]
 pub struct Load {
+    /// What it is, for who waits.
+    pub what: String,
     /// Requests at once.
     pub concurrency: usize,
     /// Connections that HTTP/2 requests share; with HTTP/1.1 each request at once has its own.
@@ -46,6 +52,32 @@ impl Load {
     }
 }
 
+/// Does something for each number, over several connections. The first failure is the outcome.
+pub async fn make<F>(what: &str, target: &Target, count: u64, stop: &Stop, one: F) -> anyhow::Result<()>
+where
+    F: AsyncFn(&mut Connection, u64) -> anyhow::Result<()>,
+{
+    let load = Load {
+        what: what.to_owned(),
+        concurrency: MAKERS.min(usize::try_from(count).unwrap_or(MAKERS)),
+        connections: 1,
+        protocol: Protocol::Http1,
+        rate: None,
+        time: Duration::MAX,
+        most: count,
+    };
+    let record = Arc::new(Record::default());
+    let connections = load.connect(target).await?;
+    drive(&load, target, connections, &record, stop, async |connection, number| {
+        one(connection, number).await.map(|()| 0)
+    })
+    .await?;
+    match record.failures() {
+        (failures, Some(why)) => bail!("{what}: {failures} requests failed: {why}"),
+        _ => Ok(()),
+    }
+}
+
 /// Runs `request` with the numbers 0, 1, 2, … until the time is over, the number is reached or somebody stops it. It
 /// gives back how many bytes came. Connections come back for the next measurement; one that broke is opened anew.
 pub async fn drive<F>(
@@ -60,9 +92,10 @@ where
     F: AsyncFn(&mut Connection, u64) -> anyhow::Result<usize>,
 {
     let next = AtomicU64::new(0);
+    let progress = Progress::begin(load.what.as_str(), (load.most < u64::MAX).then_some(load.most));
     let begun = Instant::now();
     let workers = connections.into_iter().map(|mut connection| {
-        let (next, request) = (&next, &request);
+        let (next, request, progress) = (&next, &request, &progress);
         async move {
             let mut samples = Samples::default();
             while !stop.is_set() && begun.elapsed() < load.time {
@@ -82,7 +115,10 @@ where
                     }
                 };
                 match request(&mut connection, number).await {
-                    Ok(bytes) => samples.push(due.elapsed(), bytes),
+                    Ok(bytes) => {
+                        samples.push(due.elapsed(), bytes);
+                        progress.add(1);
+                    }
                     Err(error) => {
                         record.fail(format!("{error:#}"));
                         match target.connect(load.protocol).await {

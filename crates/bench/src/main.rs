@@ -2,10 +2,12 @@
 
 mod command;
 mod events;
+mod journal;
 mod load;
 mod objects;
 mod plot;
 mod process;
+mod progress;
 mod record;
 mod report;
 mod sandbox;
@@ -16,11 +18,11 @@ mod workloads;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use report::Report;
 use stop::Stop;
 use target::Target;
-use workloads::{access, api, chaos, informers, pods, scheduler, services, start, watch};
+use workloads::{Workload, chaos, start};
 
 /// Measure a Kubernetes cluster.
 ///
@@ -37,28 +39,6 @@ struct Cli {
     plot: Option<PathBuf>,
     #[command(subcommand)]
     workload: Workload,
-}
-
-#[derive(Debug, Subcommand)]
-enum Workload {
-    /// Create, get, update, patch, apply, list and delete of ConfigMaps.
-    Api(api::Args),
-    /// Authorization and admission: gets beside many roles, creates that a webhook or a quota has a say in.
-    Access(access::Args),
-    /// Watch fan-out: how long events take to many watchers, and whether any is missed.
-    Watch(watch::Args),
-    /// Many clients that start at once and each read everything.
-    Informers(informers::Args),
-    /// How long a pod takes from its create until it is scheduled, runs, is ready, and is gone.
-    Pods(pods::Args),
-    /// Pods a second that get a node, with fake nodes and the workloads of upstream's scheduler_perf.
-    Scheduler(scheduler::Args),
-    /// From the write of a Service's endpoint until a packet is answered by it; runs on a node.
-    Services(services::Args),
-    /// Cold starts of a command: until /readyz, until a node is Ready, and memory and CPU when idle.
-    Start(start::Args),
-    /// Kill and restart a command under load: acknowledged writes stay, watches are complete.
-    Chaos(chaos::Args),
 }
 
 fn main() -> ExitCode {
@@ -81,18 +61,7 @@ fn main() -> ExitCode {
 
 async fn run(cli: &Cli) -> anyhow::Result<()> {
     let stop = Stop::on_signals()?;
-    let name = match &cli.workload {
-        Workload::Access(_) => "access",
-        Workload::Api(_) => "api",
-        Workload::Watch(_) => "watch",
-        Workload::Informers(_) => "informers",
-        Workload::Scheduler(_) => "scheduler",
-        Workload::Services(_) => "services",
-        Workload::Start(_) => "start",
-        Workload::Chaos(_) => "chaos",
-        Workload::Pods(_) => "pods",
-    };
-    let report = Report::new(name, cli.plot.as_deref());
+    let report = Report::new(cli.workload.name(), cli.plot.as_deref());
     let outcome = measure(cli, &report, &stop).await;
     report.finish()?;
     outcome
@@ -100,25 +69,11 @@ async fn run(cli: &Cli) -> anyhow::Result<()> {
 
 async fn measure(cli: &Cli, report: &Report, stop: &Stop) -> anyhow::Result<()> {
     let path = cli.kubeconfig.as_path();
-    // those that start a server themselves find the kubeconfig when it is there
     match &cli.workload {
-        Workload::Start(args) => return start::run(args, path, report, stop).await,
-        Workload::Chaos(args) => return chaos::run(args, path, report, stop).await,
-        _ => {}
-    }
-    let target = &Target::from_kubeconfig(path).await?;
-    match &cli.workload {
-        Workload::Access(args) => {
-            let account = async |token: &str| Target::with_token(path, token).await;
-            access::run(args, target, account, report, stop).await
-        }
-        Workload::Api(args) => api::run(args, target, report, stop).await,
-        Workload::Watch(args) => watch::run(args, target, report, stop).await,
-        Workload::Informers(args) => informers::run(args, target, report, stop).await,
-        Workload::Pods(args) => pods::run(args, target, report, stop).await,
-        Workload::Scheduler(args) => scheduler::run(args, target, report, stop).await,
-        Workload::Services(args) => services::run(args, target, report, stop).await,
-        Workload::Start(_) | Workload::Chaos(_) => Ok(()),
+        // those that start a server themselves find the kubeconfig when it is there
+        Workload::Start(args) => start::run(args, path, report, stop).await,
+        Workload::Chaos(args) => chaos::run(args, path, report, stop).await,
+        workload => workload.measure(&Target::from_kubeconfig(path).await?, report, stop).await,
     }
 }
 

@@ -51,7 +51,7 @@ impl Report {
 }
 
 /// Columns that every line has something for, in this order, when any has.
-const COLUMNS: [&str; 11] = [
+const COLUMNS: [&str; 12] = [
     "what",
     "count",
     "per_second",
@@ -62,6 +62,7 @@ const COLUMNS: [&str; 11] = [
     "p99.9_ms",
     "max_ms",
     "value",
+    "throttled",
     "failures",
 ];
 

@@ -29,15 +29,18 @@ impl Sandbox {
         Ok(Self { target: target.clone(), namespace })
     }
 
-    /// Runs something inside, and removes the namespace whatever comes of it.
+    /// Runs something inside, and removes the namespace whatever comes of it. What the cluster has acknowledged
+    /// meanwhile is verified before, where that is asked for.
     pub async fn with<T>(
         target: &Target,
         run: impl AsyncFnOnce(&Self) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let sandbox = Self::new(target).await?;
         let outcome = run(&sandbox).await;
+        let verified = target.verify().await;
         let removed = sandbox.remove().await;
         let value = outcome?;
+        verified?;
         removed?;
         Ok(value)
     }

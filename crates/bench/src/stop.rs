@@ -32,6 +32,15 @@ impl Stop {
         Ok(stop)
     }
 
+    /// One that is set with this, or by [`Stop::set`] alone.
+    pub fn child(&self) -> Self {
+        Self(self.0.child_token())
+    }
+
+    pub fn set(&self) {
+        self.0.cancel();
+    }
+
     pub fn is_set(&self) -> bool {
         self.0.is_cancelled()
     }

@@ -3,11 +3,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, USER_AGENT};
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -19,9 +20,16 @@ use secrecy::ExposeSecret;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::journal::{Journal, Verdict};
+
 const CONNECT: Duration = Duration::from_secs(10);
 /// A request that takes longer has failed.
 const REQUEST: Duration = Duration::from_secs(120);
+/// How long a server that was killed may take to come back.
+const COME_BACK: Duration = Duration::from_secs(120);
+const RETRY: Duration = Duration::from_millis(10);
+/// How often a request is sent again when the server asks for it, as upstream's client does.
+const THROTTLED: u32 = 10;
 
 /// Where a cluster is, and as whom it is asked.
 #[derive(Clone)]
@@ -32,6 +40,11 @@ pub struct Target {
     http1: Arc<rustls::ClientConfig>,
     http2: Arc<rustls::ClientConfig>,
     authorization: Option<HeaderValue>,
+    config: Arc<Config>,
+    /// How often the server has said that it has too many requests.
+    throttled: Arc<AtomicU64>,
+    /// Where the server is killed on purpose: what it has acknowledged.
+    journal: Option<Arc<Journal>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -60,17 +73,25 @@ impl Format {
 
 impl Target {
     pub async fn from_kubeconfig(path: &Path) -> anyhow::Result<Self> {
-        Self::from_config(&config(path).await?)
+        let shown = path.display();
+        let kubeconfig = Kubeconfig::read_from(path).with_context(|| {
+            format!("cannot read the kubeconfig {shown}; give one with --kubeconfig or KUBECONFIG")
+        })?;
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .with_context(|| format!("the kubeconfig {shown} is not complete"))?;
+        Self::from_config(config).with_context(|| format!("the kubeconfig {shown}"))
     }
 
-    /// The cluster of a kubeconfig, asked as whoever a token is for.
-    pub async fn with_token(path: &Path, token: &str) -> anyhow::Result<Self> {
-        let mut config = config(path).await?;
+    /// The same cluster, asked as whoever a token is for.
+    pub fn with_token(&self, token: &str) -> anyhow::Result<Self> {
+        let mut config = self.config.as_ref().clone();
         config.auth_info = AuthInfo { token: Some(token.to_owned().into()), ..AuthInfo::default() };
-        Self::from_config(&config)
+        let (throttled, journal) = (self.throttled.clone(), self.journal.clone());
+        Ok(Self { throttled, journal, ..Self::from_config(config)? })
     }
 
-    fn from_config(config: &Config) -> anyhow::Result<Self> {
+    fn from_config(config: Config) -> anyhow::Result<Self> {
         let url = config.cluster_url.clone();
         let (Some("https"), Some(host)) = (url.scheme_str(), url.host()) else {
             bail!("the server {url} is not reached by https");
@@ -86,12 +107,76 @@ impl Target {
             name: ServerName::try_from(named).context("the server's name")?,
             http1: tls(b"http/1.1")?,
             http2: tls(b"h2")?,
-            authorization: bearer(config)?,
+            authorization: bearer(&config)?,
             url: url.to_string(),
+            config: Arc::new(config),
+            throttled: Arc::default(),
+            journal: None,
         })
     }
 
+    /// The same cluster, whose server is killed now and then: requests wait until it is back and are sent again, and
+    /// what it acknowledges is kept.
+    pub fn under_kills(mut self) -> Self {
+        self.journal = Some(Arc::default());
+        self
+    }
+
+    pub fn is_killed(&self) -> bool {
+        self.journal.is_some()
+    }
+
+    /// How often the server has said so far that it has too many requests.
+    pub fn throttled(&self) -> u64 {
+        self.throttled.load(Ordering::Relaxed)
+    }
+
+    /// How many writes were acknowledged so far, where that is kept.
+    pub fn acknowledged(&self) -> u64 {
+        self.journal.as_ref().map_or(0, |journal| journal.acknowledged())
+    }
+
+    /// What did not hold of what was verified so far.
+    pub fn verdict(&self) -> Verdict {
+        self.journal.as_ref().map(|journal| journal.verdict()).unwrap_or_default()
+    }
+
+    /// Looks whether all that was acknowledged is there, before it is removed.
+    pub async fn verify(&self) -> anyhow::Result<()> {
+        match &self.journal {
+            Some(journal) => {
+                journal.verify(self).await.context("comparing what is there with what was written")
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A watch could not go on, and a list took its place.
+    pub fn relisted(&self) {
+        if let Some(journal) = &self.journal {
+            journal.relisted();
+        }
+    }
+
+    /// The resourceVersion of a collection as it is now.
+    pub async fn current_version(&self, collection: &str) -> anyhow::Result<u64> {
+        let list = self.once(Request::get(&format!("{collection}?limit=1"))).await?;
+        let list: serde_json::Value = serde_json::from_slice(&list)?;
+        let version = list["metadata"]["resourceVersion"].as_str().and_then(|version| version.parse().ok());
+        version.context("a list without resourceVersion")
+    }
+
     pub async fn connect(&self, protocol: Protocol) -> anyhow::Result<Connection> {
+        let begun = Instant::now();
+        loop {
+            match self.try_to_connect(protocol).await {
+                Err(_) if self.is_killed() && begun.elapsed() < COME_BACK => tokio::time::sleep(RETRY).await,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn try_to_connect(&self, protocol: Protocol) -> anyhow::Result<Connection> {
         let connecting = async {
             let tcp = TcpStream::connect(&self.address).await?;
             tcp.set_nodelay(true)?;
@@ -115,11 +200,7 @@ impl Target {
                     Sender::Http2(sender)
                 }
             };
-            anyhow::Ok(Connection {
-                sender,
-                host: self.address.clone(),
-                authorization: self.authorization.clone(),
-            })
+            anyhow::Ok(Connection { sender, target: self.clone() })
         };
         tokio::time::timeout(CONNECT, connecting)
             .await
@@ -137,16 +218,6 @@ impl Target {
             false => bail!("{what}: {}", refusal(status, &body)),
         }
     }
-}
-
-async fn config(path: &Path) -> anyhow::Result<Config> {
-    let shown = path.display();
-    let kubeconfig = Kubeconfig::read_from(path).with_context(|| {
-        format!("cannot read the kubeconfig {shown}; give one with --kubeconfig or KUBECONFIG")
-    })?;
-    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-        .await
-        .with_context(|| format!("the kubeconfig {shown} is not complete"))
 }
 
 fn bearer(config: &Config) -> anyhow::Result<Option<HeaderValue>> {
@@ -206,20 +277,24 @@ enum Sender {
 /// One connection.
 pub struct Connection {
     sender: Sender,
-    host: String,
-    authorization: Option<HeaderValue>,
+    target: Target,
 }
 
 impl Connection {
+    pub fn protocol(&self) -> Protocol {
+        match self.sender {
+            Sender::Http1(_) => Protocol::Http1,
+            Sender::Http2(_) => Protocol::Http2,
+        }
+    }
+
     /// Another handle on the same connection, where the protocol takes several requests at once.
     pub fn share(&self) -> Option<Self> {
         match &self.sender {
             Sender::Http1(_) => None,
-            Sender::Http2(sender) => Some(Self {
-                sender: Sender::Http2(sender.clone()),
-                host: self.host.clone(),
-                authorization: self.authorization.clone(),
-            }),
+            Sender::Http2(sender) => {
+                Some(Self { sender: Sender::Http2(sender.clone()), target: self.target.clone() })
+            }
         }
     }
 
@@ -227,19 +302,19 @@ impl Connection {
     pub async fn begin(&mut self, request: Request<'_>) -> anyhow::Result<http::Response<Incoming>> {
         let uri = match self.sender {
             Sender::Http1(_) => request.path.to_owned(),
-            Sender::Http2(_) => format!("https://{}{}", self.host, request.path),
+            Sender::Http2(_) => format!("https://{}{}", self.target.address, request.path),
         };
         let mut builder = http::Request::builder().method(request.method).uri(uri);
         let headers = builder.headers_mut().context("a path that is no URL")?;
         if matches!(self.sender, Sender::Http1(_)) {
-            headers.insert(HOST, HeaderValue::from_str(&self.host)?);
+            headers.insert(HOST, HeaderValue::from_str(&self.target.address)?);
         }
         headers.insert(USER_AGENT, HeaderValue::from_static("xebec-bench"));
         headers.insert(ACCEPT, HeaderValue::from_static(request.accept));
         if !request.body.is_empty() {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(request.content));
         }
-        if let Some(authorization) = &self.authorization {
+        if let Some(authorization) = &self.target.authorization {
             headers.insert(AUTHORIZATION, authorization.clone());
         }
         let request = builder.body(Full::new(request.body))?;
@@ -255,15 +330,107 @@ impl Connection {
         })
     }
 
-    /// Sends a request and reads the whole answer.
-    pub async fn send(&mut self, request: Request<'_>) -> anyhow::Result<(StatusCode, Bytes)> {
+    /// Sends a request and reads the whole answer. A server that has too many requests is asked again when it says.
+    pub async fn send(&mut self, mut request: Request<'_>) -> anyhow::Result<(StatusCode, Bytes)> {
+        if let Some(journal) = self.target.journal.clone() {
+            // answers must tell the version
+            request.accept = Format::Json.media_type();
+            if request.method != Method::GET {
+                Box::pin(journal.expect(&self.target, &request.method, request.path)).await?;
+            }
+            return self.send_until_answered(&request, &journal).await;
+        }
+        let mut answer = self.attempt(&request).await?;
+        for _ in 0..THROTTLED {
+            let Some(wait) = answer.wait.filter(|_| answer.status == StatusCode::TOO_MANY_REQUESTS) else {
+                break;
+            };
+            self.target.throttled.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(wait).await;
+            answer = self.attempt(&request).await?;
+        }
+        Ok((answer.status, answer.body))
+    }
+
+    /// Sends a request that must succeed; gives back the body of its answer.
+    pub async fn success(&mut self, request: Request<'_>) -> anyhow::Result<Bytes> {
+        let (status, body) = self.send(request).await?;
+        match status.is_success() {
+            true => Ok(body),
+            false => bail!("{}", refusal(status, &body)),
+        }
+    }
+
+    async fn attempt(&mut self, request: &Request<'_>) -> anyhow::Result<Answer> {
         let sending = async {
-            let answer = self.begin(request).await?;
+            let answer = self.begin(request.clone()).await?;
             let status = answer.status();
-            Ok((status, answer.into_body().collect().await?.to_bytes()))
+            let wait = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+            let body = answer.into_body().collect().await?.to_bytes();
+            Ok(Answer { status, wait: wait.map(Duration::from_secs), body })
         };
         tokio::time::timeout(REQUEST, sending).await.context("no answer within two minutes")?
     }
+
+    /// A server that is killed has done what it did not answer, or not: the request is sent again.
+    async fn send_until_answered(
+        &mut self,
+        request: &Request<'_>,
+        journal: &Journal,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
+        let begun = Instant::now();
+        let mut unanswered = false;
+        loop {
+            match self.attempt(request).await {
+                Ok(Answer { status, body, .. }) if is_final(status) || begun.elapsed() > COME_BACK => {
+                    let (status, body) = match status {
+                        StatusCode::CONFLICT if unanswered && request.method == Method::POST => {
+                            self.made_before(request, status, body).await?
+                        }
+                        StatusCode::NOT_FOUND if unanswered && request.method == Method::DELETE => {
+                            (StatusCode::OK, body)
+                        }
+                        _ => (status, body),
+                    };
+                    if status.is_success() && request.method != Method::GET {
+                        journal.acknowledge(&request.method, request.path, &body);
+                    }
+                    return Ok((status, body));
+                }
+                Err(error) if begun.elapsed() > COME_BACK => return Err(error),
+                _ => unanswered = true,
+            }
+            tokio::time::sleep(RETRY).await;
+            *self = self.target.connect(self.protocol()).await?;
+        }
+    }
+
+    /// What is there under the name of a create that had no answer and was sent again, if it says its name.
+    async fn made_before(
+        &mut self,
+        request: &Request<'_>,
+        status: StatusCode,
+        body: Bytes,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
+        let said: serde_json::Value = serde_json::from_slice(&body)?;
+        let Some(name) = said["details"]["name"].as_str() else { return Ok((status, body)) };
+        let collection = request.path.split('?').next().unwrap_or_default();
+        let item = format!("{collection}/{name}");
+        let there = Box::pin(self.target.once(Request::get(&item))).await?;
+        Ok((StatusCode::CREATED, there))
+    }
+}
+
+/// Whether a server that is going or coming would not have said it.
+fn is_final(status: StatusCode) -> bool {
+    !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS
+}
+
+struct Answer {
+    status: StatusCode,
+    /// How long the server asks to wait.
+    wait: Option<Duration>,
+    body: Bytes,
 }
 
 /// What a server said when it refused.

@@ -1,6 +1,8 @@
 //! Clusters for tests: each in a network namespace without a way out and a data directory of its own, driven by a real
 //! `kubectl`, and gone without a trace afterwards.
 
+use std::path::PathBuf;
+
 mod cluster;
 mod network;
 pub mod websocket;
@@ -25,6 +27,25 @@ pub fn missing() -> Option<&'static str> {
 fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+/// The kubectl on the path and those of other versions beside it, with the minor version where the name says it.
+pub fn kubectls() -> Vec<(PathBuf, Option<u32>)> {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let found =
+        std::env::split_paths(&paths).map(|folder| folder.join("kubectl")).find(|path| path.is_file());
+    let Some(default) = found else { return Vec::new() };
+    let real = std::fs::canonicalize(&default).unwrap_or_default();
+    let mut all = vec![(default, None)];
+    let beside = real.parent().and_then(|folder| std::fs::read_dir(folder).ok());
+    for entry in beside.into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if let Some(minor) = name.strip_prefix("kubectl.1.") {
+            all.push((entry.path(), minor.parse().ok()));
+        }
+    }
+    all.sort_by_key(|(_, minor)| *minor);
+    all
 }
 
 /// Leaves a test that cannot run here, and says why.

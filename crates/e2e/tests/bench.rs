@@ -156,11 +156,22 @@ fn kills_and_starts_are_measured() {
         command.arg("--kubeconfig").arg(data.join("admin.kubeconfig"));
         command
     };
-    let found = lines(other(), &["chaos", "--kills=3", "--within=0.5", "--command", &server]);
-    let killed = line(&found, "kill -9");
-    assert_eq!((&killed["lost_writes"], &killed["missed_events"]), (&0.into(), &0.into()), "{killed}");
-    assert!(killed["acknowledged_writes"].as_u64().unwrap() > 0, "{killed}");
-    assert_eq!(killed["watch_relists"], 0, "watches resume from the store's log: {killed}");
+    let during: [&[&str]; 5] = [
+        &[],
+        &["--", "api", "--concurrency=4", "--seconds=0.3", "--format=protobuf", "--protocol=http2"],
+        &["--", "watch", "--watchers=5", "--changes=200", "--seconds=1"],
+        &["--", "informers", "--clients=4", "--objects=300", "--way=watch-list"],
+        &["--", "scheduler", "--nodes=5", "--pods=60"],
+    ];
+    for workload in during {
+        let kills = ["chaos", "--kills=3", "--within=0.5", "--command", &server];
+        let found = lines(other(), &[&kills[..], workload].concat());
+        let killed = line(&found, "kill -9");
+        assert_eq!((&killed["lost_writes"], &killed["missed_events"]), (&0.into(), &0.into()), "{killed}");
+        assert!(killed["acknowledged_writes"].as_u64().unwrap() > 0, "{killed}");
+        assert_eq!(killed["watch_relists"], 0, "watches resume from the store's log: {killed}");
+        assert_eq!(killed["during"], *workload.get(1).unwrap_or(&"api"), "{killed}");
+    }
     let clean = format!("rm -rf {}", data.display());
     let found =
         lines(other(), &["start", "--rounds=2", "--idle=0.2", "--before", &clean, "--command", &server]);

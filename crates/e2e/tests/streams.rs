@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use e2e::{Cluster, or_skip};
+use e2e::{Cluster, kubectls, or_skip};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -259,24 +259,6 @@ impl Screen {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
-}
-
-/// The kubectl on the path and those of other versions beside it, with the minor version where the name says it.
-fn kubectls() -> Vec<(PathBuf, Option<u32>)> {
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    let found =
-        std::env::split_paths(&paths).map(|folder| folder.join("kubectl")).find(|path| path.is_file());
-    let Some(default) = found else { return Vec::new() };
-    let real = std::fs::canonicalize(&default).unwrap();
-    let mut all = vec![(default, None)];
-    for entry in std::fs::read_dir(real.parent().unwrap()).unwrap().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if let Some(minor) = name.strip_prefix("kubectl.1.") {
-            all.push((entry.path(), minor.parse().ok()));
-        }
-    }
-    all.sort_by_key(|(_, minor)| *minor);
-    all
 }
 
 /// How many streams of each kind came over WebSocket so far.

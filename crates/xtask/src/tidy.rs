@@ -50,6 +50,8 @@ pub fn check() -> anyhow::Result<()> {
     if main.lines().count() > MAIN_LINES {
         wrong.push(format!("xebec/src/main.rs has more than {MAIN_LINES} lines"));
     }
+    let root = crates.parent().context("the repository")?;
+    wrong.extend(crate::conformance::count(root).err().map(|error| error.to_string()));
     if wrong.is_empty() {
         return Ok(());
     }

@@ -12,6 +12,7 @@ mod path;
 mod proto_decode;
 mod proto_encode;
 mod scalar;
+mod strict_any;
 mod wire;
 mod yaml;
 mod yaml_encode;
@@ -94,6 +95,16 @@ pub fn normalize_strict(object: Object, schema: &Schema) -> Result<Decoded, Deco
 /// Any JSON as a tree; numbers in normal form.
 pub fn parse_json(body: &[u8]) -> Result<Value, DecodeError> {
     serde_json::from_slice(body).map_err(|e| number::syntax_error(body, &e))
+}
+
+/// Any JSON as a tree, and what strict field validation says of it: `duplicate field "spec.replicas"`.
+pub fn parse_json_strict(body: &[u8]) -> Result<(Value, Vec<String>), DecodeError> {
+    let mut duplicates = Vec::new();
+    let mut source = serde_json::Deserializer::from_slice(body);
+    let any = strict_any::Any { path: String::new(), duplicates: &mut duplicates };
+    let value = any.deserialize(&mut source).map_err(|e| number::syntax_error(body, &e))?;
+    source.end().map_err(|e| number::syntax_error(body, &e))?;
+    Ok((value, duplicates))
 }
 
 /// Any YAML (its first document) as a tree, with YAML 1.1 scalars as upstream's parser reads them.

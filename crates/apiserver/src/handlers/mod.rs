@@ -53,7 +53,11 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
     if !kind.resource.namespaced && !info.namespace.is_empty() && kind.resource.plural != "namespaces" {
         return Err(Status::no_such_path());
     }
-    let accepted = negotiate::accepted(request.headers(), ctx.query.get("pretty"), info.verb == "watch")?;
+    // reviews, bindings, tokens and evictions are shown to nobody
+    let shown = kind.resource.access != api::Access::CreateOnly
+        && !matches!(info.subresource.as_str(), "binding" | "eviction" | "token");
+    let asked = negotiate::Asked { stream: info.verb == "watch", tables: shown };
+    let accepted = negotiate::accepted(request.headers(), ctx.query.get("pretty"), asked)?;
     let call = Call { server, ctx, kind: &kind, accepted };
     if let Some(deprecation) = kind.resource.strategy.deprecation() {
         ctx.warn(deprecation);

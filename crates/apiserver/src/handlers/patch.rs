@@ -1,7 +1,7 @@
 //! PATCH: JSON patch, merge patch, strategic merge patch and server-side apply.
 
 use apimachinery::codec;
-use apimachinery::{Object, Status, Value, apply, patch};
+use apimachinery::{GroupKind, Object, Status, Value, apply, field, patch};
 
 use super::{Call, decode};
 use crate::context::{FieldValidation, WriteOptions};
@@ -17,6 +17,30 @@ const APPLY: &str = "application/apply-patch+yaml";
 /// The patch types a built-in resource takes.
 const TYPES: [&str; 4] = [JSON_PATCH, MERGE_PATCH, STRATEGIC, APPLY];
 
+/// A patch as it was read.
+struct Read<'a> {
+    media_type: &'a str,
+    parsed: &'a Value,
+    /// What strict field validation says of the patch itself.
+    duplicates: &'a [String],
+}
+
+/// A value as Go prints one with `%+v`, which is how upstream quotes a strategic merge patch.
+fn go_value(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(list) => format!("[{}]", list.iter().map(go_value).collect::<Vec<_>>().join(" ")),
+        Value::Object(map) => {
+            let mut members: Vec<String> =
+                map.iter().map(|(key, value)| format!("{key}:{}", go_value(value))).collect();
+            members.sort_unstable();
+            format!("map[{}]", members.join(" "))
+        }
+        other => other.to_string(),
+    }
+}
+
 impl Call<'_> {
     pub async fn patch(&self, request: Request, part: Part) -> Result<Response, Status> {
         let options = self.ctx.write_options("PatchOptions")?;
@@ -26,17 +50,17 @@ impl Call<'_> {
             return self.apply(&bytes, part, options).await;
         }
         if options.force {
-            let path = apimachinery::field::Path::new("force");
-            let error =
-                apimachinery::field::Error::forbidden(&path, "may not be specified for non-apply patch");
-            let kind = apimachinery::GroupKind::new("meta.k8s.io", "PatchOptions");
+            let path = field::Path::new("force");
+            let error = field::Error::forbidden(&path, "may not be specified for non-apply patch");
+            let kind = GroupKind::new("meta.k8s.io", "PatchOptions");
             return Err(Status::invalid(&kind, "", &[error]));
         }
-        let parsed: Value = match media_type.as_str() {
-            JSON_PATCH | MERGE_PATCH | STRATEGIC => serde_json::from_slice(&bytes)
+        let (parsed, duplicates) = match media_type.as_str() {
+            JSON_PATCH | MERGE_PATCH | STRATEGIC => codec::parse_json_strict(&bytes)
                 .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?,
             _ => return Err(negotiate::unsupported(&TYPES)),
         };
+        let read = Read { media_type: &media_type, parsed: &parsed, duplicates: &duplicates };
         if let Some(trail) = &self.ctx.audit {
             trail.request_patch(&parsed);
         }
@@ -44,20 +68,15 @@ impl Call<'_> {
             let old = old.ok_or_else(|| {
                 Status::not_found(&self.kind.resource.group_resource(), &self.ctx.info.name)
             })?;
-            let patched = self.patched(&media_type, &parsed, old, options.field_validation)?;
+            let patched = self.patched(&read, old, options.field_validation)?;
             self.managed(Some(old), patched, part.name())
         };
         self.update(part, &transform, false, options).await
     }
 
     /// The object as a patch leaves it, decoded anew, so that what the patch brought is checked like any body.
-    fn patched(
-        &self,
-        media_type: &str,
-        parsed: &Value,
-        old: &Object,
-        validation: FieldValidation,
-    ) -> Result<Object, Status> {
+    fn patched(&self, read: &Read<'_>, old: &Object, validation: FieldValidation) -> Result<Object, Status> {
+        let Read { media_type, parsed, duplicates } = *read;
         let schema = &self.kind.schema;
         let mut value = old.as_value().clone();
         match media_type {
@@ -79,13 +98,22 @@ impl Call<'_> {
         }
         let bytes = serde_json::to_vec(&value).map_err(Status::internal)?;
         let gvk = self.kind.resource.gvk();
-        let decoded = codec::decode_json(&bytes, schema).map_err(|error| {
-            let path = apimachinery::field::Path::new("patch");
-            let text = parsed.to_string();
-            let error = apimachinery::field::Error::invalid(&path, text, error.to_string());
-            Status::invalid(&self.kind.resource.group_kind(), "", &[error])
-        })?;
-        decode::judge(self.ctx, &decoded.strict_errors, validation).map_err(Status::bad_request)?;
+        // upstream names neither kind nor object here: its decoder knows of none yet
+        let refuse = |why: String| {
+            let shown = match media_type {
+                JSON_PATCH | MERGE_PATCH => String::from_utf8_lossy(&bytes).into_owned(),
+                _ => go_value(parsed),
+            };
+            let error = field::Error::invalid(&field::Path::new("patch"), shown, why);
+            Status::invalid(&GroupKind::new("", ""), "", &[error])
+        };
+        let decoded = codec::decode_json(&bytes, schema).map_err(|error| refuse(error.to_string()))?;
+        let of_patch = duplicates.iter().map(|error| match media_type {
+            JSON_PATCH => format!("json patch {error}"),
+            _ => error.clone(),
+        });
+        let strict_errors: Vec<String> = of_patch.chain(decoded.strict_errors).collect();
+        decode::judge(self.ctx, &strict_errors, validation).map_err(refuse)?;
         let mut object = decoded.object;
         object.set_type(&gvk);
         Ok(self.defaulted(object))
@@ -93,9 +121,9 @@ impl Call<'_> {
 
     async fn apply(&self, bytes: &[u8], part: Part, options: WriteOptions) -> Result<Response, Status> {
         if self.ctx.query.text("fieldManager").is_empty() {
-            let path = apimachinery::field::Path::new("fieldManager");
-            let error = apimachinery::field::Error::required(&path, "is required for apply patch");
-            let kind = apimachinery::GroupKind::new("meta.k8s.io", "PatchOptions");
+            let path = field::Path::new("fieldManager");
+            let error = field::Error::required(&path, "is required for apply patch");
+            let kind = GroupKind::new("meta.k8s.io", "PatchOptions");
             return Err(Status::invalid(&kind, "", &[error]));
         }
         let gvk = self.kind.resource.gvk();

@@ -16,7 +16,7 @@ use http::{Method, StatusCode};
 use super::body::{Request, Response};
 use super::gzip;
 use super::limits;
-use super::negotiate::{self, Accepted};
+use super::negotiate::{self, Accepted, Asked};
 use super::request_info::{Query, RequestInfo};
 use super::respond;
 use crate::audit::{self, Trail};
@@ -47,7 +47,9 @@ async fn run(server: Arc<Server>, request: Request) -> Response {
     let audit_id = audit_id(&request);
     let query = Query::parse(request.uri().query());
     let info = Arc::new(RequestInfo::parse(request.method(), request.uri().path(), &query));
-    let accepted = negotiate::accepted(request.headers(), query.get("pretty"), false).ok();
+    let accepted =
+        negotiate::accepted(request.headers(), query.get("pretty"), Asked { stream: false, tables: true })
+            .ok();
     let long_running = info.is_long_running();
     let takes_gzip = !long_running && gzip::is_accepted(request.headers());
     let deadline = (!long_running).then(|| started + deadline_of(&query));

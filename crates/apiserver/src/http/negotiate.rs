@@ -47,6 +47,15 @@ pub struct Accepted {
     pub pretty: bool,
 }
 
+/// What an answer may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// A watch, event by event.
+    pub stream: bool,
+    /// There are columns to show it in.
+    pub tables: bool,
+}
+
 /// The formats that answers can take, for the error that names them.
 pub const SUPPORTED: [&str; 3] =
     ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
@@ -77,7 +86,8 @@ fn clauses(accept: &str) -> Vec<Clause<'_>> {
 }
 
 /// The first clause of `Accept` that can be served. Where no clause can, 406.
-pub fn accepted(headers: &HeaderMap, pretty: Option<&str>, stream: bool) -> Result<Accepted, Status> {
+/// Tables come in JSON and YAML, and only of what can be shown as one.
+pub fn accepted(headers: &HeaderMap, pretty: Option<&str>, asked: Asked) -> Result<Accepted, Status> {
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
     let pretty = match pretty {
         Some(value) => !matches!(value, "false" | "0"),
@@ -88,7 +98,7 @@ pub fn accepted(headers: &HeaderMap, pretty: Option<&str>, stream: bool) -> Resu
             "*/*" | "application/*" => Format::Json,
             media_type => match Format::parse(media_type) {
                 // a watch of YAML documents is not a thing
-                Some(Format::Yaml) if stream => continue,
+                Some(Format::Yaml) if asked.stream => continue,
                 Some(format) => format,
                 None => continue,
             },
@@ -96,6 +106,7 @@ pub fn accepted(headers: &HeaderMap, pretty: Option<&str>, stream: bool) -> Resu
         let parameter = |name: &str| clause.parameters.iter().find(|(key, _)| *key == name).map(|(_, v)| *v);
         let r#as = match (parameter("as"), parameter("g"), parameter("v")) {
             (None, ..) => As::Itself,
+            (Some("Table"), ..) if !asked.tables || format == Format::Protobuf => continue,
             (Some("Table"), Some("meta.k8s.io"), Some("v1" | "v1beta1")) => As::Table,
             (Some("PartialObjectMetadata"), Some("meta.k8s.io"), Some("v1" | "v1beta1")) => {
                 As::PartialObjectMetadata
@@ -159,7 +170,9 @@ mod tests {
         for (accept, expected) in cases {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT, accept.parse().unwrap());
-            let got = accepted(&headers, None, false).ok().map(|a| (a.format, a.r#as));
+            let got = accepted(&headers, None, Asked { stream: false, tables: true })
+                .ok()
+                .map(|a| (a.format, a.r#as));
             assert_eq!(got, expected, "{accept}");
         }
     }

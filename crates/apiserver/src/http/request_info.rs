@@ -46,9 +46,10 @@ impl Query {
         self.0.iter().filter(move |(name, _)| name == key).map(|(_, value)| value.as_str())
     }
 
-    /// A boolean as Go's query decoding takes it: anything but `false` and `0` is true, once it is there.
+    /// A boolean as upstream's query decoding takes it: anything but `false`, in whatever case, and `0` is true, once
+    /// it is there.
     pub fn flag(&self, key: &str) -> bool {
-        self.get(key).is_some_and(|value| !matches!(value, "false" | "0"))
+        self.get(key).is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
     }
 }
 

@@ -10,7 +10,6 @@ use anyhow::{Context, bail};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use futures::StreamExt;
 use http::Method;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -21,7 +20,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::load::{Load, drive};
+use crate::load::{self, Load, drive};
 use crate::objects::config_map;
 use crate::record::Record;
 use crate::report::Report;
@@ -33,8 +32,6 @@ const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 const HOOKS: &str = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
 /// How long a quota may take until it has been counted.
 const COUNTED: Duration = Duration::from_secs(60);
-/// Roles and bindings that are made at once.
-const AT_ONCE: usize = 16;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -46,25 +43,19 @@ pub struct Args {
     pub seconds: f64,
     /// Cluster roles that have nothing to do with the requests.
     #[arg(long, default_value_t = 500, value_name = "N")]
-    pub roles: usize,
+    pub roles: u64,
     /// Bindings of these roles, each to a user of its own.
     #[arg(long, default_value_t = 2000, value_name = "N")]
-    pub bindings: usize,
+    pub bindings: u64,
 }
 
-pub async fn run(
-    args: &Args,
-    target: &Target,
-    account: impl AsyncFn(&str) -> anyhow::Result<Target>,
-    report: &Report,
-    stop: &Stop,
-) -> anyhow::Result<()> {
+pub async fn run(args: &Args, target: &Target, report: &Report, stop: &Stop) -> anyhow::Result<()> {
     if args.concurrency == 0 || args.roles == 0 {
         bail!("--concurrency 0 makes no load, and bindings need roles");
     }
     Sandbox::with(target, async |sandbox| {
         let token = prepare(target, sandbox).await.context("a service account to ask as")?;
-        let account = account(&token).await?;
+        let account = target.with_token(&token)?;
         let run = Run { args, target, account, report, stop, sandbox };
         let outcome = run.all().await;
         let removed = run.clean_up().await;
@@ -142,8 +133,8 @@ impl Run<'_> {
         if self.stop.is_set() {
             return Ok(());
         }
-        eprintln!("{what} …");
         let load = Load {
+            what: what.to_owned(),
             concurrency: self.args.concurrency,
             connections: 1,
             protocol: Protocol::Http1,
@@ -213,37 +204,39 @@ impl Run<'_> {
     }
 
     async fn make_roles(&self) -> anyhow::Result<()> {
-        eprintln!("making {} roles and {} bindings …", self.args.roles, self.args.bindings);
         let namespace = &self.sandbox.namespace;
-        let metadata = |name: String| json!({"name": name, "labels": {LABEL.0: LABEL.1}});
-        let role = |number: usize| {
+        let metadata =
+            |number: u64| json!({"name": format!("{namespace}-{number}"), "labels": {LABEL.0: LABEL.1}});
+        let role = |number: u64| {
             let rules =
                 json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]);
-            let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
-                "metadata": metadata(format!("{namespace}-{number}")), "rules": rules});
-            ("clusterroles", role)
+            json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+                "metadata": metadata(number), "rules": rules})
         };
-        let binding = |number: usize| {
+        let binding = |number: u64| {
             let of = number % self.args.roles;
-            let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-                "metadata": metadata(format!("{namespace}-{number}")),
+            json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+                "metadata": metadata(number),
                 "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole",
                     "name": format!("{namespace}-{of}")},
                 "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User",
-                    "name": format!("{namespace}-user-{number}")}]});
-            ("clusterrolebindings", binding)
+                    "name": format!("{namespace}-user-{number}")}]})
         };
-        let all = (0..self.args.roles).map(role).chain((0..self.args.bindings).map(binding));
-        let mut posts = futures::stream::iter(all)
-            .map(|(plural, body)| async move { self.post(&format!("{RBAC}/{plural}"), body).await })
-            .buffered(AT_ONCE);
-        while let Some(posted) = posts.next().await {
-            posted?;
-            if self.stop.is_set() {
-                break;
+        self.make("clusterroles", self.args.roles, &role).await?;
+        self.make("clusterrolebindings", self.args.bindings, &binding).await
+    }
+
+    async fn make(&self, plural: &str, count: u64, body: &impl Fn(u64) -> Value) -> anyhow::Result<()> {
+        let path = format!("{RBAC}/{plural}");
+        load::make(plural, self.target, count, self.stop, async |connection, number| {
+            let request = Request::new(Method::POST, &path, body(number).to_string());
+            let (status, body) = connection.send(request).await?;
+            if !status.is_success() {
+                bail!("{}", refusal(status, &body));
             }
-        }
-        Ok(())
+            Ok(())
+        })
+        .await
     }
 
     async fn remove_hook(&self) -> anyhow::Result<()> {

@@ -16,7 +16,7 @@ use crate::record::Record;
 use crate::report::Report;
 use crate::sandbox::Sandbox;
 use crate::stop::Stop;
-use crate::target::{Connection, Format, Protocol, Request, Target, refusal};
+use crate::target::{Connection, Format, Protocol, Request, Target};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -107,6 +107,7 @@ struct Run<'a> {
 impl Run<'_> {
     async fn all(&self) -> anyhow::Result<()> {
         let load = Load {
+            what: String::new(),
             concurrency: self.args.concurrency,
             connections: self.args.connections,
             protocol: self.args.protocol,
@@ -132,11 +133,12 @@ impl Run<'_> {
             if verb != Verb::Create && there.is_empty() {
                 bail!("no object could be made, so that there is nothing to {verb}");
             }
-            let mut load = load.clone();
+            let mut load = Load { what: verb.to_string(), ..load.clone() };
             if verb == Verb::Delete {
                 load.most = load.most.min(there.len() as u64);
             }
             let record = Arc::new(Record::default());
+            let throttled = self.target.throttled();
             let (back, elapsed) =
                 drive(&load, self.target, connections, &record, self.stop, async |connection, number| {
                     let bytes = self.request(verb, connection, &path, number, &there).await?;
@@ -148,13 +150,23 @@ impl Run<'_> {
                 .await?;
             connections = back;
             let objects = made.lock().len() as u64;
-            self.tell(verb, &record, elapsed, objects)?;
+            self.tell(verb, &record, elapsed, objects, self.target.throttled() - throttled)?;
         }
         Ok(())
     }
 
-    fn tell(&self, verb: Verb, record: &Record, elapsed: Duration, objects: u64) -> anyhow::Result<()> {
+    fn tell(
+        &self,
+        verb: Verb,
+        record: &Record,
+        elapsed: Duration,
+        objects: u64,
+        throttled: u64,
+    ) -> anyhow::Result<()> {
         let mut line = record.summary(elapsed);
+        if throttled > 0 {
+            line.insert("throttled".into(), json!(throttled));
+        }
         line.insert("concurrency".into(), json!(self.args.concurrency));
         line.insert("protocol".into(), json!(format!("{:?}", self.args.protocol).to_lowercase()));
         line.insert("format".into(), json!(format!("{:?}", self.args.format).to_lowercase()));
@@ -228,7 +240,7 @@ impl Run<'_> {
         let (mut total, mut token) = (0, String::new());
         loop {
             let page = format!("{path}?limit={}&continue={token}", self.args.page);
-            let body = success(connection, Request::get(&page)).await?;
+            let body = connection.success(Request::get(&page)).await?;
             total += body.len();
             match next_page(&body).context("a list without metadata")? {
                 next if next.is_empty() => return Ok(total),
@@ -255,17 +267,9 @@ fn next_page(body: &[u8]) -> Option<String> {
     Some(String::new())
 }
 
-async fn success(connection: &mut Connection, request: Request<'_>) -> anyhow::Result<Bytes> {
-    let (status, body) = connection.send(request).await?;
-    match status.is_success() {
-        true => Ok(body),
-        false => bail!("{}", refusal(status, &body)),
-    }
-}
-
 /// Sends a request that must succeed; gives back how many bytes came.
 async fn ok(connection: &mut Connection, request: Request<'_>) -> anyhow::Result<usize> {
-    success(connection, request).await.map(|body| body.len())
+    connection.success(request).await.map(|body| body.len())
 }
 
 #[cfg(test)]

@@ -1,24 +1,18 @@
-//! `kill -9` at random moments under load: every acknowledged write must be there afterwards, and a watch that resumes
-//! where it broke off must be complete.
+//! `kill -9` at random moments while another workload runs: every acknowledged write must be there afterwards, and every
+//! watch complete.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use http::{Method, StatusCode};
-use http_body_util::BodyExt;
-use parking_lot::Mutex;
-use serde_json::{Map, Value, json};
+use clap::Parser;
+use serde_json::{Map, json};
 
 use crate::command::Server;
-use crate::objects::{config_map, encode, sequence};
 use crate::report::Report;
-use crate::sandbox::Sandbox;
 use crate::stop::Stop;
-use crate::target::{Format, Protocol, Request, Target, refusal};
+use crate::target::{Request, Target};
+use crate::workloads::Workload;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -31,102 +25,115 @@ pub struct Args {
     /// The longest time between a start and the kill, in seconds.
     #[arg(long, default_value_t = 2.0, value_name = "SECONDS")]
     pub within: f64,
-    /// Writers at once, each with an object of its own.
-    #[arg(long, default_value_t = 16, value_name = "N")]
-    pub writers: u64,
     /// Where the server's output goes.
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
+    /// The workload that runs meanwhile, over and over, with its arguments, after `--`.
+    #[arg(last = true, default_values_t = DEFAULT.map(str::to_owned), value_name = "WORKLOAD")]
+    pub workload: Vec<String>,
 }
+
+/// Writes alone, as many as there is time for.
+const DEFAULT: [&str; 5] = ["api", "--concurrency=16", "--verbs=create,update", "--most=5000", "--seconds=2"];
 
 const START: Duration = Duration::from_secs(120);
 const RETRY: Duration = Duration::from_millis(10);
 
-/// What writers and the watcher share.
-struct Shared {
-    target: Target,
-    path: String,
-    over: AtomicBool,
-    /// By writer: the sequence number that was acknowledged last, and the one that was sent last.
-    written: Vec<[AtomicU64; 2]>,
-    acknowledged: AtomicU64,
-    /// What the watcher saw of each writer, in order.
-    seen: Mutex<HashMap<u64, Vec<u64>>>,
-    relists: AtomicU64,
+/// The arguments after `--`.
+#[derive(Debug, Parser)]
+#[command(name = "xebec-bench chaos --", no_binary_name = true)]
+struct Inner {
+    #[command(subcommand)]
+    workload: Workload,
 }
 
 pub async fn run(args: &Args, kubeconfig: &Path, report: &Report, stop: &Stop) -> anyhow::Result<()> {
-    if args.writers == 0 {
-        bail!("--writers 0 writes nothing");
+    let inner = match Inner::try_parse_from(&args.workload) {
+        Ok(inner) => inner.workload,
+        Err(error) => bail!("the workload after `--`: {}", error.to_string().trim()),
+    };
+    if matches!(inner, Workload::Start(_) | Workload::Chaos(_)) {
+        bail!("{} starts a server of its own and cannot run meanwhile", inner.name());
     }
-    let mut server = Some(Server::start(&args.command, args.log.as_deref())?);
-    let target = ready(kubeconfig, server.as_mut().context("just started")?).await?;
-    let outcome = Sandbox::with(&target, async |sandbox| {
-        let shared = Arc::new(Shared {
-            target: target.clone(),
-            path: sandbox.path("configmaps"),
-            over: AtomicBool::new(false),
-            written: (0..args.writers).map(|_| Default::default()).collect(),
-            acknowledged: AtomicU64::new(0),
-            seen: Mutex::default(),
-            relists: AtomicU64::new(0),
-        });
-        let mut tasks = tokio::task::JoinSet::new();
-        let list = target.once(Request::get(&format!("{}?limit=1", shared.path))).await?;
-        let list: Value = serde_json::from_slice(&list)?;
-        let from = list["metadata"]["resourceVersion"].as_str().context("no resourceVersion")?.to_owned();
-        let watcher = tokio::spawn(watch(shared.clone(), from));
-        for writer in 0..args.writers {
-            tasks.spawn(write(shared.clone(), writer));
-        }
-        for kills in 0..args.kills {
-            let moment = Duration::from_secs_f64(rand::random::<f64>() * args.within.max(0.0));
-            tokio::select! {
-                () = tokio::time::sleep(moment) => {}
-                () = stop.wait() => break,
-            }
-            eprintln!(
-                "kill {} of {}, {} writes so far …",
-                kills + 1,
-                args.kills,
-                count(&shared.acknowledged)
-            );
-            server.take().context("a server")?.kill()?;
-            server = Some(Server::start(&args.command, args.log.as_deref())?);
-            ready(kubeconfig, server.as_mut().context("just started")?).await?;
-        }
-        shared.over.store(true, Ordering::Relaxed);
-        while let Some(ended) = tasks.join_next().await {
-            ended??;
-        }
-        let found = verify(&shared).await;
-        watcher.abort();
-        let (lost, missed) = found?;
-        report.line(
-            "kill -9",
-            Map::from_iter([
-                ("count".to_owned(), json!(args.kills)),
-                ("acknowledged_writes".to_owned(), json!(count(&shared.acknowledged))),
-                ("lost_writes".to_owned(), json!(lost.len())),
-                ("missed_events".to_owned(), json!(missed.len())),
-                ("watch_relists".to_owned(), json!(count(&shared.relists))),
-            ]),
-        );
-        match (lost.first(), missed.first()) {
-            (Some(lost), _) => bail!("an acknowledged write was lost: {lost}"),
-            (_, Some(missed)) => bail!("a watch was not complete: {missed}"),
-            _ => Ok(()),
-        }
-    })
-    .await;
-    if let Some(server) = server {
-        server.stop().await?;
+    let mut server = Server::start(&args.command, args.log.as_deref())?;
+    let target = ready(kubeconfig, &mut server).await?.under_kills();
+    // set after the last kill: what runs comes to its end
+    let over = stop.child();
+    let (killed, loaded) = tokio::join!(
+        async {
+            let outcome = kills(args, kubeconfig, &target, server, &over).await;
+            over.set();
+            outcome
+        },
+        load(&inner, &target, report, &over)
+    );
+    let (kills, server) = killed?;
+    let (rounds, loaded) = loaded;
+    server.stop().await?;
+    loaded?;
+    let verdict = target.verdict();
+    report.line(
+        "kill -9",
+        Map::from_iter([
+            ("count".to_owned(), json!(kills)),
+            ("during".to_owned(), json!(inner.name())),
+            ("rounds".to_owned(), json!(rounds)),
+            ("acknowledged_writes".to_owned(), json!(target.acknowledged())),
+            ("lost_writes".to_owned(), json!(verdict.lost.len())),
+            ("missed_events".to_owned(), json!(verdict.missed.len())),
+            ("watch_relists".to_owned(), json!(verdict.relists)),
+        ]),
+    );
+    match (verdict.lost.first(), verdict.missed.first()) {
+        (Some(lost), _) => bail!("an acknowledged write was lost: {lost}"),
+        (_, Some(missed)) => bail!("a watch was not complete: {missed}"),
+        _ => Ok(()),
     }
-    outcome
 }
 
-fn count(of: &AtomicU64) -> u64 {
-    of.load(Ordering::Relaxed)
+/// Kills and starts; gives back how often, and the server that runs.
+async fn kills(
+    args: &Args,
+    kubeconfig: &Path,
+    target: &Target,
+    mut server: Server,
+    over: &Stop,
+) -> anyhow::Result<(usize, Server)> {
+    for kill in 1..=args.kills {
+        let moment = Duration::from_secs_f64(rand::random::<f64>() * args.within.max(0.0));
+        tokio::select! {
+            () = tokio::time::sleep(moment) => {}
+            () = over.wait() => return Ok((kill - 1, server)),
+        }
+        eprintln!("kill {kill} of {}, {} writes so far …", args.kills, target.acknowledged());
+        server.kill()?;
+        server = Server::start(&args.command, args.log.as_deref())?;
+        ready(kubeconfig, &mut server).await?;
+    }
+    Ok((args.kills, server))
+}
+
+/// Runs a workload again and again until it is over; gives back how often it was begun.
+async fn load(
+    workload: &Workload,
+    target: &Target,
+    report: &Report,
+    over: &Stop,
+) -> (usize, anyhow::Result<()>) {
+    let mut rounds = 0;
+    while !over.is_set() {
+        rounds += 1;
+        let outcome = Box::pin(workload.measure(target, report, over)).await;
+        match outcome {
+            // a round that the end came upon need not be whole
+            Err(error) if !over.is_set() => {
+                over.set();
+                return (rounds, Err(error.context(workload.name())));
+            }
+            _ => {}
+        }
+    }
+    (rounds, Ok(()))
 }
 
 async fn ready(kubeconfig: &Path, server: &mut Server) -> anyhow::Result<Target> {
@@ -146,127 +153,4 @@ async fn ready(kubeconfig: &Path, server: &mut Server) -> anyhow::Result<Target>
         }
         tokio::time::sleep(RETRY).await;
     }
-}
-
-fn name(writer: u64) -> String {
-    format!("writer-{writer}")
-}
-
-/// Writes ever higher numbers into one object. A write without an answer may have happened or not.
-async fn write(shared: Arc<Shared>, writer: u64) -> anyhow::Result<()> {
-    let item = format!("{}/{}", shared.path, name(writer));
-    let index = usize::try_from(writer)?;
-    let mut number = 0;
-    while !shared.over.load(Ordering::Relaxed) {
-        let Ok(mut connection) = shared.target.connect(Protocol::Http1).await else {
-            tokio::time::sleep(RETRY).await;
-            continue;
-        };
-        while !shared.over.load(Ordering::Relaxed) {
-            number += 1;
-            let body = encode(Format::Json, "ConfigMap", config_map(&name(writer), writer, number, 100))?;
-            shared.written[index][1].store(number, Ordering::Relaxed);
-            let exists = number > 1;
-            let mut sent = match exists {
-                true => connection.send(Request::new(Method::PUT, &item, body.clone())).await,
-                false => connection.send(Request::new(Method::POST, &shared.path, body.clone())).await,
-            };
-            if let Ok((StatusCode::NOT_FOUND, _)) = sent {
-                // the create before had no answer and did not happen
-                sent = connection.send(Request::new(Method::POST, &shared.path, body)).await;
-            }
-            match sent {
-                Ok((status, _)) if status.is_success() => {
-                    shared.written[index][0].store(number, Ordering::Relaxed);
-                    shared.acknowledged.fetch_add(1, Ordering::Relaxed);
-                }
-                Ok((status, body)) if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => {
-                    bail!("a write was refused: {}", refusal(status, &body))
-                }
-                // the server is going, gone or coming
-                _ => break,
-            }
-        }
-        tokio::time::sleep(RETRY).await;
-    }
-    Ok(())
-}
-
-/// Follows all writers, and after each break goes on from the last version it saw.
-async fn watch(shared: Arc<Shared>, mut version: String) {
-    loop {
-        let _ = follow(&shared, &mut version).await;
-        tokio::time::sleep(RETRY).await;
-    }
-}
-
-async fn follow(shared: &Shared, version: &mut String) -> anyhow::Result<()> {
-    let mut connection = shared.target.connect(Protocol::Http1).await?;
-    let path = format!("{}?watch=1&resourceVersion={version}", shared.path);
-    let answer = connection.begin(Request::get(&path)).await?;
-    if answer.status() == StatusCode::GONE {
-        shared.relists.fetch_add(1, Ordering::Relaxed);
-    }
-    let mut body = answer.into_body();
-    let mut rest: Vec<u8> = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
-        rest.extend_from_slice(&data);
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = rest.drain(..=end).collect();
-            let event: Value = serde_json::from_slice(&line)?;
-            let object = &event["object"];
-            if event["type"] == "ERROR" {
-                shared.relists.fetch_add(u64::from(object["code"] == 410), Ordering::Relaxed);
-                bail!("{}", object["message"]);
-            }
-            if let Some(at) = object["metadata"]["resourceVersion"].as_str() {
-                *version = at.to_owned();
-            }
-            let writer = object["metadata"]["name"].as_str().and_then(|name| name.strip_prefix("writer-"));
-            if let (Some(writer), Some(number)) = (writer.and_then(|w| w.parse().ok()), sequence(&line)) {
-                shared.seen.lock().entry(writer).or_default().push(number);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Compares what was acknowledged with what is there and with what the watcher saw.
-async fn verify(shared: &Shared) -> anyhow::Result<(Vec<String>, Vec<String>)> {
-    let mut lost = Vec::new();
-    let mut last = HashMap::new();
-    for (writer, [acknowledged, sent]) in (0_u64..).zip(&shared.written) {
-        let (acknowledged, sent) = (count(acknowledged), count(sent));
-        if acknowledged == 0 {
-            continue;
-        }
-        let body = shared.target.once(Request::get(&format!("{}/{}", shared.path, name(writer)))).await?;
-        let stored = sequence(&body).context("an object without its number")?;
-        if !(acknowledged..=sent).contains(&stored) {
-            lost.push(format!("{}: {acknowledged} was acknowledged, {stored} is there", name(writer)));
-        }
-        last.insert(writer, stored);
-    }
-    // the watcher gets to the end of what is there
-    let begun = Instant::now();
-    let caught_up = |seen: &HashMap<u64, Vec<u64>>| {
-        last.iter().all(|(writer, stored)| seen.get(writer).and_then(|all| all.last()) == Some(stored))
-    };
-    while !caught_up(&shared.seen.lock()) && begun.elapsed() < Duration::from_secs(10) {
-        tokio::time::sleep(RETRY).await;
-    }
-    let seen = shared.seen.lock();
-    let mut missed = Vec::new();
-    for (writer, stored) in &last {
-        let all = seen.get(writer).map(Vec::as_slice).unwrap_or_default();
-        if all.last() != Some(stored) {
-            missed.push(format!("{}: {stored} is there, the watch saw {:?} last", name(*writer), all.last()));
-        }
-        if let Some(pair) = all.windows(2).find(|pair| pair[0] >= pair[1]) {
-            missed.push(format!("{}: {} came after {}", name(*writer), pair[1], pair[0]));
-        }
-    }
-    drop(seen);
-    Ok((lost, missed))
 }

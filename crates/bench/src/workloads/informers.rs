@@ -1,18 +1,18 @@
 //! Many clients that start at once and each read everything: by lists, or by watches that begin with all objects.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
-use futures::future::join_all;
+use futures::future::{join_all, try_join_all};
 use http::Method;
 use http_body_util::BodyExt;
 use serde_json::json;
 
-use crate::load::{Load, drive};
+use crate::load::make;
 use crate::objects::{config_map, encode};
 use crate::process;
+use crate::progress::Progress;
 use crate::record::{Record, Samples};
 use crate::report::Report;
 use crate::sandbox::Sandbox;
@@ -47,9 +47,6 @@ pub enum Way {
     WatchList,
 }
 
-/// Connections by which the objects are made.
-const MAKERS: usize = 16;
-
 pub async fn run(args: &Args, target: &Target, report: &Report, stop: &Stop) -> anyhow::Result<()> {
     if args.clients == 0 {
         bail!("--clients 0 reads nothing");
@@ -66,44 +63,34 @@ async fn measure(
 ) -> anyhow::Result<()> {
     let path = sandbox.path("configmaps");
     eprintln!("making {} objects …", args.objects);
-    let load = Load {
-        concurrency: MAKERS,
-        connections: 1,
-        protocol: Protocol::Http1,
-        rate: None,
-        time: Duration::MAX,
-        most: args.objects,
-    };
-    let made = Arc::new(Record::default());
-    let connections = load.connect(target).await?;
-    drive(&load, target, connections, &made, stop, async |connection, number| {
+    make("objects", target, args.objects, stop, async |connection, number| {
         let object = config_map(&format!("map-{number}"), number, number, args.size);
         let body = encode(Format::Protobuf, "ConfigMap", object)?;
         let request = Request::new(Method::POST, &path, body).content(Format::Protobuf.media_type());
-        let (status, body) = connection.send(request).await?;
-        match status.is_success() {
-            true => Ok(0),
-            false => bail!("{}", refusal(status, &body)),
-        }
+        connection.success(request).await.map(drop)
     })
     .await?;
-    if let (failures, Some(why)) = made.failures() {
-        bail!("{failures} objects could not be made: {why}");
-    }
     if stop.is_set() {
         return Ok(());
     }
 
     eprintln!("{} clients read them at once …", args.clients);
-    let load = Load { concurrency: args.clients, most: u64::MAX, ..load };
-    let connections = load.connect(target).await?;
+    let connections = try_join_all((0..args.clients).map(|_| target.connect(Protocol::Http1))).await?;
     let before = args.server_pid.and_then(process::resident_kb);
     let record = Record::default();
     let begun = Instant::now();
-    let reads = connections.into_iter().map(|connection| {
-        let (record, path) = (&record, &path);
+    let progress = Progress::begin("clients that have read all", Some(args.clients as u64));
+    let reads = connections.into_iter().map(|mut connection| {
+        let (record, path, progress) = (&record, &path, &progress);
         async move {
-            match read(args, connection, path).await {
+            let mut outcome = read(args, &mut connection, path).await;
+            while outcome.is_err() && target.is_killed() && !stop.is_set() {
+                // it begins anew, as a client does whose server went away
+                connection = target.connect(Protocol::Http1).await?;
+                outcome = read(args, &mut connection, path).await;
+            }
+            progress.add(1);
+            match outcome {
                 Ok(bytes) => {
                     let mut samples = Samples::default();
                     samples.push(begun.elapsed(), bytes);
@@ -111,12 +98,14 @@ async fn measure(
                 }
                 Err(error) => record.fail(format!("{error:#}")),
             }
+            anyhow::Ok(())
         }
     });
     tokio::select! {
         _ = join_all(reads) => {}
         () = stop.wait() => {}
     }
+    drop(progress);
     let mut line = record.summary(begun.elapsed());
     line.insert("objects".into(), json!(args.objects));
     line.insert("clients".into(), json!(args.clients));
@@ -134,7 +123,7 @@ async fn measure(
 }
 
 /// Reads everything once; gives back how many bytes came.
-async fn read(args: &Args, mut connection: Connection, path: &str) -> anyhow::Result<usize> {
+async fn read(args: &Args, connection: &mut Connection, path: &str) -> anyhow::Result<usize> {
     let path = match args.way {
         Way::List => format!("{path}?resourceVersion=0"),
         Way::WatchList => format!(

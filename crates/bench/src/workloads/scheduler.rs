@@ -1,7 +1,6 @@
 //! The scheduler under load, with the workloads of upstream's scheduler_perf: fake nodes and pending pods made through
 //! the API, and how many pods a second get a node. Nothing runs the pods.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -10,7 +9,8 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use crate::events::Events;
-use crate::load::{Load, drive};
+use crate::load::make;
+use crate::progress::Progress;
 use crate::record::Record;
 use crate::report::Report;
 use crate::sandbox::{LABEL, Sandbox};
@@ -54,7 +54,6 @@ pub enum Case {
     UnschedulableChurn,
 }
 
-const MAKERS: usize = 32;
 /// Zones that the nodes are divided into.
 const ZONES: u64 = 3;
 /// Leases are renewed this often, so that no controller takes the nodes for dead.
@@ -87,11 +86,10 @@ impl Fleet {
 
     async fn run(&self, args: &Args, report: &Report, stop: &Stop) -> anyhow::Result<()> {
         eprintln!("making {} nodes …", self.nodes);
-        make(&self.target, self.nodes, stop, async |connection, number| {
+        make("nodes", &self.target, self.nodes, stop, async |connection, number| {
             self.make_node(connection, number, args.case).await
         })
-        .await
-        .context("making nodes")?;
+        .await?;
         if args.case == Case::Preemption {
             let class = json!({
                 "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": 1000,
@@ -104,10 +102,11 @@ impl Fleet {
             loop {
                 tokio::time::sleep(HEARTBEAT).await;
                 // a late one does no harm before the next
-                let _ = make(&self.target, self.nodes, stop, async |connection, number| {
-                    self.beat(connection, number).await
-                })
-                .await;
+                let _ =
+                    make("renewing leases", &self.target, self.nodes, stop, async |connection, number| {
+                        self.beat(connection, number).await
+                    })
+                    .await;
             }
         };
         let measuring =
@@ -130,7 +129,7 @@ impl Fleet {
                 "topology.kubernetes.io/zone": format!("zone-{}", number % ZONES),
             }},
         });
-        ok(connection, Request::new(Method::POST, "/api/v1/nodes", node.to_string())).await?;
+        connection.success(Request::new(Method::POST, "/api/v1/nodes", node.to_string())).await?;
         self.beat(connection, number).await?;
         let now = now();
         let status = json!({"status": {
@@ -140,11 +139,11 @@ impl Fleet {
         }});
         let path = format!("/api/v1/nodes/{name}/status");
         let patch = Request::new(Method::PATCH, &path, status.to_string());
-        ok(connection, patch.content("application/merge-patch+json")).await?;
+        connection.success(patch.content("application/merge-patch+json")).await?;
         // the controller of nodes taints those that were not ready when it saw them; it takes it back later
         let path = format!("/api/v1/nodes/{name}");
         let patch = Request::new(Method::PATCH, &path, json!({"spec": {"taints": null}}).to_string());
-        ok(connection, patch.content("application/merge-patch+json")).await
+        connection.success(patch.content("application/merge-patch+json")).await.map(drop)
     }
 
     /// Renews a node's lease.
@@ -158,7 +157,7 @@ impl Fleet {
             "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}?fieldManager=xebec-bench&force=true"
         );
         let apply = Request::new(Method::PATCH, &path, lease.to_string());
-        ok(connection, apply.content("application/apply-patch+yaml")).await
+        connection.success(apply.content("application/apply-patch+yaml")).await.map(drop)
     }
 
     async fn measure(
@@ -209,14 +208,15 @@ impl Fleet {
     ) -> anyhow::Result<Throughput> {
         let selector = format!("labelSelector=kind%3D{kind}");
         let mut events = Events::open(&self.target, path, &selector).await?;
-        let making = make(&self.target, count, stop, async |connection, number| {
+        let making = make("making pods", &self.target, count, stop, async |connection, number| {
             let pod = pod(args.case, kind, number).to_string();
-            ok(connection, Request::new(Method::POST, path, pod)).await?;
+            connection.success(Request::new(Method::POST, path, pod)).await?;
             if args.case == Case::UnschedulableChurn && kind == "pod" && number % 10 == 0 {
                 churn(connection, path, number).await?;
             }
             Ok(())
         });
+        let progress = Progress::begin("pods with a node", Some(count));
         let begun = Instant::now();
         let mut named = std::collections::HashSet::new();
         let mut throughput = Throughput::default();
@@ -227,6 +227,7 @@ impl Fleet {
                     let name = object["metadata"]["name"].as_str().unwrap_or_default();
                     if bound && named.insert(name.to_owned()) {
                         throughput.add(begun.elapsed());
+                        progress.add(1);
                         let mut samples = crate::record::Samples::default();
                         samples.push(begun.elapsed(), 0);
                         record.add(&mut samples);
@@ -262,7 +263,7 @@ impl Fleet {
                 bail!("cleaning up: {}", refusal(status, &body));
             }
         }
-        make(&self.target, self.nodes, &Stop::default(), async |connection, number| {
+        make("removing leases", &self.target, self.nodes, &Stop::default(), async |connection, number| {
             let path = format!(
                 "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{}",
                 self.name(number)
@@ -274,7 +275,6 @@ impl Fleet {
             }
         })
         .await
-        .context("cleaning up leases")
     }
 }
 
@@ -303,47 +303,14 @@ impl Throughput {
     }
 }
 
-/// Does something for each number, over several connections. The first failure is the outcome.
-async fn make<F>(target: &Target, count: u64, stop: &Stop, one: F) -> anyhow::Result<()>
-where
-    F: AsyncFn(&mut Connection, u64) -> anyhow::Result<()>,
-{
-    let load = Load {
-        concurrency: MAKERS.min(usize::try_from(count).unwrap_or(MAKERS)),
-        connections: 1,
-        protocol: Protocol::Http1,
-        rate: None,
-        time: Duration::MAX,
-        most: count,
-    };
-    let record = Arc::new(Record::default());
-    let connections = load.connect(target).await?;
-    drive(&load, target, connections, &record, stop, async |connection, number| {
-        one(connection, number).await.map(|()| 0)
-    })
-    .await?;
-    match record.failures() {
-        (failures, Some(why)) => bail!("{failures} requests failed: {why}"),
-        _ => Ok(()),
-    }
-}
-
-async fn ok(connection: &mut Connection, request: Request<'_>) -> anyhow::Result<()> {
-    let (status, body) = connection.send(request).await?;
-    match status.is_success() {
-        true => Ok(()),
-        false => bail!("{}", refusal(status, &body)),
-    }
-}
-
 /// A pod that fits nowhere, made and deleted.
 async fn churn(connection: &mut Connection, path: &str, number: u64) -> anyhow::Result<()> {
     let mut pod = pod(Case::Basic, "churn", number);
     pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = json!("100000");
-    ok(connection, Request::new(Method::POST, path, pod.to_string())).await?;
+    connection.success(Request::new(Method::POST, path, pod.to_string())).await?;
     if number >= 100 {
         let old = format!("{path}/churn-{}?gracePeriodSeconds=0", number - 100);
-        ok(connection, Request::new(Method::DELETE, &old, "")).await?;
+        connection.success(Request::new(Method::DELETE, &old, "")).await?;
     }
     Ok(())
 }

@@ -2,7 +2,6 @@
 //! address is answered by it. Runs on a node, since that is where packets are routed.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -11,12 +10,12 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::load::{Load, drive};
+use crate::load::make;
 use crate::record::{Record, Samples};
 use crate::report::Report;
 use crate::sandbox::Sandbox;
 use crate::stop::Stop;
-use crate::target::{Protocol, Request, Target, refusal};
+use crate::target::{Protocol, Request, Target};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -34,7 +33,6 @@ pub struct Args {
     pub address: Option<IpAddr>,
 }
 
-const MAKERS: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A packet that is dropped is sent again after this long.
 const CONNECT: Duration = Duration::from_millis(50);
@@ -66,17 +64,7 @@ async fn measure(
 
     let (services, slices) = (sandbox.path("services"), slices(sandbox));
     eprintln!("making {} services with {} endpoints each …", args.services, args.endpoints);
-    let load = Load {
-        concurrency: MAKERS,
-        connections: 1,
-        protocol: Protocol::Http1,
-        rate: None,
-        time: Duration::MAX,
-        most: args.services,
-    };
-    let made = Arc::new(Record::default());
-    let connections = load.connect(target).await?;
-    drive(&load, target, connections, &made, stop, async |connection, number| {
+    make("services", target, args.services, stop, async |connection, number| {
         let name = format!("other-{number}");
         let addresses = (0..args.endpoints).map(|index| format!("192.0.2.{}", 1 + (number + index) % 250));
         let bodies = [
@@ -84,17 +72,11 @@ async fn measure(
             (&slices, slice(&name, addresses.collect(), 80).to_string()),
         ];
         for (path, body) in bodies {
-            let (status, body) = connection.send(Request::new(Method::POST, path, body)).await?;
-            if !status.is_success() {
-                bail!("{}", refusal(status, &body));
-            }
+            connection.success(Request::new(Method::POST, path, body)).await?;
         }
-        Ok(0)
+        Ok(())
     })
     .await?;
-    if let (failures, Some(why)) = made.failures() {
-        bail!("{failures} services could not be made: {why}");
-    }
 
     let name = "measured";
     let made = target.once(Request::new(Method::POST, &services, service(name).to_string())).await?;
@@ -121,10 +103,7 @@ async fn measure(
             let addresses = if there { vec![address.to_string()] } else { Vec::new() };
             let written = Instant::now();
             let body = slice(name, addresses, port).to_string();
-            let (status, body) = connection.send(Request::new(Method::PUT, &item, body)).await?;
-            if !status.is_success() {
-                bail!("{}", refusal(status, &body));
-            }
+            connection.success(Request::new(Method::PUT, &item, body)).await?;
             until(to, there).await?;
             if there {
                 let mut samples = Samples::default();

@@ -1,23 +1,25 @@
 //! Watch fan-out: many watchers of few objects, how long an event takes to each, and whether any is missed or repeated.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use bytes::Bytes;
 use futures::future::join_all;
 use http::Method;
-use http_body_util::BodyExt;
 use parking_lot::RwLock;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::load::{Load, drive};
+use crate::events::Lines;
+use crate::load::{Load, drive, make};
 use crate::objects::{config_map, encode, sequence};
 use crate::record::{Record, Samples};
 use crate::report::Report;
-use crate::sandbox::Sandbox;
+use crate::sandbox::{LABEL, Sandbox};
 use crate::stop::Stop;
-use crate::target::{Connection, Format, Protocol, Request, Target, refusal};
+use crate::target::{Connection, Format, Protocol, Request, Target};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -39,6 +41,9 @@ pub struct Args {
     /// How many bytes of data an object has.
     #[arg(long, default_value_t = 256, value_name = "BYTES")]
     pub size: usize,
+    /// The objects are pods, and each watcher sees those of one node, as kubelets do.
+    #[arg(long)]
+    pub by_node: bool,
     /// The process id of the server, to tell how much memory it takes.
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
@@ -53,7 +58,15 @@ pub async fn run(args: &Args, target: &Target, report: &Report, stop: &Stop) -> 
     if args.objects == 0 || args.watchers == 0 || args.changes.is_nan() || args.changes <= 0.0 {
         bail!("--objects, --watchers and --changes must be more than 0");
     }
-    Sandbox::with(target, async |sandbox| measure(args, target, report, stop, sandbox).await).await
+    Sandbox::with(target, async |sandbox| {
+        let outcome = measure(args, target, report, stop, sandbox).await;
+        if args.by_node {
+            let path = format!("/api/v1/nodes?labelSelector=of%3D{}", sandbox.namespace);
+            target.once(Request::new(Method::DELETE, &path, "")).await.context("removing the nodes")?;
+        }
+        outcome
+    })
+    .await
 }
 
 /// When each change was sent, by its sequence number, which starts at 1.
@@ -79,15 +92,28 @@ async fn measure(
     stop: &Stop,
     sandbox: &Sandbox,
 ) -> anyhow::Result<()> {
-    let path = sandbox.path("configmaps");
-    for number in 0..args.objects {
-        let body = encode(Format::Json, "ConfigMap", config_map(&name(number), number, 0, args.size))?;
-        target.once(Request::new(Method::POST, &path, body)).await.context("making an object")?;
+    let kind = Objects { args, namespace: &sandbox.namespace };
+    let path = sandbox.path(if args.by_node { "pods" } else { "configmaps" });
+    if args.by_node {
+        sandbox.wait_for_account().await?;
+        eprintln!("making {} nodes …", args.watchers);
+        make("nodes", target, args.watchers as u64, stop, async |connection, number| {
+            connection
+                .success(Request::new(Method::POST, "/api/v1/nodes", kind.node(number).to_string()))
+                .await
+                .map(drop)
+        })
+        .await?;
     }
-    let list = target.once(Request::get(&format!("{path}?limit=1"))).await?;
-    let list: serde_json::Value = serde_json::from_slice(&list)?;
-    let version = list["metadata"]["resourceVersion"].as_str().context("a list without resourceVersion")?;
-    let watch = format!("{path}?watch=1&resourceVersion={version}");
+    eprintln!("making {} objects …", args.objects);
+    make("objects", target, args.objects, stop, async |connection, number| {
+        connection.success(Request::new(Method::POST, &path, kind.made(number)?)).await.map(drop)
+    })
+    .await?;
+    if stop.is_set() {
+        return Ok(());
+    }
+    let version = target.current_version(&path).await?.to_string();
 
     eprintln!("opening {} watches …", args.watchers);
     let watching = Arc::new(Watching {
@@ -100,7 +126,10 @@ async fn measure(
         missed: AtomicU64::new(0),
         repeated: AtomicU64::new(0),
     });
+    // how many watchers see each change
+    let fan_out = if args.by_node { 1 } else { args.watchers as u64 };
     let load = Load {
+        what: "watches".to_owned(),
         concurrency: args.watchers,
         connections: args.connections.max(1),
         protocol: if args.connections == 0 { Protocol::Http1 } else { Protocol::Http2 },
@@ -109,8 +138,10 @@ async fn measure(
         most: u64::MAX,
     };
     let mut watchers = Vec::new();
-    for connection in load.connect(target).await? {
-        watchers.push(tokio::spawn(follow(watching.clone(), connection, watch.clone())));
+    for (index, connection) in load.connect(target).await?.into_iter().enumerate() {
+        let selector = if args.by_node { kind.selector(index as u64) } else { String::new() };
+        let lines = Lines::over(target, connection, &path, &selector, &version).await?;
+        watchers.push(tokio::spawn(follow(watching.clone(), lines)));
     }
     let resident = |pid: Option<u32>| pid.and_then(crate::process::resident_kb);
     let before = resident(args.server_pid);
@@ -118,6 +149,7 @@ async fn measure(
     eprintln!("{} changes a second for {} s …", args.changes, args.seconds);
     let writes = Arc::new(Record::default());
     let load = Load {
+        what: "changes".to_owned(),
         concurrency: WRITERS.min(usize::try_from(args.objects)?),
         connections: 1,
         protocol: Protocol::Http1,
@@ -135,7 +167,7 @@ async fn measure(
     let sent = watching.sent.read().len() as u64;
     watching.last.store(sent, Ordering::Relaxed);
     let drain = async {
-        while watching.received.load(Ordering::Relaxed) < sent * args.watchers as u64 {
+        while watching.received.load(Ordering::Relaxed) < sent * fan_out {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -146,7 +178,7 @@ async fn measure(
 
     let mut line = watching.record.summary(elapsed);
     let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
-    let outstanding = (sent * args.watchers as u64).saturating_sub(count(&watching.received));
+    let outstanding = (sent * fan_out).saturating_sub(count(&watching.received));
     line.insert("watchers".into(), json!(args.watchers));
     line.insert("changes".into(), json!(sent));
     line.insert("missed".into(), json!(count(&watching.missed) + outstanding));
@@ -175,6 +207,54 @@ fn name(number: u64) -> String {
     format!("map-{number}")
 }
 
+/// What is watched: ConfigMaps, or pods of nodes.
+struct Objects<'a> {
+    args: &'a Args,
+    namespace: &'a str,
+}
+
+impl Objects<'_> {
+    fn node_name(&self, number: u64) -> String {
+        format!("{}-{number}", self.namespace)
+    }
+
+    fn node(&self, number: u64) -> Value {
+        let labels = json!({LABEL.0: LABEL.1, "of": self.namespace});
+        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": self.node_name(number), "labels": labels}})
+    }
+
+    fn selector(&self, watcher: u64) -> String {
+        format!("fieldSelector=spec.nodeName%3D{}", self.node_name(watcher))
+    }
+
+    fn made(&self, number: u64) -> anyhow::Result<Bytes> {
+        if !self.args.by_node {
+            return encode(Format::Json, "ConfigMap", config_map(&name(number), number, 0, self.args.size));
+        }
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name(number), "labels": {"app": format!("app-{}", number % 100)}},
+            "spec": {
+                "nodeName": self.node_name(number % self.args.watchers as u64), "terminationGracePeriodSeconds": 0,
+                "containers": [{"name": "c", "image": "registry.k8s.io/pause:3.10",
+                    "resources": {"requests": {"cpu": "1m", "memory": "1Mi"}}}],
+            },
+        });
+        Ok(pod.to_string().into())
+    }
+
+    /// What brings an object to a sequence number.
+    fn changed<'b>(args: &Args, item: &'b str, object: u64, sequence: u64) -> anyhow::Result<Request<'b>> {
+        if args.by_node {
+            let patch = json!({"metadata": {"annotations": {"sequence": format!("<{sequence}>")}}});
+            let request = Request::new(Method::PATCH, item, patch.to_string());
+            return Ok(request.content("application/merge-patch+json"));
+        }
+        let body = config_map(&name(object), object, sequence, args.size);
+        Ok(Request::new(Method::PUT, item, encode(Format::Json, "ConfigMap", body)?))
+    }
+}
+
 /// Changes the object whose turn it is. Sequence numbers go round the objects, so that a watcher knows from one event
 /// of an object which the next must be.
 async fn write(
@@ -191,50 +271,32 @@ async fn write(
     };
     let object = sequence % args.objects;
     let _turn = turns[usize::try_from(object)?].lock().await;
-    let body = encode(Format::Json, "ConfigMap", config_map(&name(object), object, sequence, args.size))?;
-    watching.sent.write()[usize::try_from(sequence - 1)?] = Instant::now();
     let item = format!("{path}/{}", name(object));
-    let (status, body) = connection.send(Request::new(Method::PUT, &item, body)).await?;
-    if !status.is_success() {
-        bail!("{}", refusal(status, &body));
-    }
-    Ok(body.len())
+    let request = Objects::changed(args, &item, object, sequence)?;
+    watching.sent.write()[usize::try_from(sequence - 1)?] = Instant::now();
+    connection.success(request).await.map(|body| body.len())
 }
 
 /// One watcher.
-async fn follow(watching: Arc<Watching>, mut connection: Connection, path: String) -> anyhow::Result<()> {
-    let answer = connection.begin(Request::get(&path)).await?;
-    let status = answer.status();
-    if !status.is_success() {
-        let body = answer.into_body().collect().await?.to_bytes();
-        bail!("{}", refusal(status, &body));
-    }
-    let mut body = answer.into_body();
-    let mut rest: Vec<u8> = Vec::new();
-    let mut seen = vec![0_u64; usize::try_from(watching.objects)?];
+async fn follow(watching: Arc<Watching>, mut lines: Lines) -> anyhow::Result<()> {
+    let mut seen = HashMap::new();
     let mut samples = Samples::default();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
-        rest.extend_from_slice(&data);
-        let mut begun = 0;
-        while let Some(end) = rest[begun..].iter().position(|byte| *byte == b'\n') {
-            event(&watching, &rest[begun..begun + end], &mut seen, &mut samples);
-            begun += end + 1;
+    loop {
+        let whole = match lines.next().await {
+            Err(_) if watching.done.load(Ordering::Relaxed) => return Ok(()),
+            whole => whole?,
+        };
+        for line in whole.split(|byte| *byte == b'\n') {
+            event(&watching, line, &mut seen, &mut samples);
         }
-        rest.drain(..begun);
         watching.record.add(&mut samples);
-    }
-    match watching.done.load(Ordering::Relaxed) {
-        true => Ok(()),
-        false => bail!("the server ended a watch"),
     }
 }
 
-fn event(watching: &Watching, line: &[u8], seen: &mut [u64], samples: &mut Samples) {
+/// `seen` has the last sequence number of each object.
+fn event(watching: &Watching, line: &[u8], seen: &mut HashMap<u64, u64>, samples: &mut Samples) {
     let Some(sequence) = sequence(line).filter(|sequence| *sequence > 0) else { return };
-    let Some(last) = seen.get_mut(usize::try_from(sequence % watching.objects).unwrap_or(usize::MAX)) else {
-        return;
-    };
+    let last = seen.entry(sequence % watching.objects).or_default();
     let expected = if *last == 0 { first_of(sequence, watching.objects) } else { *last + watching.objects };
     if sequence < expected {
         watching.repeated.fetch_add(1, Ordering::Relaxed);
@@ -273,7 +335,7 @@ mod tests {
             missed: AtomicU64::new(0),
             repeated: AtomicU64::new(0),
         };
-        let (mut seen, mut samples) = (vec![0; 2], Samples::default());
+        let (mut seen, mut samples) = (HashMap::new(), Samples::default());
         for sequence in [1, 2, 3, 3, 4, 9, 0] {
             event(&watching, format!("{{\"s\":\"<{sequence}>\"}}").as_bytes(), &mut seen, &mut samples);
         }

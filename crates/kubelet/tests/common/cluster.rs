@@ -266,7 +266,8 @@ impl Cluster {
         }
     }
 
-    fn log(&self, pod: &Value, container: &str) -> String {
+    /// What a container has written so far.
+    pub fn log(&self, pod: &Value, container: &str) -> String {
         let text = |path: &str| pod["metadata"][path].as_str().unwrap_or_default().to_owned();
         let folder = self.config.paths().pod_logs(&text("namespace"), &text("name"), &text("uid"));
         let path = folder.join(container).join("0.log");

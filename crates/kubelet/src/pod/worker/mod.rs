@@ -40,6 +40,9 @@ const LAST_BACK_OFF: Duration = Duration::from_secs(300);
 const RESYNC: Duration = Duration::from_secs(60);
 /// After an error that nothing will announce the end of.
 const RETRY: Duration = Duration::from_secs(10);
+/// The first retry of a sandbox, which most often fails since the runtime still undoes what a killed kubelet had begun;
+/// each further one takes twice as long, up to [`RETRY`].
+const SANDBOX_RETRY: Duration = Duration::from_millis(500);
 /// The runtime is away; it is asked again soon.
 const RUNTIME_RETRY: Duration = Duration::from_millis(500);
 /// The runtime's own view follows its exit event after a moment.
@@ -120,6 +123,8 @@ pub struct Worker {
     tokens_refresh: Option<Timestamp>,
     prepared: bool,
     adopted: bool,
+    /// How often its sandbox could not be made, one time after the other.
+    sandbox_failures: u32,
     /// Containers whose lack of memory the kernel told of.
     lacked_memory: Mutex<HashSet<String>>,
 }
@@ -155,6 +160,7 @@ impl Worker {
             tokens_refresh: None,
             prepared: false,
             adopted: false,
+            sandbox_failures: 0,
             lacked_memory: Mutex::default(),
         }
     }
@@ -424,6 +430,7 @@ impl Worker {
             match made {
                 Ok(id) => {
                     tracing::debug!(pod = spec::format(&pod), sandbox = id, took = ?begun.elapsed(), "made a sandbox");
+                    self.sandbox_failures = 0;
                     shared.index.add(&id, spec::uid(&pod));
                     state = match self.observe().await {
                         Ok(state) => state,
@@ -434,7 +441,9 @@ impl Worker {
                 Err(error) => {
                     let message = format!("Failed to create pod sandbox: {error}");
                     shared.recorder.warning(&about, "FailedCreatePodSandBox", message);
-                    return Next::Wait(RETRY);
+                    let retry = SANDBOX_RETRY.saturating_mul(1 << self.sandbox_failures.min(10));
+                    self.sandbox_failures += 1;
+                    return Next::Wait(retry.min(RETRY));
                 }
             }
         } else {
