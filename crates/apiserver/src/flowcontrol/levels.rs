@@ -23,8 +23,8 @@ use crate::http::request_info::RequestInfo;
 pub const EXEMPT: &str = "exempt";
 pub const CATCH_ALL: &str = "catch-all";
 
-/// One request may take this part of a level's seats, in percent.
-const MAX_SEATS_PERCENT: f64 = 0.15;
+/// One request may take this part of a level's seats.
+const MAX_SEATS_PART: f64 = 0.15;
 
 /// What is kept of a request while it waits or runs.
 pub struct About {
@@ -122,7 +122,7 @@ impl LevelSpec {
     /// The most seats of one request, where the level has that many in all.
     fn max_seats(&self, nominal: u32) -> u32 {
         let Queuing::Queue { dealer, .. } = self.queuing else { return 0 };
-        let part = (f64::from(nominal) * MAX_SEATS_PERCENT).ceil() as u32;
+        let part = (f64::from(nominal) * MAX_SEATS_PART).ceil() as u32;
         part.min(nominal / dealer.hand()).max(1)
     }
 }
@@ -244,6 +244,10 @@ impl Levels {
         let mut add = |object: &Object| {
             let spec = Spec::parse(object);
             let Some(state) = self.states.get(&spec.level) else { return };
+            // the objects come before what stands in for them
+            if out.iter().any(|schema| schema.name == object.name()) {
+                return;
+            }
             if state.level.quiescing.load(Ordering::Relaxed) {
                 return;
             }
@@ -264,9 +268,7 @@ impl Levels {
         };
         objects.iter().for_each(&mut add);
         for mandatory in mandatory_schemas() {
-            if !objects.iter().any(|object| object.name() == mandatory.name()) {
-                add(&mandatory);
-            }
+            add(&mandatory);
         }
         out.sort_by(|a, b| (a.spec.precedence, &a.name).cmp(&(b.spec.precedence, &b.name)));
         Schemas(out)
