@@ -102,3 +102,37 @@ fn protobuf() {
     }
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
+
+#[test]
+fn the_head_of_an_object_is_the_object_but_for_its_managed_fields() {
+    let mut checked = 0;
+    let own = {
+        let gvk = GroupVersion::new("", "v1").with_kind("ConfigMap");
+        let map =
+            br#"{"metadata":{"name":"a","namespace":"b","labels":{"c":"d"},"managedFields":[{"manager":"m",
+            "fieldsV1":{"f:data":{}}}]},"data":{"k":"v"}}"#;
+        (gvk, map.to_vec())
+    };
+    let from_vectors = vectors().into_iter().map(|(gvk, path)| (gvk, std::fs::read(path).unwrap()));
+    for (gvk, json) in from_vectors.chain([own]) {
+        let schema = schema(&gvk);
+        let object = decode_json(&json, &schema).unwrap().object;
+        let mut protobuf = Vec::new();
+        codec::encode_protobuf(&object, &schema, &mut protobuf);
+        let Some(metadata) = object.as_value().get("metadata") else { continue };
+        checked += u32::from(metadata.get("managedFields").is_some());
+        let whole = codec::decode_protobuf_head(&protobuf, &schema, true).unwrap();
+        let head = codec::decode_protobuf_head(&protobuf, &schema, false).unwrap();
+        let expected = codec::decode_protobuf(&protobuf, &schema).unwrap();
+        let mut expected = expected.into_value();
+        for name in ["kind", "apiVersion"] {
+            expected.as_object_mut().unwrap().remove(name);
+        }
+        if let Some(metadata) = expected["metadata"].as_object_mut() {
+            metadata.remove("managedFields");
+        }
+        assert_eq!(whole.as_value(), &expected, "{gvk}");
+        assert_eq!(head.as_value()["metadata"], expected["metadata"], "{gvk}");
+    }
+    assert!(checked > 0);
+}

@@ -3,16 +3,33 @@
 use std::sync::Arc;
 
 use apimachinery::Object;
+use tokio_util::sync::CancellationToken;
 
 use crate::authentication::keys::OpenIdMetadata;
-use crate::authentication::{Authenticator, FrontProxy, ServiceAccountTokens, TokenGetter, TokenIssuer};
+use crate::authentication::{
+    Authenticator, FrontProxy, LAST_USED_LABEL, LegacyTokens, ServiceAccountTokens, TokenAuthenticator,
+    TokenGetter, TokenIssuer, default_issuer,
+};
+use crate::authorization::Authorizer;
+use crate::authorization::config::{Own, Reloadable};
 use crate::authorization::node::{Kind as NodeKind, NodeAuthorizer};
 use crate::authorization::rbac::{Kind as RbacKind, Rbac};
-use crate::authorization::{Authorizer, PrivilegedGroups, Union};
 use crate::cache::{Cache, Change, Entry};
+use crate::context::{Context, WriteOptions};
 use crate::pki::{Pki, PkiError};
-use crate::registry::Registry;
+use crate::registry::{Part, Registry};
 use crate::server::Config;
+
+/// Why nobody can be let in.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    #[error("invalid authentication config: {0}")]
+    Authentication(String),
+    #[error("invalid authorization config: {0}")]
+    Authorization(String),
+}
 
 /// Everything that decides who may do what.
 pub struct Access {
@@ -20,38 +37,67 @@ pub struct Access {
     pub authorizer: Arc<dyn Authorizer>,
     pub rbac: Arc<Rbac>,
     pub issuer: TokenIssuer,
-    pub open_id: OpenIdMetadata,
+    /// What is published of the keys, if the issuer is one that others can find.
+    pub open_id: Option<OpenIdMetadata>,
+    /// How long a service account's token may be good, in seconds.
+    pub max_token_expiration: Option<i64>,
     /// The audiences of the API server itself.
     pub audiences: Vec<String>,
 }
 
 impl Access {
-    pub fn new(registry: &Arc<Registry>, pki: &Pki, config: &Config) -> Result<Self, PkiError> {
-        let issuer = format!("https://kubernetes.default.svc.{}", config.cluster_domain);
-        let key = pki.service_account_key()?;
-        let public = key.public().clone();
-        let jwks_uri = format!("https://{}{}", config.advertise, OpenIdMetadata::JWKS_PATH);
-        let audiences = vec![issuer.clone()];
+    pub fn new(
+        registry: &Arc<Registry>,
+        pki: &Pki,
+        config: &Config,
+        stopping: &CancellationToken,
+    ) -> Result<Self, AccessError> {
+        let chosen = &config.authentication.service_accounts;
+        let or = |list: &[String], otherwise: &[String]| {
+            if list.is_empty() { otherwise.to_vec() } else { list.to_vec() }
+        };
+        let issuers = or(&chosen.issuers, &[default_issuer(&config.cluster_domain)]);
+        let audiences = or(&chosen.audiences, &issuers);
+        let key = match &chosen.signing_key {
+            Some(key) => key.clone(),
+            None => pki.service_account_key()?,
+        };
+        let mut keys = vec![key.public().clone()];
+        for other in &chosen.keys {
+            if keys.iter().all(|known| known.key_id() != other.key_id()) {
+                keys.push(other.clone());
+            }
+        }
+        let jwks_uri = match chosen.jwks_uri.as_str() {
+            "" => format!("https://{}{}", config.advertise, OpenIdMetadata::JWKS_PATH),
+            given => given.to_owned(),
+        };
         let objects = Arc::new(Getter(registry.clone()));
-        let tokens = ServiceAccountTokens::new(
-            vec![issuer.clone()],
-            [public.clone()],
-            audiences.clone(),
-            objects.clone(),
-        );
+        let tokens =
+            ServiceAccountTokens::new(issuers.clone(), keys.clone(), audiences.clone(), objects.clone());
+        let legacy = LegacyTokens::new(keys.clone(), audiences.clone(), objects.clone());
         let proxy = FrontProxy::new(pki.front_proxy_ca()?, config.authentication.request_headers.clone());
         let base = Authenticator::new().with_front_proxy(proxy).with_client_ca(pki.client_ca()?);
-        let authenticator = config.authentication.apply(base, Arc::new(tokens), objects, &audiences);
+        let service_accounts: [Arc<dyn TokenAuthenticator>; 2] = [Arc::new(legacy), Arc::new(tokens)];
+        let authenticator = config
+            .authentication
+            .apply(base, service_accounts, objects, &audiences, &issuers, stopping)
+            .map_err(AccessError::Authentication)?;
         let rbac = Arc::new(Rbac::default());
         let nodes = Arc::new(NodeAuthorizer::default());
         follow(&registry.cache, rbac.clone(), nodes.clone());
-        let authorizers: Vec<Arc<dyn Authorizer>> = vec![Arc::new(PrivilegedGroups), nodes, rbac.clone()];
+        let own = Own { node: nodes, rbac: rbac.clone() };
+        let authorizer =
+            Reloadable::start(&config.authorization, own, stopping).map_err(AccessError::Authorization)?;
+        let open_id = OpenIdMetadata::for_issuer(&issuers[0], &jwks_uri, &keys);
+        let open_id = open_id.inspect_err(|why| tracing::warn!("keys are not published: {why}")).ok();
         Ok(Self {
             authenticator,
-            authorizer: Arc::new(Union::new(authorizers)),
+            authorizer,
             rbac,
-            open_id: OpenIdMetadata::new(&issuer, &jwks_uri, &[public]),
-            issuer: TokenIssuer::new(&issuer, key, audiences.clone(), true),
+            open_id,
+            issuer: TokenIssuer::new(&issuers[0], key, audiences.clone(), chosen.extend_expiration),
+            max_token_expiration: chosen.max_expiration,
             audiences,
         })
     }
@@ -122,5 +168,34 @@ impl TokenGetter for Getter {
 
     fn node(&self, name: &str) -> Option<Arc<Object>> {
         self.get("nodes", "", name)
+    }
+
+    fn mark_used(&self, secret: &Object, day: &str) {
+        let (registry, day) = (self.0.clone(), day.to_owned());
+        let (namespace, name, uid) =
+            (secret.namespace().to_owned(), secret.name().to_owned(), secret.uid().to_owned());
+        // the request need not wait for it
+        tokio::spawn(async move {
+            let context = Context::internal();
+            let kind = registry.core("secrets").clone();
+            let mark = |current: Option<&Object>| {
+                let mut secret = current.cloned().unwrap_or_default();
+                if secret.uid() == uid {
+                    secret.set(&["metadata", "labels", LAST_USED_LABEL], day.as_str());
+                }
+                Ok(secret)
+            };
+            let options = WriteOptions::default();
+            let done =
+                registry.update(&context, &kind, &namespace, &name, Part::Main, &mark, false, options).await;
+            if let Err(status) = done {
+                tracing::warn!(
+                    namespace,
+                    name,
+                    why = status.message,
+                    "the use of a token could not be noted"
+                );
+            }
+        });
     }
 }

@@ -10,14 +10,22 @@ use crate::http::respond;
 use crate::server::Server;
 
 /// Checks in the order in which they are shown, and whether they count for readiness alone.
-const CHECKS: [(&str, bool); 6] = [
+const CHECKS: [(&str, bool); 7] = [
     ("ping", false),
     ("log", false),
     ("etcd", false),
+    ("kms-providers", false),
     ("informer-sync", true),
     ("poststarthook/bootstrap", true),
     ("shutdown", true),
 ];
+
+/// Whether a server has what is checked.
+fn is_there(server: &Server, check: &str) -> bool {
+    // upstream has it wherever encryption can change while the server runs, even without such a provider
+    check != "kms-providers"
+        || server.config.encryption.as_ref().is_some_and(|chosen| chosen.automatic_reload)
+}
 
 fn passes(server: &Server, check: &str) -> bool {
     match check {
@@ -31,6 +39,7 @@ fn passes(server: &Server, check: &str) -> bool {
 
 pub fn answer(server: &Server, endpoint: &str, one: Option<&str>, query: &Query) -> Response {
     let checks = CHECKS.iter().filter(|(_, ready_only)| endpoint == "readyz" || !ready_only);
+    let checks = checks.filter(|(name, _)| is_there(server, name));
     if let Some(one) = one {
         return match checks.into_iter().find(|(name, _)| *name == one) {
             None => respond::text(StatusCode::NOT_FOUND, "404 page not found\n"),

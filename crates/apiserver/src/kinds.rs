@@ -7,6 +7,9 @@ use api::{Resource, StoredAs};
 use apimachinery::codec::{self, DecodeError};
 use apimachinery::schema::Schema;
 use apimachinery::{GroupVersionKind, Object};
+use bytes::Bytes;
+
+use crate::encryption::{Encryption, Unreadable};
 
 /// One served kind.
 pub struct Kind {
@@ -16,6 +19,7 @@ pub struct Kind {
     pub stored_as: &'static Resource,
     pub stored_schema: Schema,
     convert: Option<StoredAs>,
+    encryption: Arc<Encryption>,
 }
 
 /// Gives a converted object the normal form of its new version: which fields are always there differs.
@@ -28,7 +32,7 @@ fn shape(object: &mut Object, schema: &Schema) {
 }
 
 impl Kind {
-    fn new(resource: &'static Resource) -> Option<Self> {
+    fn new(resource: &'static Resource, encryption: &Arc<Encryption>) -> Option<Self> {
         let schema = Schema::builtin(resource.package, resource.kind)?;
         let stored_as = match &resource.stored_as {
             None => resource,
@@ -38,7 +42,8 @@ impl Kind {
             }
         };
         let stored_schema = Schema::builtin(stored_as.package, stored_as.kind)?;
-        Some(Self { resource, schema, stored_as, stored_schema, convert: resource.stored_as })
+        let (convert, encryption) = (resource.stored_as, encryption.clone());
+        Some(Self { resource, schema, stored_as, stored_schema, convert, encryption })
     }
 
     /// Whether stored objects need a conversion before this kind can show them.
@@ -60,7 +65,27 @@ impl Kind {
         }
     }
 
-    /// Decodes what the store holds, in the stored version, with defaults.
+    /// What a value of the store says, which may lie there sealed.
+    pub fn open(&self, key: &str, stored: &Bytes) -> Result<Bytes, Unreadable> {
+        self.encryption.open(self.stored_as, key, stored).map(|opened| opened.value)
+    }
+
+    /// Whether a value of the store would lie there otherwise if it were written now.
+    pub fn is_stale(&self, key: &str, stored: &Bytes) -> Result<bool, Unreadable> {
+        self.encryption.open(self.stored_as, key, stored).map(|opened| opened.stale)
+    }
+
+    /// Whether values may be stale at all.
+    pub fn may_be_stale(&self) -> bool {
+        self.encryption.is_configured()
+    }
+
+    /// A value as the store is to hold it.
+    pub fn seal(&self, key: &str, value: Vec<u8>) -> Result<Bytes, Unreadable> {
+        self.encryption.seal(self.stored_as, key, value).map(Bytes::from)
+    }
+
+    /// Decodes what was opened, in the stored version, with defaults.
     pub fn decode_stored(&self, bytes: &[u8]) -> Result<Object, DecodeError> {
         let mut object = match bytes.starts_with(b"k8s\0") {
             true => codec::decode_protobuf(bytes, &self.stored_schema)?,
@@ -69,6 +94,14 @@ impl Kind {
         object.set_type(&self.stored_as.gvk());
         self.stored_as.strategy.default(&mut object);
         Ok(object)
+    }
+
+    /// Decodes what an opened object is found by: its metadata, and the rest where a selectable field reads it.
+    pub fn decode_head(&self, bytes: &[u8]) -> Result<Object, DecodeError> {
+        if !bytes.starts_with(b"k8s\0") {
+            return self.decode_stored(bytes);
+        }
+        codec::decode_protobuf_head(bytes, &self.stored_schema, !self.resource.selectable.is_empty())
     }
 
     /// The bytes to store: without a resourceVersion, which is the revision of the write.
@@ -97,12 +130,18 @@ pub struct Kinds {
 }
 
 impl Kinds {
-    /// The built-in kinds of the catalogue.
+    /// The built-in kinds of the catalogue, which lie in the store as they are.
     pub fn builtin() -> Self {
+        Self::encrypted(&Encryption::none())
+    }
+
+    /// The built-in kinds of the catalogue.
+    pub fn encrypted(encryption: &Arc<Encryption>) -> Self {
         let order: Vec<Arc<Kind>> = api::catalogue()
             .all()
             .map(|resource| {
-                let kind = Kind::new(resource).expect("the descriptor table has every catalogued kind");
+                let kind =
+                    Kind::new(resource, encryption).expect("the descriptor table has every catalogued kind");
                 Arc::new(kind)
             })
             .collect();

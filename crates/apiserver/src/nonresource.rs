@@ -40,10 +40,12 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
         ["openapi", "v2"] => Ok(openapi::v2(server, headers)),
         ["openapi", "v3"] => Ok(openapi::v3_index(server, headers)),
         ["openapi", "v3", rest @ ..] => Ok(openapi::v3(server, headers, &ctx.query, &rest.join("/"))),
-        [".well-known", "openid-configuration"] => {
-            Ok(key_document(OpenIdMetadata::CONFIGURATION_TYPE, &server.access.open_id.configuration))
+        [".well-known", "openid-configuration"] => Ok(key_document(server, |documents| {
+            (OpenIdMetadata::CONFIGURATION_TYPE, &documents.configuration)
+        })),
+        ["openid", "v1", "jwks"] => {
+            Ok(key_document(server, |documents| (OpenIdMetadata::JWKS_TYPE, &documents.jwks)))
         }
-        ["openid", "v1", "jwks"] => Ok(key_document(OpenIdMetadata::JWKS_TYPE, &server.access.open_id.jwks)),
         ["debug", "api_priority_and_fairness", table] => Ok(flow_table(server, ctx, table)),
         _ => Ok(chain::not_found()),
     }
@@ -59,8 +61,11 @@ fn flow_table(server: &Server, ctx: &Context, table: &str) -> Response {
 }
 
 /// How the tokens of this server are checked by others.
-fn key_document(media_type: &'static str, body: &str) -> Response {
-    let mut response = respond::bytes(StatusCode::OK, media_type, body.to_owned());
+fn key_document(server: &Server, which: impl FnOnce(&OpenIdMetadata) -> (&'static str, &String)) -> Response {
+    let Some((media_type, body)) = server.access.open_id.as_ref().map(which) else {
+        return chain::not_found();
+    };
+    let mut response = respond::bytes(StatusCode::OK, media_type, body.clone());
     let keep = http::HeaderValue::from_static(OpenIdMetadata::CACHE_CONTROL);
     response.headers_mut().insert(http::header::CACHE_CONTROL, keep);
     response

@@ -8,10 +8,12 @@ use std::time::Duration;
 use storage::Storage;
 use tokio_util::sync::CancellationToken;
 
-use crate::access::Access;
+use crate::access::{Access, AccessError};
 use crate::admission::{Admission, Options as AdmissionOptions};
 use crate::audit::{Audit, AuditError, AuditOptions};
+use crate::authentication::keys::OpenIdMetadata;
 use crate::cache::Cache;
+use crate::encryption::Encryption;
 use crate::flowcontrol::FlowControl;
 use crate::http::impersonation::Impersonation;
 use crate::http::max_in_flight::MaxInFlight;
@@ -21,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::pki::{Pki, PkiError};
 use crate::registry::Registry;
 use crate::registry::allocators::{Allocators, PortRange, ServiceRanges};
-use crate::{authentication, discovery, flowcontrol, openapi};
+use crate::{authentication, authorization, discovery, encryption, flowcontrol, openapi};
 
 /// How often the store forgets what nobody can ask for any more, as upstream's compactor does.
 const COMPACTION: Duration = Duration::from_secs(300);
@@ -39,6 +41,10 @@ pub enum StartError {
         "invalid configuration: MaxRequestsInFlight={0} and MaxMutatingRequestsInFlight={1}; they must add up to something positive"
     )]
     NothingInFlight(usize, usize),
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    #[error("--encryption-provider-config: {0}")]
+    Encryption(String),
 }
 
 /// What a server is started with.
@@ -54,6 +60,10 @@ pub struct Config {
     pub admission: AdmissionOptions,
     /// How clients may authenticate.
     pub authentication: authentication::Options,
+    /// Who decides what they may do.
+    pub authorization: authorization::config::Options,
+    /// What is encrypted in the store.
+    pub encryption: Option<encryption::Options>,
 }
 
 impl Config {
@@ -67,6 +77,8 @@ impl Config {
             requests: RequestOptions::default(),
             admission: AdmissionOptions::default(),
             authentication: authentication::Options::default(),
+            authorization: authorization::config::Options::default(),
+            encryption: None,
         }
     }
 }
@@ -137,7 +149,11 @@ impl Server {
         let limits = &config.requests;
         let max_in_flight = MaxInFlight::new(limits.max_in_flight, limits.max_mutating_in_flight);
         let flow_control = limits.flow_control()?;
-        let kinds = Kinds::builtin();
+        let encryption = match &config.encryption {
+            Some(options) => Encryption::start(options, &stopping).map_err(StartError::Encryption)?,
+            None => Encryption::none(),
+        };
+        let kinds = Kinds::encrypted(&encryption);
         let cache = Cache::load(storage.clone(), &kinds).await?;
         let registry = Arc::new(Registry {
             storage: storage.clone(),
@@ -146,7 +162,7 @@ impl Server {
             admission: Admission::new(config.admission.clone()),
             allocators: Allocators { addresses: config.service_cidr, ports: config.node_ports },
         });
-        let access = Access::new(&registry, pki, &config)?;
+        let access = Access::new(&registry, pki, &config, &stopping)?;
         registry.admission.set_authorizer(access.authorizer.clone());
         let server = Arc::new(Self {
             kubelets: KubeletClient::new(pki)?,
@@ -191,10 +207,11 @@ impl Server {
 
     /// The paths that `/` lists.
     pub fn paths(&self) -> Vec<String> {
-        let mut out: Vec<String> =
-            ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/apis/"]
-                .map(str::to_owned)
-                .into();
+        let mut out: Vec<String> = ["/api", "/api/v1", "/apis", "/apis/"].map(str::to_owned).into();
+        let publishes_keys = self.access.open_id.is_some();
+        if publishes_keys {
+            out.insert(0, OpenIdMetadata::CONFIGURATION_PATH.to_owned());
+        }
         for gv in discovery::group_versions(self) {
             let group = format!("/apis/{}", gv.group);
             if !out.contains(&group) {
@@ -208,11 +225,13 @@ impl Server {
             "/metrics",
             "/openapi/v2",
             "/openapi/v3",
-            "/openid/v1/jwks",
+            OpenIdMetadata::JWKS_PATH,
             "/readyz",
             "/version",
         ] {
-            out.push(path.to_owned());
+            if path != OpenIdMetadata::JWKS_PATH || publishes_keys {
+                out.push(path.to_owned());
+            }
         }
         out
     }

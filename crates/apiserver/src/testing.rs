@@ -1,5 +1,9 @@
 //! A server for tests: a store and certificates in a folder that goes with the test, no listener.
 
+#[allow(dead_code)]
+#[path = "../tests/common/https.rs"]
+pub mod https;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -8,16 +12,27 @@ use tokio_util::sync::CancellationToken;
 use crate::pki::{Pki, PkiOptions};
 use crate::server::{Config, Server};
 
-pub async fn server(stopping: CancellationToken) -> (Arc<Server>, tempfile::TempDir) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let pki = Pki::load_or_create(PkiOptions {
-        dir: folder.path().join("pki"),
+/// Certificates in a folder.
+pub fn pki(folder: &std::path::Path) -> Pki {
+    Pki::load_or_create(PkiOptions {
+        dir: folder.join("pki"),
         sans: Vec::new(),
         node_name: "node".into(),
         cluster_domain: "cluster.local".into(),
         service_ip: Ipv4Addr::new(10, 96, 0, 1).into(),
     })
-    .expect("certificates");
+    .expect("certificates")
+}
+
+/// What somebody on this machine listens with, signed by the cluster's authority.
+pub fn serving(pki: &Pki) -> crate::pki::KeyAndCertificate {
+    let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
+    pki.issue(&crate::pki::Profile::server("somebody", names)).expect("a certificate")
+}
+
+pub async fn server(stopping: CancellationToken) -> (Arc<Server>, tempfile::TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let pki = pki(folder.path());
     let storage = storage::sqlite::Sqlite::open(folder.path().join("state.db")).expect("a store");
     let config =
         Config::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 6443)), "10.96.0.0/16".parse().expect("a range"));

@@ -33,7 +33,7 @@ async fn cluster(enable: &[&str], plugins: Value) -> Cluster {
     let folder = tempfile::tempdir().unwrap();
     let enable: Vec<String> = enable.iter().map(|name| (*name).to_owned()).collect();
     let options = AdmissionOptions::new(&enable, &[], Some(&file(folder.path(), plugins))).unwrap();
-    let cluster = Cluster::start_with(|config| config.admission = options).await;
+    let cluster = Cluster::start_in(tempfile::tempdir().unwrap(), |config| config.admission = options).await;
     let accounts = "/api/v1/namespaces/default/serviceaccounts";
     let account = cluster.admin("POST", accounts, json!({"metadata": {"name": "default"}})).await;
     assert_eq!(account.code, 201, "{account:?}");

@@ -42,7 +42,7 @@ async fn new_connections_are_shown_a_certificate_that_was_put_in_place() {
     let cancel = CancellationToken::new();
     tokio::spawn(serve::serve(cluster.server.clone(), listener, Arc::new(tls), cancel.clone()));
     let write = |name: &str, text: &str| {
-        std::fs::write(cluster.folder.path().join("pki").join(name), text).unwrap();
+        std::fs::write(cluster.path().join("pki").join(name), text).unwrap();
     };
     let first = shown(pki, address).await.expect("a certificate");
     assert!(!rotating.reload().unwrap(), "nothing changed");

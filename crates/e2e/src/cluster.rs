@@ -28,6 +28,8 @@ pub struct Cluster {
     pub network: Network,
     dir: TempDir,
     kind: Kind,
+    /// Flags of the server besides those of every cluster.
+    flags: Vec<String>,
     server: Option<Child>,
     /// The other components, when each is a process of its own.
     others: Vec<Child>,
@@ -38,6 +40,8 @@ enum Kind {
     ControlPlane,
     AllInOne,
     Apart,
+    /// The API server alone; tests start what else they need.
+    ApiServer,
 }
 
 /// The folder of build results that this test is from.
@@ -57,6 +61,13 @@ impl Cluster {
         Self::start(Kind::ControlPlane)
     }
 
+    /// The control plane with more flags, for which there may be something to prepare where it will run.
+    pub fn control_plane_with(
+        prepare: impl FnOnce(&Self) -> anyhow::Result<Vec<String>>,
+    ) -> anyhow::Result<Self> {
+        Self::start_with(Kind::ControlPlane, prepare)
+    }
+
     /// A control plane with a node that runs pods of the demo image.
     pub fn with_node() -> anyhow::Result<Self> {
         Self::start(Kind::AllInOne)
@@ -67,13 +78,27 @@ impl Cluster {
         Self::start(Kind::Apart)
     }
 
+    /// The API server alone, with more flags.
+    pub fn api_server(flags: &[&str]) -> anyhow::Result<Self> {
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        Self::start_with(Kind::ApiServer, |_| Ok(flags))
+    }
+
     fn start(kind: Kind) -> anyhow::Result<Self> {
+        Self::start_with(kind, |_| Ok(Vec::new()))
+    }
+
+    fn start_with(
+        kind: Kind,
+        prepare: impl FnOnce(&Self) -> anyhow::Result<Vec<String>>,
+    ) -> anyhow::Result<Self> {
         let mut cluster = Self {
             network: Network::new()?,
             dir: tempfile::Builder::new().prefix("xebec-e2e-").tempdir()?,
             kind,
             server: None,
             others: Vec::new(),
+            flags: Vec::new(),
         };
         let images = cluster.data_dir().join("images");
         std::fs::create_dir_all(&images)?;
@@ -83,12 +108,13 @@ impl Cluster {
         } else if cluster.has_node() {
             bail!("the demo image is missing; make demo-image makes it");
         }
+        cluster.flags = prepare(&cluster)?;
         cluster.start_server()?;
         Ok(cluster)
     }
 
     fn has_node(&self) -> bool {
-        self.kind != Kind::ControlPlane
+        matches!(self.kind, Kind::AllInOne | Kind::Apart)
     }
 
     pub fn data_dir(&self) -> PathBuf {
@@ -112,16 +138,13 @@ impl Cluster {
     pub fn start_server(&mut self) -> anyhow::Result<()> {
         let ip = self.network.node_ip;
         let data = self.data_dir().display().to_string();
-        let server = match self.kind {
-            Kind::Apart => {
-                self.component("apiserver", &["--node-name", "node-1", "--node-ip", ip, "--data-dir", &data])?
-            }
-            _ => {
-                let agent: &[&str] = if self.has_node() { &[] } else { &["--disable-agent"] };
-                let place = ["--node-name", "node-1", "--node-ip", ip, "--data-dir", &data];
-                self.component("server", &[&place, agent].concat())?
-            }
-        };
+        let mut arguments = vec!["--node-name", "node-1", "--node-ip", ip, "--data-dir", &data];
+        arguments.extend(self.flags.iter().map(String::as_str));
+        let alone = matches!(self.kind, Kind::Apart | Kind::ApiServer);
+        if !alone && !self.has_node() {
+            arguments.push("--disable-agent");
+        }
+        let server = self.component(if alone { "apiserver" } else { "server" }, &arguments)?;
         self.server = Some(server);
         if self.kind == Kind::Apart {
             self.start_others(&data)?;
@@ -140,6 +163,13 @@ impl Cluster {
             Ok(())
         });
         ready.with_context(|| format!("the server's log:\n{}", self.log()))
+    }
+
+    /// Starts a component besides the server; it ends with the cluster.
+    pub fn start_component(&mut self, name: &str, arguments: &[&str]) -> anyhow::Result<()> {
+        let child = self.component(name, arguments)?;
+        self.others.push(child);
+        Ok(())
     }
 
     /// Starts one component with its output in the log.
@@ -161,6 +191,7 @@ impl Cluster {
         let file = |flag: &str, name: &str| format!("--{flag}={data}/pki/{name}");
         let node = ["--node-name", "node-1", "--node-ip", ip];
         let ca = file("root-ca-file", "ca.crt");
+        let key = file("service-account-private-key-file", "sa.key");
         let kubelet = [
             config("kubelet"),
             file("client-ca-file", "ca.crt"),
@@ -171,7 +202,7 @@ impl Cluster {
         let kubelet: Vec<&str> = kubelet.iter().map(String::as_str).chain(node).collect();
         let (proxy, dns) = (config("kube-proxy"), config("coredns"));
         let others = [
-            self.component("controller-manager", &[&config("controller-manager"), &ca])?,
+            self.component("controller-manager", &[&config("controller-manager"), &ca, &key])?,
             self.component("scheduler", &[&config("scheduler")])?,
             self.component("kubelet", &kubelet)?,
             self.component("proxy", &[[proxy.as_str()].as_slice(), &node].concat())?,
@@ -314,7 +345,7 @@ fn output(mut command: Command, input: Option<&str>) -> anyhow::Result<Output> {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if self.has_node() && self.server.is_some() {
+        if self.kind != Kind::ControlPlane && self.server.is_some() {
             // pods first, so that no container outlives its test
             let _ = self.kubectl(&[
                 "delete",

@@ -8,7 +8,7 @@ mod network;
 pub mod websocket;
 
 pub use cluster::{Cluster, Output, xebec};
-pub use network::Network;
+pub use network::{Network, eventually};
 
 /// Why end-to-end tests cannot run here; `None` when they can.
 pub fn missing() -> Option<&'static str> {

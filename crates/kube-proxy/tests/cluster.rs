@@ -46,7 +46,7 @@ async fn start_server(folder: &std::path::Path, stop: &CancellationToken) -> Arc
     let server = Server::start(config, Arc::new(storage), &pki, stop.clone()).await.unwrap();
     let authorities = apiserver::bootstrap::Authorities {
         client_ca: pki.ca_pem().to_owned(),
-        front_proxy_ca: pki.front_proxy_ca_pem().to_owned(),
+        front_proxy_ca: pki.front_proxy_ca_pem(),
     };
     apiserver::bootstrap::run(server.clone(), authorities).await.unwrap();
     server

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::{ClusterArgs, ServerArgs};
 use crate::dns::{self, Dns};
 use crate::identities::InOneProcess;
+use crate::identity;
 use crate::node::{self, Node};
 use crate::resolve::{self, Cluster};
 use crate::signals;
@@ -45,6 +46,8 @@ impl Running {
     /// Opens the store, listens, and makes what every cluster has.
     pub async fn start(args: &ClusterArgs, cluster: &Cluster) -> anyhow::Result<Self> {
         let admission = resolve::admission(args)?;
+        let authentication = resolve::authentication(args)?;
+        let authorization = args.webhooks.authorization()?;
         resolve::data_dir(&args.data_dir)?;
         let storage = resolve::open_storage(args)?;
         let pki = resolve::pki(args, cluster)?;
@@ -56,17 +59,17 @@ impl Running {
             cluster_domain: args.cluster_domain.clone(),
             requests: resolve::requests(&args.requests),
             admission,
-            authentication: resolve::authentication(&args.authentication)?,
+            authentication,
+            authorization,
+            encryption: args.encryption.resolve()?,
         };
         let stop = CancellationToken::new();
         let server = Server::start(config, storage.clone(), &pki, stop.clone()).await?;
         let (tls, certificate) = pki.rotating_server_config()?;
         tokio::spawn(certificate.follow(stop.clone()));
         let serving = tokio::spawn(serve::serve(server.clone(), listener, Arc::new(tls), stop.clone()));
-        let authorities = Authorities {
-            client_ca: pki.ca_pem().to_owned(),
-            front_proxy_ca: pki.front_proxy_ca_pem().to_owned(),
-        };
+        let authorities =
+            Authorities { client_ca: pki.client_ca_pem(), front_proxy_ca: pki.front_proxy_ca_pem() };
         bootstrap::run(server.clone(), authorities)
             .await
             .context("the cluster's own objects cannot be made")?;
@@ -106,11 +109,28 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
     let server = running.server.clone();
     let client = |user: &str, groups: &[&str]| InProcess::client(server.clone(), UserInfo::new(user, groups));
     tasks.spawn({
-        let config = controller_manager::Config { cluster_cidr, root_ca: running.pki.ca_pem().to_owned() };
+        let config = controller_manager::Config {
+            cluster_cidr,
+            root_ca: running.pki.ca_pem().to_owned(),
+            signing: Some(args.signing.with_pki(&args.cluster.data_dir)?),
+        };
         let identities = InOneProcess(server.clone());
         let (client, cancel) = (client(KUBE_CONTROLLER_MANAGER, &[]), components.clone());
         async move {
             controller_manager::run(config, client, &identities, cancel).await;
+            Ok(())
+        }
+    });
+    tasks.spawn({
+        let file = args.cluster.service_accounts.service_account_signing_key_file.as_deref();
+        let key = match identity::signing_key("service-account-signing-key-file", file)? {
+            Some(key) => key,
+            None => running.pki.service_account_key()?,
+        };
+        let (client, cancel) = (client(KUBE_CONTROLLER_MANAGER, &[]), components.clone());
+        let (signer, root_ca) = (identity::token_signer(key), running.pki.ca_pem().to_owned());
+        async move {
+            controller_manager::service_account_tokens::run(client, signer, root_ca, cancel).await;
             Ok(())
         }
     });
@@ -206,7 +226,7 @@ fn kubelet_config(args: &ServerArgs, cluster: &Cluster, pki: &Pki) -> anyhow::Re
     config.container_runtime_endpoint = args.container_runtime_endpoint.clone();
     config.client_ca = Some(pki.ca_pem().as_bytes().to_vec());
     let serving = resolve::kubelet_serving(pki, cluster)?;
-    config.tls = Some(kubelet::config::ServingCertificate {
+    config.serving = kubelet::config::Serving::Given(kubelet::config::ServingCertificate {
         certificate: serving.certificate_pem.into_bytes(),
         key: serving.key_pem.into_bytes(),
     });

@@ -6,6 +6,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::identity::{EncryptionArgs, IssuerArgs, ServiceAccountArgs, ServingArgs, WebhookArgs};
+use crate::node_certificates::NodeCertificateArgs;
+use crate::signing::{DurationArgs, SigningArgs};
+
 /// Kubernetes in one binary.
 #[derive(Debug, Parser)]
 #[command(name = "xebec", version, propagate_version = true, max_term_width = 100)]
@@ -107,6 +111,16 @@ pub struct ClusterArgs {
     pub requests: RequestArgs,
     #[command(flatten)]
     pub authentication: AuthenticationArgs,
+    #[command(flatten)]
+    pub issuers: IssuerArgs,
+    #[command(flatten)]
+    pub webhooks: WebhookArgs,
+    #[command(flatten)]
+    pub service_accounts: ServiceAccountArgs,
+    #[command(flatten)]
+    pub serving: ServingArgs,
+    #[command(flatten)]
+    pub encryption: EncryptionArgs,
 }
 
 /// How requests are recorded and held back.
@@ -147,10 +161,10 @@ pub struct RequestArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Authentication")]
 pub struct AuthenticationArgs {
-    /// Let requests without credentials pass as system:anonymous.
-    #[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true,
+    /// Let requests without credentials pass as system:anonymous [default: true].
+    #[arg(long, default_missing_value = "true", num_args = 0..=1, require_equals = true,
         action = clap::ArgAction::Set, value_name = "BOOL")]
-    pub anonymous_auth: bool,
+    pub anonymous_auth: Option<bool>,
     /// A CSV file of tokens: token, user name, user uid, and optionally groups.
     #[arg(long, value_name = "FILE")]
     pub token_auth_file: Option<PathBuf>,
@@ -199,6 +213,8 @@ pub struct ServerArgs {
     /// How large each node's part of the pods' addresses is.
     #[arg(long, default_value_t = 24, value_name = "BITS")]
     pub node_cidr_mask_size: u8,
+    #[command(flatten)]
+    pub signing: DurationArgs,
     /// The address of the cluster's DNS [default: the tenth of the Services'].
     #[arg(long, value_name = "IP")]
     pub cluster_dns: Option<IpAddr>,
@@ -240,6 +256,11 @@ pub struct ControllerManagerArgs {
     /// The CA that pods get, in PEM.
     #[arg(long, value_name = "FILE")]
     pub root_ca_file: PathBuf,
+    #[command(flatten)]
+    pub signing: SigningArgs,
+    /// The key that signs the tokens of secrets, in PEM [default: no such tokens].
+    #[arg(long, value_name = "FILE")]
+    pub service_account_private_key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -250,9 +271,11 @@ pub struct SchedulerArgs {
 
 #[derive(Debug, Args)]
 pub struct KubeletArgs {
-    /// The kubeconfig with address and identity of the node.
+    /// The kubeconfig with address and identity of the node. It is written if a bootstrap kubeconfig is given.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: PathBuf,
+    #[command(flatten)]
+    pub certificates: NodeCertificateArgs,
     /// Where containers, images and volumes are kept.
     #[arg(long, default_value = "/var/lib/xebec", value_name = "DIR")]
     pub data_dir: PathBuf,
@@ -271,12 +294,6 @@ pub struct KubeletArgs {
     /// The CA whose clients may talk to the kubelet, in PEM.
     #[arg(long, value_name = "FILE")]
     pub client_ca_file: PathBuf,
-    /// The certificate that the kubelet shows, in PEM.
-    #[arg(long, requires = "tls_private_key_file", value_name = "FILE")]
-    pub tls_cert_file: Option<PathBuf>,
-    /// The key of that certificate, in PEM.
-    #[arg(long, requires = "tls_cert_file", value_name = "FILE")]
-    pub tls_private_key_file: Option<PathBuf>,
     /// The socket of a container runtime that runs already [default: containerd is started].
     #[arg(long, value_name = "SOCKET")]
     pub container_runtime_endpoint: Option<String>,
@@ -369,11 +386,11 @@ mod tests {
 
     #[test]
     fn switches_are_written_as_upstreams() {
-        let cases: [(&[&str], (bool, bool)); 4] = [
-            (&[], (true, false)),
-            (&["--anonymous-auth=false", "--enable-bootstrap-token-auth"], (false, true)),
-            (&["--anonymous-auth", "--enable-bootstrap-token-auth=true"], (true, true)),
-            (&["--enable-bootstrap-token-auth=false"], (true, false)),
+        let cases: [(&[&str], (Option<bool>, bool)); 4] = [
+            (&[], (None, false)),
+            (&["--anonymous-auth=false", "--enable-bootstrap-token-auth"], (Some(false), true)),
+            (&["--anonymous-auth", "--enable-bootstrap-token-auth=true"], (Some(true), true)),
+            (&["--enable-bootstrap-token-auth=false"], (None, false)),
         ];
         for (flags, wanted) in cases {
             let arguments = ["xebec", "apiserver"].iter().chain(flags);

@@ -6,10 +6,13 @@ mod cli;
 mod dns;
 mod hello;
 mod identities;
+mod identity;
 mod log;
 mod node;
+mod node_certificates;
 mod resolve;
 mod signals;
+mod signing;
 mod terminal;
 
 use std::process::ExitCode;

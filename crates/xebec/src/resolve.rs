@@ -7,12 +7,12 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use apiserver::RequestOptions;
 use apiserver::audit::{AuditOptions, LogOptions};
-use apiserver::authentication::{Options, RequestHeaders, StaticTokens};
+use apiserver::authentication::{Anonymous, Options, RequestHeaders, StaticTokens};
 use apiserver::pki::{KeyAndCertificate, Pki, PkiOptions};
 use storage::Storage;
 use storage::sqlite::Sqlite;
 
-use crate::cli::{AuthenticationArgs, ClusterArgs, RequestArgs, StorageBackend};
+use crate::cli::{ClusterArgs, RequestArgs, StorageBackend};
 
 /// A cluster's place in the world.
 pub struct Cluster {
@@ -143,7 +143,24 @@ fn without_blank(list: &[String]) -> Vec<String> {
 }
 
 /// How clients may authenticate, with the files that this takes.
-pub fn authentication(args: &AuthenticationArgs) -> anyhow::Result<Options> {
+pub fn authentication(cluster: &ClusterArgs) -> anyhow::Result<Options> {
+    let args = &cluster.authentication;
+    let service_accounts = cluster.service_accounts.resolve()?;
+    let mut own = service_accounts.issuers.clone();
+    if own.is_empty() {
+        own.push(apiserver::authentication::default_issuer(&cluster.cluster_domain));
+    }
+    let (jwt, anonymous) = cluster.issuers.resolve(&own)?;
+    let anonymous = match (anonymous, args.anonymous_auth) {
+        (Some(_), Some(_)) => {
+            bail!(
+                "--anonymous-auth flag cannot be set when anonymous field is configured in authentication configuration file"
+            )
+        }
+        (Some(anonymous), None) => anonymous,
+        (None, Some(false)) => Anonymous::Nowhere,
+        (None, _) => Anonymous::Everywhere,
+    };
     let token_file = match &args.token_auth_file {
         Some(path) => {
             let shown = path.display().to_string();
@@ -162,7 +179,10 @@ pub fn authentication(args: &AuthenticationArgs) -> anyhow::Result<Options> {
         }
     };
     Ok(Options {
-        anonymous: args.anonymous_auth,
+        anonymous,
+        jwt,
+        webhook: cluster.webhooks.tokens()?,
+        service_accounts,
         token_file,
         bootstrap_tokens: args.enable_bootstrap_token_auth,
         request_headers: RequestHeaders {
@@ -189,6 +209,7 @@ pub fn pki(args: &ClusterArgs, cluster: &Cluster) -> anyhow::Result<Pki> {
     if !args.bind_address.is_unspecified() {
         sans.push(args.bind_address.to_string());
     }
+    let serving = args.serving.resolve()?;
     let pki = Pki::load_or_create(PkiOptions {
         dir: args.data_dir.join("pki"),
         sans,
@@ -196,6 +217,7 @@ pub fn pki(args: &ClusterArgs, cluster: &Cluster) -> anyhow::Result<Pki> {
         cluster_domain: args.cluster_domain.clone(),
         service_ip: args.service_cluster_ip_range.primary.nth(1),
     })
+    .and_then(|pki| pki.with_serving(serving))
     .context("the certificates cannot be read or made")?;
     kubelet_serving(&pki, cluster)?;
     pki.write_kubeconfigs(&args.data_dir, &cluster.server_url)

@@ -26,7 +26,7 @@ pub use encoded::{
     encode_protobuf_watch_event,
 };
 pub use json::{encode_json, write_any};
-pub use proto_decode::{decode_protobuf, decode_protobuf_raw, peek_type_protobuf};
+pub use proto_decode::{decode_protobuf, decode_protobuf_head, decode_protobuf_raw, peek_type_protobuf};
 pub use proto_encode::{encode_protobuf, encode_protobuf_raw};
 pub use yaml_encode::encode_yaml;
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Number, Value};
 
 use super::decode::settle;
 use super::proto_encode::MAGIC;
-use super::wire::{Raw, Reader};
+use super::wire::{Raw, Reader, put_bytes};
 use super::{DecodeError, MAX_DEPTH, number, scalar};
 use crate::group::GroupVersion;
 use crate::object::Object;
@@ -63,6 +63,53 @@ pub fn decode_protobuf(body: &[u8], schema: &Schema) -> Result<Object, DecodeErr
         }
     }
     Ok(Object::from(Value::Object(map)))
+}
+
+/// Decodes what an object is found by: its metadata but for the managed fields, which are most of it, and where
+/// `whole`, all the rest. A type it does not have.
+pub fn decode_protobuf_head(body: &[u8], schema: &Schema, whole: bool) -> Result<Object, DecodeError> {
+    let envelope = open(body)?;
+    let view = schema.view();
+    let mut kept = Vec::with_capacity(envelope.raw.len());
+    let mut reader = Reader::new(envelope.raw);
+    let mut at = 0;
+    while let Some((tag, raw)) = reader.field()? {
+        let end = envelope.raw.len() - reader.remaining();
+        match (name_of(view, tag), raw) {
+            (Some("metadata"), Raw::Bytes(bytes)) => {
+                let inner = schema.field("metadata").and_then(|field| view.of(&field.kind));
+                let bytes =
+                    inner.map_or(Ok(bytes.to_vec()), |inner| without(bytes, inner, "managedFields"))?;
+                put_bytes(tag, &bytes, &mut kept);
+            }
+            _ if whole => kept.extend_from_slice(&envelope.raw[at..end]),
+            _ => {}
+        }
+        at = end;
+    }
+    decode_message(&kept, view, 0).map(|map| Object::from(Value::Object(map)))
+}
+
+fn name_of<'a>(view: View<'a>, tag: u32) -> Option<&'a str> {
+    let wires = view.wire();
+    match wires.binary_search_by_key(&tag, Wire::tag).ok().map(|at| &wires[at])? {
+        Wire::Field { field, .. } => view.fields().get(usize::from(*field)).map(|field| &*field.name),
+        Wire::Inline { .. } => None,
+    }
+}
+
+/// A message without one of its fields.
+fn without(bytes: &[u8], view: View<'_>, name: &str) -> Result<Vec<u8>, DecodeError> {
+    let mut kept = Vec::with_capacity(bytes.len());
+    let (mut reader, mut at) = (Reader::new(bytes), 0);
+    while let Some((tag, _)) = reader.field()? {
+        let end = bytes.len() - reader.remaining();
+        if name_of(view, tag) != Some(name) {
+            kept.extend_from_slice(&bytes[at..end]);
+        }
+        at = end;
+    }
+    Ok(kept)
 }
 
 /// Decodes a bare message.

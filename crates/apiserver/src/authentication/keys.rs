@@ -1,14 +1,21 @@
 //! The keys of service account tokens, and the documents by which others can check such tokens.
 
+use std::collections::HashMap;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey};
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use x509_parser::pem::Pem;
-use x509_parser::prelude::FromDer;
+use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey as Parsed;
 use x509_parser::x509::SubjectPublicKeyInfo;
+
+use crate::outgoing::url;
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
@@ -30,14 +37,25 @@ pub struct PublicKey {
 }
 
 impl PublicKey {
-    /// All public keys of a PEM file such as `sa.pub`.
+    /// All keys of a PEM file such as `sa.pub`: public ones, those of certificates, and the public halves of private
+    /// ones.
     pub fn from_pem(pem: &[u8]) -> Result<Vec<Self>, KeyError> {
         let wrong = |error: &dyn std::fmt::Display| KeyError::PublicPem(error.to_string());
         let mut keys = Vec::new();
         for block in Pem::iter_from_buffer(pem) {
             let block = block.map_err(|error| wrong(&error))?;
-            if block.label == "PUBLIC KEY" {
-                keys.push(Self::from_der(&block.contents)?);
+            match block.label.as_str() {
+                "PUBLIC KEY" => keys.push(Self::from_der(&block.contents)?),
+                "RSA PUBLIC KEY" => keys.push(Self::from_der(&spki::rsa_pkcs1(&block.contents))?),
+                "CERTIFICATE" => {
+                    let (_, certificate) =
+                        X509Certificate::from_der(&block.contents).map_err(|e| wrong(&e))?;
+                    keys.push(Self::from_der(certificate.public_key().raw)?);
+                }
+                "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" => {
+                    keys.push(private(&block.label, &block.contents)?.public);
+                }
+                _ => {}
             }
         }
         if keys.is_empty() { Err(wrong(&"it holds no public key")) } else { Ok(keys) }
@@ -98,6 +116,44 @@ impl PublicKey {
     }
 }
 
+/// All keys that tokens are checked with.
+#[derive(Clone)]
+pub struct PublicKeys(HashMap<String, PublicKey>);
+
+impl FromIterator<PublicKey> for PublicKeys {
+    fn from_iter<I: IntoIterator<Item = PublicKey>>(keys: I) -> Self {
+        Self(keys.into_iter().map(|key| (key.key_id().to_owned(), key)).collect())
+    }
+}
+
+impl PublicKeys {
+    /// What a token says whose signature is good. Times and audiences are for others to check.
+    pub(super) fn verify<C: DeserializeOwned + Clone>(&self, token: &str) -> Result<C, String> {
+        let header = jsonwebtoken::decode_header(token).map_err(|error| error.to_string())?;
+        let keys: Vec<&PublicKey> = match header.kid.as_deref() {
+            None | Some("") => self.0.values().collect(),
+            Some(kid) => self.0.get(kid).into_iter().collect(),
+        };
+        let mut errors = Vec::new();
+        for key in keys {
+            // the algorithm is the key's, whatever the token says
+            let mut validation = Validation::new(key.algorithm());
+            validation.required_spec_claims.clear();
+            validation.validate_exp = false;
+            validation.validate_aud = false;
+            match jsonwebtoken::decode::<C>(token, key.decoding(), &validation) {
+                Ok(decoded) => return Ok(decoded.claims),
+                Err(error) => errors.push(error.to_string()),
+            }
+        }
+        if errors.is_empty() {
+            Err("invalid signature, no keys found".into())
+        } else {
+            Err(errors.join(", "))
+        }
+    }
+}
+
 /// The key that tokens are signed with.
 #[derive(Clone)]
 pub struct SigningKey {
@@ -106,6 +162,17 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
+    /// From a private key alone, RSA or ECDSA, in whichever form openssl writes it.
+    pub fn from_private_pem(pem: &[u8]) -> Result<Self, KeyError> {
+        for block in Pem::iter_from_buffer(pem) {
+            let block = block.map_err(|error| KeyError::PrivatePem(error.to_string()))?;
+            if ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"].contains(&block.label.as_str()) {
+                return private(&block.label, &block.contents);
+            }
+        }
+        Err(KeyError::PrivatePem("data does not contain a valid RSA or ECDSA private key".into()))
+    }
+
     /// From files such as `sa.key` and `sa.pub`.
     pub fn from_pem(private: &[u8], public: &[u8]) -> Result<Self, KeyError> {
         let public = PublicKey::from_pem(public)?.swap_remove(0);
@@ -121,8 +188,103 @@ impl SigningKey {
         &self.public
     }
 
-    pub(super) fn encoding(&self) -> &EncodingKey {
-        &self.encoding
+    /// A token that says `claims`.
+    pub fn sign<C: Serialize>(&self, claims: &C) -> Result<String, jsonwebtoken::errors::Error> {
+        // As upstream's signer writes it: no type.
+        let mut header = Header::new(self.public.algorithm());
+        header.typ = None;
+        header.kid = Some(self.public.key_id().to_owned());
+        jsonwebtoken::encode(&header, claims, &self.encoding)
+    }
+}
+
+/// A private key with its public half, which is worked out of it.
+fn private(label: &str, der: &[u8]) -> Result<SigningKey, KeyError> {
+    let wrong = |error: &dyn std::fmt::Display| KeyError::PrivatePem(error.to_string());
+    // the same key in the one form that is taken
+    let (pem_label, der) = match label {
+        "EC PRIVATE KEY" => ("PRIVATE KEY", spki::pkcs8_of_sec1(der).ok_or(KeyError::Unsupported)?),
+        label => (label, der.to_vec()),
+    };
+    let body = base64::engine::general_purpose::STANDARD.encode(&der);
+    let pem = format!("-----BEGIN {pem_label}-----\n{body}\n-----END {pem_label}-----\n");
+    let pem = pem.as_bytes();
+    let found = EncodingKey::from_rsa_pem(pem).map(|key| (key, &[Algorithm::RS256][..])).or_else(|_| {
+        EncodingKey::from_ec_pem(pem).map(|key| (key, &[Algorithm::ES256, Algorithm::ES384][..]))
+    });
+    let (encoding, algorithms) = found.map_err(|error| wrong(&error))?;
+    // only the algorithm of its own curve has a use for a key
+    let jwk = algorithms.iter().find_map(|algorithm| Jwk::from_encoding_key(&encoding, *algorithm).ok());
+    let jwk = serde_json::to_value(jwk.ok_or(KeyError::Unsupported)?).map_err(|error| wrong(&error))?;
+    let public = PublicKey::from_der(&spki::of_jwk(&jwk).ok_or(KeyError::Unsupported)?)?;
+    Ok(SigningKey { public, encoding })
+}
+
+/// The few structures of DER that keys come in.
+mod spki {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use serde_json::Value;
+
+    const RSA: &[u8] = &[0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1, 0x05, 0];
+    const EC: &[u8] = &[0x06, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
+    const P256: &[u8] = &[0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
+    const P384: &[u8] = &[0x06, 5, 0x2b, 0x81, 4, 0, 0x22];
+
+    fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {
+        let length = content.len().to_be_bytes();
+        let length = &length[length.iter().take_while(|byte| **byte == 0).count()..];
+        let mut out = vec![tag];
+        match (content.len(), u8::try_from(length.len())) {
+            (short @ 0..128, _) => out.push(short as u8),
+            (_, Ok(count)) => {
+                out.push(0x80 | count);
+                out.extend(length);
+            }
+            _ => {}
+        }
+        out.extend(content);
+        out
+    }
+
+    fn sequence(parts: &[&[u8]]) -> Vec<u8> {
+        tagged(0x30, &parts.concat())
+    }
+
+    fn bits(content: &[u8]) -> Vec<u8> {
+        tagged(0x03, &[&[0], content].concat())
+    }
+
+    fn integer(bytes: &[u8]) -> Vec<u8> {
+        // a leading bit would be a sign
+        let sign: &[u8] = if bytes.first().is_some_and(|first| *first >= 128) { &[0] } else { &[] };
+        tagged(0x02, &[sign, bytes].concat())
+    }
+
+    /// The `SubjectPublicKeyInfo` of a PKCS #1 public key.
+    pub fn rsa_pkcs1(der: &[u8]) -> Vec<u8> {
+        sequence(&[&sequence(&[RSA]), &bits(der)])
+    }
+
+    /// The `SubjectPublicKeyInfo` of a JWK.
+    pub fn of_jwk(jwk: &Value) -> Option<Vec<u8>> {
+        let bytes = |name: &str| URL_SAFE_NO_PAD.decode(jwk.get(name)?.as_str()?).ok();
+        let curve = match (jwk.get("kty")?.as_str()?, jwk.get("crv").and_then(Value::as_str)) {
+            ("RSA", _) => {
+                return Some(rsa_pkcs1(&sequence(&[&integer(&bytes("n")?), &integer(&bytes("e")?)])));
+            }
+            ("EC", Some("P-256")) => P256,
+            ("EC", Some("P-384")) => P384,
+            _ => return None,
+        };
+        let point = [&[4][..], &bytes("x")?, &bytes("y")?].concat();
+        Some(sequence(&[&sequence(&[EC, curve]), &bits(&point)]))
+    }
+
+    /// PKCS #8 around the form that `openssl ecparam -genkey` writes.
+    pub fn pkcs8_of_sec1(der: &[u8]) -> Option<Vec<u8>> {
+        let curve = [P256, P384].into_iter().find(|curve| der.windows(curve.len()).any(|at| at == *curve))?;
+        Some(sequence(&[&integer(&[0]), &sequence(&[EC, curve]), &tagged(0x04, der)]))
     }
 }
 
@@ -140,7 +302,21 @@ impl OpenIdMetadata {
     pub const JWKS_TYPE: &str = "application/jwk-set+json";
     pub const CACHE_CONTROL: &str = "public, max-age=3600";
 
-    pub fn new(issuer: &str, jwks_uri: &str, keys: &[PublicKey]) -> Self {
+    /// Nothing is published for an issuer that is no URL by which others could find it; the error says why.
+    pub fn for_issuer(issuer: &str, jwks_uri: &str, keys: &[PublicKey]) -> Result<Self, String> {
+        let url = url::parse(issuer).map_err(|error| error.to_string())?;
+        let wrong = [
+            (url.scheme != "https", "issuer URL must use https scheme"),
+            (!url.query.is_empty(), "issuer URL may not include a query"),
+            (!url.fragment.is_empty(), "issuer URL may not include a fragment"),
+        ];
+        match wrong.iter().find(|(is_wrong, _)| *is_wrong) {
+            Some((_, why)) => Err(format!("{why}, got: {issuer}")),
+            None => Ok(Self::new(issuer, jwks_uri, keys)),
+        }
+    }
+
+    fn new(issuer: &str, jwks_uri: &str, keys: &[PublicKey]) -> Self {
         let mut algorithms: Vec<&Value> = keys.iter().map(|key| &key.jwk["alg"]).collect();
         algorithms.sort_by_key(|algorithm| algorithm.as_str());
         algorithms.dedup();
@@ -177,16 +353,65 @@ mod tests {
         assert_eq!(jwks["keys"][0]["kty"], "RSA");
         assert_eq!(jwks["keys"][0]["e"], "AQAB");
         assert_eq!(jwks["keys"][1]["crv"], "P-256");
+        for (issuer, why) in [
+            ("kubernetes/serviceaccount", "issuer URL must use https scheme, got: kubernetes/serviceaccount"),
+            ("https://i?q=1", "issuer URL may not include a query, got: https://i?q=1"),
+        ] {
+            assert_eq!(OpenIdMetadata::for_issuer(issuer, "", &[]), Err(why.to_owned()));
+        }
         // A verifier that knows only the document accepts the key.
         let jwk: jsonwebtoken::jwk::Jwk = serde_json::from_value(jwks["keys"][1].clone()).expect("a JWK");
         assert!(DecodingKey::from_jwk(&jwk).is_ok());
+    }
+
+    /// Made with `openssl ecparam -genkey`, for P-256 and P-384, with the ids that openssl works out of
+    /// `openssl ec -pubout -outform DER`.
+    const EC_PRIVATE: [(&str, &str); 2] = [
+        (include_str!("testdata/p256.key"), include_str!("testdata/p256.kid")),
+        (include_str!("testdata/p384.key"), include_str!("testdata/p384.kid")),
+    ];
+
+    #[test]
+    fn a_private_key_is_enough() {
+        let rsa = SigningKey::from_private_pem(include_bytes!("testdata/rsa.key")).expect("a key");
+        assert_eq!(rsa.public().key_id(), include_str!("testdata/rsa.kid").trim());
+        for (pem, id) in EC_PRIVATE {
+            let key = SigningKey::from_private_pem(pem.as_bytes()).expect("a key");
+            assert_eq!(key.public().key_id(), id.trim());
+            let message = jsonwebtoken::crypto::sign(b"m", &key.encoding, key.public().algorithm());
+            let good = jsonwebtoken::crypto::verify(
+                &message.expect("a signature"),
+                b"m",
+                key.public().decoding(),
+                key.public().algorithm(),
+            );
+            assert!(good.expect("an answer"), "the halves belong together");
+        }
+        let pair = rcgen::KeyPair::generate().expect("a key");
+        let both = SigningKey::from_pem(pair.serialize_pem().as_bytes(), pair.public_key_pem().as_bytes());
+        let alone = SigningKey::from_private_pem(pair.serialize_pem().as_bytes()).expect("a key");
+        assert_eq!(alone.public().key_id(), both.expect("a key").public().key_id());
+        assert!(SigningKey::from_private_pem(pair.public_key_pem().as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_file_may_hold_several_keys_in_several_forms() {
+        let certificate = rcgen::generate_simple_self_signed(vec!["x".into()]).expect("a certificate");
+        let all = [RSA_PUBLIC, EC_PRIVATE[0].0, EC_PRIVATE[1].0, &certificate.cert.pem()].concat();
+        let ids: Vec<String> = PublicKey::from_pem(all.as_bytes())
+            .expect("keys")
+            .iter()
+            .map(|key| key.key_id().to_owned())
+            .collect();
+        assert_eq!(ids.len(), 4);
+        assert_eq!(ids[0], include_str!("testdata/rsa.kid").trim());
+        assert_eq!([ids[1].as_str(), &ids[2]], EC_PRIVATE.map(|(_, id)| id.trim()));
     }
 
     #[test]
     fn other_files_are_refused() {
         let pair = rcgen::KeyPair::generate().expect("a key");
         assert!(PublicKey::from_pem(b"").is_err());
-        assert!(PublicKey::from_pem(pair.serialize_pem().as_bytes()).is_err(), "a private key");
         let public = pair.public_key_pem();
         assert!(SigningKey::from_pem(public.as_bytes(), public.as_bytes()).is_err());
         assert!(SigningKey::from_pem(pair.serialize_pem().as_bytes(), public.as_bytes()).is_ok());

@@ -5,13 +5,16 @@
 
 mod bootstrap_tokens;
 mod csv;
+pub mod jwt;
 pub mod keys;
+mod legacy_tokens;
 mod options;
 mod request_header;
 pub mod service_account;
 mod static_tokens;
 mod token_cache;
 mod user;
+pub mod webhook;
 pub mod x509;
 
 use std::sync::Arc;
@@ -25,7 +28,8 @@ use http::header::{AUTHORIZATION, CONNECTION, HeaderName, SEC_WEBSOCKET_PROTOCOL
 use http::request::Parts;
 
 pub use bootstrap_tokens::BootstrapTokens;
-pub use options::Options;
+pub use legacy_tokens::{LAST_USED_LABEL, LegacyTokens};
+pub use options::{Options, ServiceAccountOptions};
 pub use request_header::{FrontProxy, RequestHeaders};
 pub use service_account::{
     BoundObject, IssuedToken, ServiceAccountTokens, TokenGetter, TokenIssuer, TokenRequest,
@@ -36,6 +40,16 @@ pub use x509::{ClientCa, PeerCertificates};
 
 const WEBSOCKET_TOKEN_PREFIX: &str = "base64url.bearer.authorization.k8s.io.";
 const INVALID_TOKEN: &str = "invalid bearer token";
+
+/// The issuer of service account tokens where none is named.
+pub fn default_issuer(cluster_domain: &str) -> String {
+    format!("https://kubernetes.default.svc.{cluster_domain}")
+}
+
+/// The scheme of a URL, if Go would take it for one.
+pub fn check_url(text: &str) -> Result<String, String> {
+    crate::outgoing::url::parse(text).map(|url| url.scheme)
+}
 
 /// A caller inside this process, put into the request's extensions by the in-process transport and by nothing
 /// that reads from a network.
@@ -50,11 +64,13 @@ pub struct Authenticated {
     pub audiences: Vec<String>,
     /// Annotations for the audit event of the request.
     pub audit_annotations: Vec<(&'static str, String)>,
+    /// What the client is told besides.
+    pub warnings: Vec<String>,
 }
 
 impl Authenticated {
     pub fn new(user: Arc<UserInfo>) -> Self {
-        Self { user, audiences: Vec::new(), audit_annotations: Vec::new() }
+        Self { user, audiences: Vec::new(), audit_annotations: Vec::new(), warnings: Vec::new() }
     }
 
     fn with_all_authenticated(mut self) -> Self {
@@ -94,7 +110,27 @@ pub struct Authenticator {
     front_proxy: Option<FrontProxy>,
     client_ca: Option<ClientCa>,
     tokens: Vec<Arc<dyn TokenAuthenticator>>,
-    anonymous: bool,
+    anonymous: Anonymous,
+}
+
+/// Where requests without credentials may pass as `system:anonymous`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Anonymous {
+    Everywhere,
+    #[default]
+    Nowhere,
+    /// At exactly these paths.
+    At(Vec<String>),
+}
+
+impl Anonymous {
+    fn allows(&self, path: &str) -> bool {
+        match self {
+            Self::Everywhere => true,
+            Self::Nowhere => false,
+            Self::At(paths) => paths.iter().any(|allowed| allowed == path),
+        }
+    }
 }
 
 impl Authenticator {
@@ -118,7 +154,7 @@ impl Authenticator {
     }
 
     /// Lets requests without credentials pass as `system:anonymous`.
-    pub fn with_anonymous(self, anonymous: bool) -> Self {
+    pub fn with_anonymous(self, anonymous: Anonymous) -> Self {
         Self { anonymous, ..self }
     }
 
@@ -174,7 +210,7 @@ impl Authenticator {
             },
             Err(error) => errors.push(error.to_owned()),
         }
-        if errors.is_empty() && self.anonymous {
+        if errors.is_empty() && self.anonymous.allows(request.uri.path()) {
             return Ok(Authenticated::new(Arc::new(UserInfo::anonymous())));
         }
         Err(Unauthenticated(errors))
@@ -251,7 +287,7 @@ mod tests {
 
     fn chain() -> Authenticator {
         let tokens = StaticTokens::new([("good".to_owned(), UserInfo::new("jane", &["devs"]))]);
-        Authenticator::new().with_tokens(Arc::new(tokens)).with_anonymous(true)
+        Authenticator::new().with_tokens(Arc::new(tokens)).with_anonymous(Anonymous::Everywhere)
     }
 
     fn request(headers: &[(&str, &str)]) -> Parts {
@@ -294,6 +330,11 @@ mod tests {
         }
         let closed = Authenticator::new();
         assert_eq!(who(&closed, &[]).await, Err(vec![]), "anonymous only where allowed");
+        let some = Authenticator::new().with_anonymous(Anonymous::At(vec!["/livez".into()]));
+        for (path, passes) in [("/livez", true), ("/livez?verbose", true), ("/livez/", false), ("/", false)] {
+            let mut parts = Request::get(path).body(()).expect("a request").into_parts().0;
+            assert_eq!(some.authenticate(&mut parts).await.is_ok(), passes, "{path}");
+        }
     }
 
     #[tokio::test]

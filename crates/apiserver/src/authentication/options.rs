@@ -3,58 +3,114 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
 
+use super::keys::{PublicKey, SigningKey};
 use super::{
-    Authenticated, Authenticator, BootstrapTokens, RequestHeaders, StaticTokens, TokenAuthenticator,
-    TokenGetter,
+    Anonymous, Authenticated, Authenticator, BootstrapTokens, RequestHeaders, StaticTokens,
+    TokenAuthenticator, TokenGetter, jwt, webhook,
 };
 
 /// What may be chosen; certificates and service account tokens always count.
 #[derive(Clone)]
 pub struct Options {
-    /// Requests without credentials are `system:anonymous`.
-    pub anonymous: bool,
+    /// Which requests without credentials are `system:anonymous`.
+    pub anonymous: Anonymous,
     /// The tokens of a file.
     pub token_file: Option<StaticTokens>,
     /// Bootstrap tokens, from secrets in `kube-system`.
     pub bootstrap_tokens: bool,
     /// The headers by which front proxies tell for whom they speak.
     pub request_headers: RequestHeaders,
+    /// Other issuers of tokens.
+    pub jwt: jwt::Options,
+    /// Who is asked about tokens that nobody here knows.
+    pub webhook: Option<webhook::Options>,
+    pub service_accounts: ServiceAccountOptions,
+}
+
+/// The tokens of service accounts.
+#[derive(Clone)]
+pub struct ServiceAccountOptions {
+    /// The first is in new tokens, all are believed; the cluster's own name if there are none.
+    pub issuers: Vec<String>,
+    /// The API server's own audiences; the issuers if there are none.
+    pub audiences: Vec<String>,
+    /// What new tokens are signed with; the key of the certificates' folder if there is none.
+    pub signing_key: Option<SigningKey>,
+    /// Keys whose tokens are believed besides.
+    pub keys: Vec<PublicKey>,
+    /// Where the keys are said to be; at this server if it is empty.
+    pub jwks_uri: String,
+    /// How long a token may be good at most, in seconds.
+    pub max_expiration: Option<i64>,
+    /// Tokens of the admission plugin live on for a year, for clients that do not read them again.
+    pub extend_expiration: bool,
+}
+
+impl Default for ServiceAccountOptions {
+    fn default() -> Self {
+        Self {
+            issuers: Vec::new(),
+            audiences: Vec::new(),
+            signing_key: None,
+            keys: Vec::new(),
+            jwks_uri: String::new(),
+            max_expiration: None,
+            extend_expiration: true,
+        }
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
-            anonymous: true,
+            anonymous: Anonymous::Everywhere,
             token_file: None,
             bootstrap_tokens: false,
             request_headers: RequestHeaders::default(),
+            jwt: jwt::Options::default(),
+            webhook: None,
+            service_accounts: ServiceAccountOptions::default(),
         }
     }
 }
 
 impl Options {
     /// Puts what was chosen around the tokens of service accounts, in upstream's order. `audiences` are the API
-    /// server's own.
+    /// server's own, `issuers` those of service account tokens.
     pub fn apply(
         &self,
         base: Authenticator,
-        service_accounts: Arc<dyn TokenAuthenticator>,
+        service_accounts: impl IntoIterator<Item = Arc<dyn TokenAuthenticator>>,
         objects: Arc<dyn TokenGetter>,
         audiences: &[String],
-    ) -> Authenticator {
+        issuers: &[String],
+        stopping: &CancellationToken,
+    ) -> Result<Authenticator, String> {
         let heeding = |inner: Arc<dyn TokenAuthenticator>| {
             Arc::new(AudienceAgnostic { inner, audiences: audiences.to_vec() })
         };
-        let mut chain = base.with_anonymous(self.anonymous);
+        let mut chain = base.with_anonymous(self.anonymous.clone());
         if let Some(tokens) = &self.token_file {
             chain = chain.with_tokens(heeding(Arc::new(tokens.clone())));
         }
-        chain = chain.with_tokens(service_accounts);
+        for tokens in service_accounts {
+            chain = chain.with_tokens(tokens);
+        }
         if self.bootstrap_tokens {
             chain = chain.with_tokens(heeding(Arc::new(BootstrapTokens::new(objects))));
         }
-        chain
+        if self.jwt.file.is_some() || !self.jwt.config.jwt.is_empty() {
+            let issuers = jwt::JwtAuthenticators::start(&self.jwt, issuers, stopping)?;
+            chain = chain.with_tokens(heeding(issuers));
+        }
+        if let Some(options) = &self.webhook {
+            let webhook = webhook::TokenWebhook::new(options, audiences)
+                .map_err(|error| format!("--authentication-token-webhook-config-file: {error}"))?;
+            chain = chain.with_tokens(Arc::new(webhook));
+        }
+        Ok(chain)
     }
 }
 
@@ -131,13 +187,23 @@ mod tests {
 
     fn chain(options: &Options) -> Authenticator {
         let audiences = ["api".to_owned(), "other-api".to_owned()];
-        options.apply(Authenticator::new(), Arc::new(Nobody), Arc::new(Secrets), &audiences)
+        let stopping = CancellationToken::new();
+        options
+            .apply(
+                Authenticator::new(),
+                [Arc::new(Nobody) as Arc<dyn TokenAuthenticator>],
+                Arc::new(Secrets),
+                &audiences,
+                &[],
+                &stopping,
+            )
+            .expect("a chain")
     }
 
     fn all() -> Options {
         let token_file = StaticTokens::from_csv("f", "known,jane,1,devs\n").expect("good");
         Options {
-            anonymous: false,
+            anonymous: Anonymous::Nowhere,
             token_file: Some(token_file),
             bootstrap_tokens: true,
             ..Options::default()

@@ -3,7 +3,6 @@
 //! A token is good while its signature, its time, its audience and the objects that it is bound to are. The
 //! objects are looked up for every request, so deleting a pod ends its tokens at once.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,10 +11,9 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::DateTime;
-use jsonwebtoken::{Header, Validation};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::keys::{PublicKey, SigningKey};
+use super::keys::{PublicKey, PublicKeys, SigningKey};
 use super::token_cache::TokenCache;
 use super::{
     Authenticated, CREDENTIAL_ID_KEY, NODE_NAME_KEY, NODE_UID_KEY, POD_NAME_KEY, POD_UID_KEY,
@@ -37,6 +35,9 @@ pub trait TokenGetter: Send + Sync {
     fn pod(&self, namespace: &str, name: &str) -> Option<Arc<Object>>;
     fn secret(&self, namespace: &str, name: &str) -> Option<Arc<Object>>;
     fn node(&self, name: &str) -> Option<Arc<Object>>;
+
+    /// Notes at a secret that its token was used on a day.
+    fn mark_used(&self, _secret: &Object, _day: &str) {}
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,7 +109,7 @@ fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
     })
 }
 
-fn now() -> i64 {
+pub(super) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
@@ -207,11 +208,7 @@ impl TokenIssuer {
             nbf: Some(now),
             sub: service_account_username(account.namespace(), account.name()),
         };
-        // As upstream's signer writes it: no type.
-        let mut header = Header::new(self.key.public().algorithm());
-        header.typ = None;
-        header.kid = Some(self.key.public().key_id().to_owned());
-        let token = jsonwebtoken::encode(&header, &claims, self.key.encoding())?;
+        let token = self.key.sign(&claims)?;
         let credential_id = format!("JTI={}", claims.jti);
         Ok(IssuedToken { token, expiration: now + asked, credential_id })
     }
@@ -220,7 +217,7 @@ impl TokenIssuer {
 /// Recognizes service account tokens.
 pub struct ServiceAccountTokens {
     issuers: Vec<String>,
-    keys: HashMap<String, PublicKey>,
+    keys: PublicKeys,
     api_audiences: Vec<String>,
     getter: Arc<dyn TokenGetter>,
     verified: TokenCache<Claims>,
@@ -233,7 +230,7 @@ impl ServiceAccountTokens {
         api_audiences: Vec<String>,
         getter: Arc<dyn TokenGetter>,
     ) -> Self {
-        let keys = keys.into_iter().map(|key| (key.key_id().to_owned(), key)).collect();
+        let keys = keys.into_iter().collect();
         Self { issuers, keys, api_audiences, getter, verified: TokenCache::default() }
     }
 
@@ -243,7 +240,7 @@ impl ServiceAccountTokens {
         audiences: &[String],
         now: i64,
     ) -> Result<Option<Authenticated>, String> {
-        if !self.has_our_issuer(token) {
+        if !untrusted_issuer(token).is_some_and(|issuer| self.issuers.contains(&issuer)) {
             return Ok(None);
         }
         let claims = self.verified.get_or_verify(token, || self.verify(token))?;
@@ -267,66 +264,18 @@ impl ServiceAccountTokens {
         Ok(Some(found))
     }
 
-    /// Whether the token says, truthfully or not, that one of our issuers made it.
-    fn has_our_issuer(&self, token: &str) -> bool {
-        #[derive(Deserialize)]
-        struct Issuer {
-            #[serde(default)]
-            iss: String,
-        }
-        let mut parts = token.split('.');
-        let (Some(_), Some(payload), Some(_), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return false;
-        };
-        let Ok(payload) = URL_SAFE_NO_PAD.decode(payload) else { return false };
-        serde_json::from_slice(&payload).is_ok_and(|Issuer { iss }| self.issuers.contains(&iss))
-    }
-
     fn verify(&self, token: &str) -> Result<Claims, String> {
-        let header = jsonwebtoken::decode_header(token).map_err(|error| error.to_string())?;
-        let keys: Vec<&PublicKey> = match header.kid.as_deref() {
-            None | Some("") => self.keys.values().collect(),
-            Some(kid) => self.keys.get(kid).into_iter().collect(),
-        };
-        let mut errors = Vec::new();
-        for key in keys {
-            // The algorithm is the key's, whatever the token says. Times and audiences are checked later.
-            let mut validation = Validation::new(key.algorithm());
-            validation.required_spec_claims.clear();
-            validation.validate_exp = false;
-            validation.validate_aud = false;
-            match jsonwebtoken::decode::<Claims>(token, key.decoding(), &validation) {
-                Ok(decoded) if self.issuers.contains(&decoded.claims.iss) => return Ok(decoded.claims),
-                Ok(decoded) => errors.push(format!("token issuer {:?} is invalid", decoded.claims.iss)),
-                Err(error) => errors.push(error.to_string()),
-            }
-        }
-        if errors.is_empty() {
-            Err("invalid signature, no keys found".into())
-        } else {
-            Err(errors.join(", "))
+        let claims: Claims = self.keys.verify(token)?;
+        match self.issuers.contains(&claims.iss) {
+            true => Ok(claims),
+            false => Err(format!("token issuer {:?} is invalid", claims.iss)),
         }
     }
 
     fn check_objects(&self, claims: &KubernetesClaims, now: i64) -> Result<(), String> {
         const INVALIDATED: &str = "service account token has been invalidated";
         let KubernetesClaims { namespace, serviceaccount, pod, secret, node, .. } = claims;
-        let account = self
-            .getter
-            .service_account(namespace, &serviceaccount.name)
-            .ok_or_else(|| format!("serviceaccounts {:?} not found", serviceaccount.name))?;
-        if is_deleted(&account, now) {
-            return Err(format!("service account {namespace}/{} has been deleted", serviceaccount.name));
-        }
-        if account.uid() != serviceaccount.uid {
-            return Err(format!(
-                "service account UID ({}) does not match claim ({})",
-                account.uid(),
-                serviceaccount.uid
-            ));
-        }
+        check_account(self.getter.as_ref(), namespace, &serviceaccount.name, &serviceaccount.uid, now)?;
         let check = |found: Option<Arc<Object>>, reference: &Reference, mismatch: [&str; 2]| {
             let found = found.filter(|object| !is_deleted(object, now)).ok_or(INVALIDATED)?;
             if found.uid() != reference.uid {
@@ -350,6 +299,41 @@ impl ServiceAccountTokens {
         }
         Ok(())
     }
+}
+
+/// Who made a token as it says itself, truthfully or not.
+pub(super) fn untrusted_issuer(token: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Issuer {
+        #[serde(default)]
+        iss: String,
+    }
+    let mut parts = token.split('.');
+    let (Some(_), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return None;
+    };
+    let payload = URL_SAFE_NO_PAD.decode(payload).ok()?;
+    serde_json::from_slice::<Issuer>(&payload).ok().map(|Issuer { iss }| iss)
+}
+
+/// Whether the account that a token was made for is still there; one that was made anew is another. Gives it back.
+pub(super) fn check_account(
+    getter: &dyn TokenGetter,
+    namespace: &str,
+    name: &str,
+    uid: &str,
+    now: i64,
+) -> Result<Arc<Object>, String> {
+    let account = getter.service_account(namespace, name);
+    let account = account.ok_or_else(|| format!("serviceaccounts {name:?} not found"))?;
+    if is_deleted(&account, now) {
+        return Err(format!("service account {namespace}/{name} has been deleted"));
+    }
+    if account.uid() != uid {
+        return Err(format!("service account UID ({}) does not match claim ({uid})", account.uid()));
+    }
+    Ok(account)
 }
 
 fn check_time(claims: &Claims, now: i64) -> Result<(), String> {

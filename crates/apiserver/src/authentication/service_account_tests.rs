@@ -1,5 +1,7 @@
 //! Tokens made and checked, with the objects that they are bound to coming and going.
 
+use std::collections::HashMap;
+
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 

@@ -1,14 +1,17 @@
 //! Whether a user may do what a request asks for.
 //!
-//! [`Attributes`] is all that an authorizer may look at. The chain is the privileged group, then the node
-//! authorizer ([`node`]), then RBAC ([`rbac`]); what nobody has an opinion on is forbidden.
+//! [`Attributes`] is all that an authorizer may look at. The chain is the privileged group, then those that were
+//! chosen ([`config`]): the node authorizer ([`node`]), then RBAC ([`rbac`]), and webhooks where they are named; what
+//! nobody has an opinion on is forbidden.
 
 pub mod bootstrap;
+pub mod config;
 pub mod node;
 mod node_graph;
 pub mod rbac;
 pub mod reconcile;
 pub mod rules;
+mod webhook;
 
 use std::sync::Arc;
 
@@ -100,19 +103,34 @@ pub enum Decision {
 pub struct Verdict {
     pub decision: Decision,
     pub reason: String,
+    /// What kept an authorizer from deciding.
+    pub errors: Vec<String>,
 }
 
 impl Verdict {
     pub fn allow(reason: impl Into<String>) -> Self {
-        Self { decision: Decision::Allow, reason: reason.into() }
+        Self { decision: Decision::Allow, reason: reason.into(), errors: Vec::new() }
     }
 
     pub fn no_opinion(reason: impl Into<String>) -> Self {
-        Self { decision: Decision::NoOpinion, reason: reason.into() }
+        Self { decision: Decision::NoOpinion, reason: reason.into(), errors: Vec::new() }
+    }
+
+    pub fn deny(reason: impl Into<String>) -> Self {
+        Self { decision: Decision::Deny, reason: reason.into(), errors: Vec::new() }
     }
 
     pub fn is_allowed(&self) -> bool {
         self.decision == Decision::Allow
+    }
+
+    /// All errors in one line, if there are any.
+    pub fn error(&self) -> Option<String> {
+        match self.errors.as_slice() {
+            [] => None,
+            [one] => Some(one.clone()),
+            more => Some(format!("[{}]", more.join(", "))),
+        }
     }
 }
 
@@ -147,7 +165,7 @@ impl Union {
 #[async_trait]
 impl Authorizer for Union {
     async fn authorize(&self, attributes: &Attributes<'_>) -> Verdict {
-        let mut reasons: Vec<String> = Vec::new();
+        let (mut reasons, mut errors): (Vec<String>, Vec<String>) = Default::default();
         for authorizer in &self.0 {
             let verdict = authorizer.authorize(attributes).await;
             if verdict.decision != Decision::NoOpinion {
@@ -156,8 +174,9 @@ impl Authorizer for Union {
             if !verdict.reason.is_empty() {
                 reasons.push(verdict.reason);
             }
+            errors.extend(verdict.errors);
         }
-        Verdict::no_opinion(reasons.join("\n"))
+        Verdict { errors, ..Verdict::no_opinion(reasons.join("\n")) }
     }
 
     async fn rules_for(&self, user: &UserInfo, namespace: &str) -> UserRules {
@@ -248,21 +267,22 @@ mod tests {
         let user = UserInfo::new("jane", &[]);
         let attributes = Attributes::resource(&user, "list", "", "pods");
         let fixed = |decision, reason: &str| -> Arc<dyn Authorizer> {
-            Arc::new(Fixed(Verdict { decision, reason: reason.into() }))
+            Arc::new(Fixed(Verdict { decision, ..Verdict::allow(reason) }))
         };
         let none = || fixed(Decision::NoOpinion, "n");
         let cases = [
             (vec![], Verdict::no_opinion("")),
             (vec![none(), none()], Verdict::no_opinion("n\nn")),
             (vec![none(), fixed(Decision::Allow, "a"), fixed(Decision::Deny, "d")], Verdict::allow("a")),
-            (
-                vec![fixed(Decision::Deny, "d"), fixed(Decision::Allow, "a")],
-                Verdict { decision: Decision::Deny, reason: "d".into() },
-            ),
+            (vec![fixed(Decision::Deny, "d"), fixed(Decision::Allow, "a")], Verdict::deny("d")),
         ];
         for (chain, verdict) in cases {
             assert_eq!(Union::new(chain).authorize(&attributes).await, verdict);
         }
+        let failed = |why: &str| Fixed(Verdict { errors: vec![why.to_owned()], ..Verdict::no_opinion("") });
+        let broken: Vec<Arc<dyn Authorizer>> = vec![Arc::new(failed("x")), Arc::new(failed("y"))];
+        let verdict = Union::new(broken).authorize(&attributes).await;
+        assert_eq!((verdict.is_allowed(), verdict.error().as_deref()), (false, Some("[x, y]")));
         let rules = Union::new(vec![none(), none()]).rules_for(&user, "ns").await;
         assert!(rules.incomplete);
         assert_eq!(rules.errors, ["n", "n"]);

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde_json::Map;
 use storage::Revision;
 
+use crate::encryption::Unreadable;
 use crate::kinds::Kind;
 
 pub struct Entry {
@@ -26,19 +27,20 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// `object` is what `stored` decodes to, where somebody has it at hand.
+    /// `stored` is as the store holds it; `object` is what it decodes to, where somebody has it at hand.
     pub fn from_store(
         kind: &Arc<Kind>,
         key: &str,
         stored: Bytes,
         revision: Revision,
         object: Option<Arc<Object>>,
-    ) -> Result<Arc<Self>, DecodeError> {
+    ) -> Result<Arc<Self>, Unreadable> {
+        let stored = kind.open(key, &stored)?;
         let decoded;
         let object = match &object {
             Some(object) => object.as_ref(),
             None => {
-                decoded = kind.decode_stored(&stored)?;
+                decoded = kind.decode_head(&stored)?;
                 &decoded
             }
         };

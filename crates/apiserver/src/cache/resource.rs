@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::entry::Entry;
 use super::watcher::{Filter, Scope, Watcher, Watchers};
+use crate::encryption::Unreadable;
 use crate::flowcontrol::Stored;
 use crate::kinds::Kind;
 
@@ -36,12 +37,14 @@ pub type Map = OrdMap<Arc<str>, Arc<Entry>>;
 pub struct Snapshot {
     pub revision: Revision,
     objects: Map,
+    /// Objects that are there and cannot be opened, and why.
+    sealed: OrdMap<Arc<str>, Arc<str>>,
 }
 
 impl Snapshot {
     pub fn new(revision: Revision, entries: Vec<Arc<Entry>>) -> Self {
         let objects = entries.into_iter().map(|entry| (entry.key().clone(), entry)).collect();
-        Self { revision, objects }
+        Self { revision, objects, sealed: OrdMap::new() }
     }
 
     /// The same objects, known to be the newest up to `revision`: what other resources did moves the version
@@ -63,6 +66,16 @@ impl Snapshot {
 
     pub fn get(&self, key: &str) -> Option<&Arc<Entry>> {
         self.objects.get(key)
+    }
+
+    /// An error where something lies below `prefix` that cannot be opened: to leave it out would be to say that it is
+    /// not there.
+    pub fn check(&self, prefix: &str) -> Result<(), Status> {
+        let first = self.sealed.range(Arc::<str>::from(prefix)..).next();
+        match first.filter(|(key, _)| key.starts_with(prefix)) {
+            None => Ok(()),
+            Some((key, why)) => Err(Status::internal(format!("unable to transform key {key:?}: {why}"))),
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -103,7 +116,7 @@ impl ResourceCache {
     pub fn new(kind: Arc<Kind>) -> Self {
         Self {
             kind,
-            state: RwLock::new(Snapshot { revision: 0, objects: Map::new() }),
+            state: RwLock::new(Snapshot::new(0, Vec::new())),
             feed: Mutex::new(Feed { floor: 0, recent: VecDeque::new(), watchers: Watchers::default() }),
             pages: Mutex::default(),
             bytes: AtomicU64::new(0),
@@ -127,6 +140,7 @@ impl ResourceCache {
     pub(super) fn put(&self, entry: Arc<Entry>) -> Change {
         let revision = entry.revision();
         let mut state = self.state.write();
+        state.sealed.remove(entry.key());
         let old = state.objects.insert(entry.key().clone(), entry.clone());
         state.revision = revision;
         self.bytes.fetch_add(entry.size(), Ordering::Relaxed);
@@ -136,10 +150,25 @@ impl ResourceCache {
 
     pub(super) fn delete(&self, key: &str, revision: Revision) -> Option<Change> {
         let mut state = self.state.write();
+        state.sealed.remove(key);
         let old = state.objects.remove(key)?;
         state.revision = revision;
         self.bytes.fetch_sub(old.size(), Ordering::Relaxed);
         Some(Change { revision, new: None, old: Some(old.deleted_at(revision)) })
+    }
+
+    /// Keeps in mind that an object is there that cannot be opened; whether it is such a one.
+    pub(super) fn note_unreadable(&self, key: &Arc<str>, error: &Unreadable) -> bool {
+        let Unreadable::Sealed(why) = error else { return false };
+        let mut state = self.state.write();
+        state.objects.remove(key);
+        state.sealed.insert(key.clone(), why.as_str().into());
+        true
+    }
+
+    /// Why an object that is there cannot be opened.
+    pub fn why_sealed(&self, key: &str) -> Option<Arc<str>> {
+        self.state.read().sealed.get(key).cloned()
     }
 
     pub(super) fn publish(&self, change: Change) {

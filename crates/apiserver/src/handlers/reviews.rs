@@ -135,6 +135,9 @@ impl Call<'_> {
         if !verdict.reason.is_empty() {
             status["reason"] = json!(verdict.reason);
         }
+        if let Some(error) = verdict.error() {
+            status["evaluationError"] = json!(error);
+        }
         review.set(&["status"], status);
         Ok(())
     }

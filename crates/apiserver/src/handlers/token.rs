@@ -56,6 +56,15 @@ impl Call<'_> {
             let kind = apimachinery::GroupKind::new("authentication.k8s.io", "TokenRequest");
             return Err(Status::invalid(&kind, "", &errors));
         }
+        let seconds = match self.server.access.max_token_expiration {
+            Some(max) if seconds > max => {
+                self.ctx
+                    .warn(format!("requested expiration of {seconds} seconds shortened to {max} seconds"));
+                token.set(&["spec", "expirationSeconds"], max);
+                max
+            }
+            _ => seconds,
+        };
         let bound = self.bound_object(&token)?;
         let mut audiences: Vec<String> = token
             .get_array(&["spec", "audiences"])

@@ -110,10 +110,15 @@ async fn answer(
         };
         server.audit.as_ref()?.begin(&attributes(user, &info, &[]), facts)
     };
-    let caller = match server.access.authenticator.authenticate(&mut parts).await {
-        Ok(authenticated) => authenticated.user,
+    let found = match server.access.authenticator.authenticate(&mut parts).await {
+        Ok(found) => found,
         Err(error) => {
-            tracing::debug!(%error, "a request could not be authenticated");
+            // who shows nothing at all has nothing wrong with it
+            if error.0.is_empty() {
+                tracing::debug!("a request without credentials was refused");
+            } else {
+                tracing::warn!("{error}");
+            }
             let status = Status::unauthorized();
             if let Some(trail) = begin_audit(&parts, &UserInfo::default()) {
                 trail.unauthenticated(&offered);
@@ -122,8 +127,12 @@ async fn answer(
             return respond::failure(&status, accepted);
         }
     };
+    let caller = found.user;
     let trail = begin_audit(&parts, &caller);
     if let Some(trail) = &trail {
+        for (key, value) in &found.audit_annotations {
+            trail.annotate(key, value);
+        }
         trail.received();
         let _ = arrival.trail.set(trail.clone());
     }
@@ -136,8 +145,17 @@ async fn answer(
         Err(response) => return response,
     };
     let request = Request::from_parts(parts, body);
-    if let Err(status) = authorize(server, &user, &info, &query, trail.as_deref()).await {
-        return place.leave(respond::failure(&status, accepted));
+    match authorize(server, &user, &info, &query, trail.as_deref()).await {
+        Ok(()) => {}
+        Err(Refusal::Forbidden(status)) => return place.leave(respond::failure(&status, accepted)),
+        Err(Refusal::Failed(error)) => {
+            tracing::error!(%error, "a request could not be authorized");
+            let uri = request.uri().path_and_query().map_or("", |uri| uri.as_str());
+            let text = format!("Internal Server Error: {uri:?}: {error}");
+            let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+            let text = format!("{text}\n");
+            return place.leave(respond::text(StatusCode::INTERNAL_SERVER_ERROR, text));
+        }
     }
     let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
     let ctx = Context {
@@ -149,7 +167,7 @@ async fn answer(
         deadline,
         place,
         audit: trail,
-        warnings: Default::default(),
+        warnings: found.warnings.into(),
     };
     let work = async {
         if ctx.info.is_resource {
@@ -275,20 +293,31 @@ async fn authorize(
     info: &RequestInfo,
     query: &Query,
     trail: Option<&Trail>,
-) -> Result<(), Status> {
+) -> Result<(), Refusal> {
     let selector = field_selector(query);
     let fields = exact(&selector);
     let attributes = attributes(user, info, &fields);
     let verdict = server.access.authorizer.authorize(&attributes).await;
-    if let Some(trail) = trail {
-        let decision = if verdict.is_allowed() { "allow" } else { "forbid" };
-        trail.annotate("authorization.k8s.io/decision", decision);
-        trail.annotate("authorization.k8s.io/reason", &verdict.reason);
+    let annotate = |key: &str, value: &str| {
+        if let Some(trail) = trail {
+            trail.annotate(key, value);
+        }
+    };
+    let (allowed, error) = (verdict.is_allowed(), verdict.error());
+    if let Some(error) = error.filter(|_| !allowed) {
+        annotate("authorization.k8s.io/reason", "internal error");
+        return Err(Refusal::Failed(error));
     }
-    match verdict.is_allowed() {
-        true => Ok(()),
-        false => Err(attributes.forbidden(&verdict.reason)),
-    }
+    annotate("authorization.k8s.io/decision", if allowed { "allow" } else { "forbid" });
+    annotate("authorization.k8s.io/reason", &verdict.reason);
+    if allowed { Ok(()) } else { Err(Refusal::Forbidden(attributes.forbidden(&verdict.reason))) }
+}
+
+/// Why a request goes no further than authorization.
+enum Refusal {
+    Forbidden(Status),
+    /// Who could have allowed it could not be asked.
+    Failed(String),
 }
 
 fn attributes<'a>(

@@ -24,6 +24,9 @@ use crate::server::Server;
 /// How long a client may take for its TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
+/// How long the headers of a request may be, as in Go; tokens are long.
+const MAX_HEADERS: u32 = 1 << 20;
+
 /// How long running requests may take to end once the server stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -57,6 +60,7 @@ pub async fn serve(
         .timer(TokioTimer::new())
         .keep_alive_interval(Duration::from_secs(30))
         .max_concurrent_streams(1000)
+        .max_header_list_size(MAX_HEADERS)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20);
     let http = Arc::new(http);

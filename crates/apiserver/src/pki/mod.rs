@@ -8,6 +8,7 @@ mod certificates;
 mod files;
 mod kubeconfig;
 mod rotation;
+mod serving;
 mod tls;
 
 use std::net::IpAddr;
@@ -26,6 +27,7 @@ use crate::authorization::bootstrap::CLUSTER_ADMINS_GROUP;
 pub use certificates::{KeyAndCertificate, Profile, Usage};
 pub use kubeconfig::Kubeconfig;
 pub use rotation::Rotating;
+pub use serving::{CIPHER_SUITES, Serving, TlsVersion};
 
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
@@ -87,6 +89,7 @@ pub struct Pki {
     /// What the API server shows to extension API servers.
     pub front_proxy_client: KeyAndCertificate,
     service_account_key: (String, String),
+    serving: Serving,
 }
 
 impl Pki {
@@ -115,7 +118,15 @@ impl Pki {
             front_proxy_ca,
             now,
             options,
+            serving: Serving::default(),
         })
+    }
+
+    /// Shows and believes what was chosen besides what is in the directory.
+    pub fn with_serving(self, serving: Serving) -> Result<Self, PkiError> {
+        let chosen = Self { serving, ..self };
+        chosen.rotating_server_config()?;
+        Ok(chosen)
     }
 
     /// The cluster's authority, as clients need it to trust the API server.
@@ -123,18 +134,26 @@ impl Pki {
         &self.ca.certificate_pem
     }
 
-    pub fn front_proxy_ca_pem(&self) -> &str {
-        &self.front_proxy_ca.certificate_pem
+    /// All authorities of clients: the cluster's own, and those that were chosen.
+    pub fn client_ca_pem(&self) -> String {
+        format!("{}{}", self.ca_pem(), self.serving.client_ca_pem)
+    }
+
+    /// The same for front proxies.
+    pub fn front_proxy_ca_pem(&self) -> String {
+        format!("{}{}", self.front_proxy_ca.certificate_pem, self.serving.front_proxy_ca_pem)
     }
 
     /// What checks client certificates.
     pub fn client_ca(&self) -> Result<ClientCa, PkiError> {
-        ClientCa::new([self.ca_der()?]).map_err(|error| PkiError::Tls(error.to_string()))
+        let chosen = serving::authorities(&self.serving.client_ca_pem)?;
+        authority(std::iter::once(self.ca_der()?).chain(chosen))
     }
 
     /// What checks the certificates of front proxies.
     pub fn front_proxy_ca(&self) -> Result<ClientCa, PkiError> {
-        ClientCa::new(self.front_proxy_ca.certificates()?).map_err(|error| PkiError::Tls(error.to_string()))
+        let chosen = serving::authorities(&self.serving.front_proxy_ca_pem)?;
+        authority(self.front_proxy_ca.certificates()?.into_iter().chain(chosen))
     }
 
     /// The cluster's authority, for a TLS client to trust.
@@ -155,14 +174,19 @@ impl Pki {
 
     /// The same, with what has new connections shown a new certificate once its files have changed.
     pub fn rotating_server_config(&self) -> Result<(rustls::ServerConfig, Arc<Rotating>), PkiError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let rotating = Rotating::new(&self.options.dir, "apiserver", &self.apiserver, provider.clone())?;
+        let provider = Arc::new(self.serving.provider());
+        let rotating = match &self.serving.certificate {
+            Some((certificate, key)) => Rotating::open(certificate, key, provider.clone())?,
+            None => Rotating::new(&self.options.dir, "apiserver", &self.apiserver, provider.clone())?,
+        };
         let rotating = Arc::new(rotating);
-        // Both authorities are named in the handshake: clients pick their certificate by that.
+        // All authorities are named in the handshake: clients pick their certificate by that.
         let mut authorities = self.front_proxy_ca.certificates()?;
         authorities.push(self.ca_der()?);
-        let both = ClientCa::new(authorities).map_err(|error| PkiError::Tls(error.to_string()))?;
-        Ok((tls::server_config(rotating.clone(), provider, &both)?, rotating))
+        authorities.extend(serving::authorities(&self.serving.client_ca_pem)?);
+        authorities.extend(serving::authorities(&self.serving.front_proxy_ca_pem)?);
+        let versions = self.serving.versions();
+        Ok((tls::server_config(rotating.clone(), provider, &versions, &authority(authorities)?)?, rotating))
     }
 
     /// The key that signs service account tokens.
@@ -223,6 +247,10 @@ impl Pki {
         }
         identities
     }
+}
+
+fn authority(roots: impl IntoIterator<Item = CertificateDer<'static>>) -> Result<ClientCa, PkiError> {
+    ClientCa::new(roots).map_err(|error| PkiError::Tls(error.to_string()))
 }
 
 /// How long before its end a certificate is made anew.

@@ -49,6 +49,28 @@ impl Rotating {
         })
     }
 
+    /// Begins with what is in two files.
+    pub fn open(certificate: &Path, key: &Path, provider: Arc<CryptoProvider>) -> Result<Self, PkiError> {
+        let read = |path: &Path| {
+            files::read(path)?.ok_or_else(|| PkiError::Io {
+                path: path.to_owned(),
+                source: std::io::Error::from(std::io::ErrorKind::NotFound),
+            })
+        };
+        let own = KeyAndCertificate { certificate_pem: read(certificate)?, key_pem: read(key)? };
+        let shown = certified(&own, &provider).map_err(|error| PkiError::Unusable {
+            path: certificate.to_owned(),
+            reason: error.to_string(),
+        })?;
+        Ok(Self {
+            certificate: certificate.to_owned(),
+            key: key.to_owned(),
+            shown: ArcSwap::from_pointee(shown),
+            read: Mutex::new(own),
+            provider,
+        })
+    }
+
     /// Looks at the files; whether there is something new to show. What will not do is not shown.
     pub fn reload(&self) -> Result<bool, PkiError> {
         let (certificate, key) = (files::read(&self.certificate)?, files::read(&self.key)?);

@@ -9,7 +9,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, ServerConnection};
 
 use super::*;
-use crate::authentication::{Authenticator, FrontProxy, PeerCertificates, RequestHeaders};
+use crate::authentication::{Anonymous, Authenticator, FrontProxy, PeerCertificates, RequestHeaders};
 
 fn options(dir: &Path) -> PkiOptions {
     PkiOptions {
@@ -273,7 +273,7 @@ async fn front_proxies_speak_for_others() {
         Authenticator::new()
             .with_front_proxy(FrontProxy::new(pki.front_proxy_ca().expect("an authority"), headers))
             .with_client_ca(pki.client_ca().expect("an authority"))
-            .with_anonymous(true)
+            .with_anonymous(Anonymous::Everywhere)
     };
     let usual: &[&str] = &["front-proxy-client"];
     let proxy = &pki.front_proxy_client;

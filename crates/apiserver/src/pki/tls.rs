@@ -6,7 +6,9 @@ use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme};
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, Error, ServerConfig, SignatureScheme, SupportedProtocolVersion,
+};
 
 use super::{PkiError, Rotating};
 use crate::authentication::ClientCa;
@@ -14,11 +16,12 @@ use crate::authentication::ClientCa;
 pub fn server_config(
     own: Arc<Rotating>,
     provider: Arc<CryptoProvider>,
+    versions: &[&'static SupportedProtocolVersion],
     client_ca: &ClientCa,
 ) -> Result<ServerConfig, PkiError> {
     let failed = |error: Error| PkiError::Tls(error.to_string());
     let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .map_err(failed)?
         .with_client_cert_verifier(Arc::new(AskOnly(client_ca.verifier().clone())))
         .with_cert_resolver(own);

@@ -211,6 +211,7 @@ impl Registry {
             remaining: None,
         };
         let unselected = options.labels.is_none() && options.fields.is_none();
+        snapshot.check(&prefix)?;
         let mut rest = snapshot.range(&prefix, start.as_deref()).peekable();
         let mut seen = 0;
         while let Some(entry) = rest.next() {

@@ -13,7 +13,6 @@ pub mod watch;
 use std::sync::Arc;
 
 use apimachinery::{Object, Status};
-use bytes::Bytes;
 use storage::{Expect, PutOutcome, Revision, Storage};
 
 use crate::admission::Admission;
@@ -75,7 +74,7 @@ impl Registry {
         let mut stored = object;
         stored.set_resource_version("");
         kind.convert_to_stored(&mut stored);
-        let bytes = Bytes::from(kind.encode_stored(&stored));
+        let bytes = kind.seal(key, kind.encode_stored(&stored)).map_err(Status::internal)?;
         let lease = (kind.resource.prefix == "events").then_some(EVENT_TTL);
         let stored = Arc::new(stored);
         self.cache.hand_over(&bytes, stored.clone());
@@ -105,8 +104,18 @@ impl Registry {
         kv.map(|kv| self.decode_kv(kind, &kv)).transpose()
     }
 
+    /// Whether an object lies in the store otherwise than it would if it were written now.
+    async fn is_stale(&self, kind: &Kind, key: &str) -> Result<bool, Status> {
+        if !kind.may_be_stale() {
+            return Ok(false);
+        }
+        let (kv, _) = self.storage.get(key).await.map_err(storage_failed)?;
+        kv.map_or(Ok(false), |kv| kind.is_stale(key, &kv.value)).map_err(Status::internal)
+    }
+
     fn decode_kv(&self, kind: &Kind, kv: &storage::KeyValue) -> Result<(Object, Revision), Status> {
-        let mut object = kind.decode_stored(&kv.value).map_err(Status::internal)?;
+        let value = kind.open(&kv.key, &kv.value).map_err(Status::internal)?;
+        let mut object = kind.decode_stored(&value).map_err(Status::internal)?;
         kind.convert_from_stored(&mut object);
         object.set_resource_version(&kv.mod_revision.to_string());
         Ok((object, kv.mod_revision))

@@ -28,8 +28,10 @@ impl Registry {
                 self.cache.wait_for(revision).await?;
             }
         }
-        cache
-            .get(&kind.key(namespace, name))
-            .ok_or_else(|| Status::not_found(&kind.resource.group_resource(), name))
+        let key = kind.key(namespace, name);
+        cache.get(&key).ok_or_else(|| match cache.why_sealed(&key) {
+            Some(why) => Status::internal(why),
+            None => Status::not_found(&kind.resource.group_resource(), name),
+        })
     }
 }

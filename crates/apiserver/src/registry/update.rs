@@ -194,8 +194,9 @@ impl Registry {
         let charge = self.admission.charge(self, attributes).await?;
         let object = attributes.object.take().unwrap_or_default();
 
-        // an update that changes nothing but the time of its own bookkeeping is no update
-        if same_but_for_times(&object, old) {
+        // an update that changes nothing but the time of its own bookkeeping is no update, unless the object lies
+        // in the store as it should no longer lie there
+        if same_but_for_times(&object, old) && (options.dry_run || !self.is_stale(kind, key).await?) {
             return Ok(Ok(old.clone()));
         }
         if options.dry_run {

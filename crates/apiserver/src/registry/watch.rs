@@ -35,6 +35,7 @@ impl Registry {
                 version => self.cache.wait_for(parse_version(version)?).await?,
             }
             let (snapshot, watcher) = cache.watch_from_now(filter.scope(), filter.clone());
+            snapshot.check(&kind.key("", ""))?;
             let prefix = kind.key(namespace, "");
             let initial =
                 snapshot.range(&prefix, None).filter(|entry| filter.matches(entry)).cloned().collect();

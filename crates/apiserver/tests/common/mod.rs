@@ -2,7 +2,10 @@
 #![allow(dead_code)]
 
 pub mod hook;
+pub mod https;
+pub mod tokens;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use apiserver::authentication::{InProcessUser, UserInfo};
@@ -12,13 +15,15 @@ use apiserver::{Config, RequestOptions, Server, bootstrap};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
+use storage::Storage;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 pub struct Cluster {
     pub server: Arc<Server>,
     pub pki: Pki,
-    pub folder: TempDir,
+    folder: Option<TempDir>,
+    pub storage: Arc<dyn Storage>,
     stop: CancellationToken,
 }
 
@@ -58,24 +63,35 @@ pub fn pki_options(folder: &std::path::Path) -> PkiOptions {
 
 impl Cluster {
     pub async fn start(requests: RequestOptions) -> Self {
-        Self::start_with(|config| config.requests = requests).await
+        Self::start_in(tempfile::tempdir().unwrap(), |config| config.requests = requests).await
     }
 
-    /// Starts with the default configuration as it is changed.
-    pub async fn start_with(configure: impl FnOnce(&mut Config)) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let stop = CancellationToken::new();
+    /// On what is in a folder, as [`Cluster::stop`] leaves it.
+    pub async fn start_in(folder: TempDir, change: impl FnOnce(&mut Config)) -> Self {
         let pki = Pki::load_or_create(pki_options(folder.path())).unwrap();
+        Self::start_with(folder, pki, change).await
+    }
+
+    pub async fn start_with(folder: TempDir, pki: Pki, change: impl FnOnce(&mut Config)) -> Self {
+        let stop = CancellationToken::new();
         let storage = storage::sqlite::Sqlite::open(folder.path().join("state.db")).unwrap();
+        let storage: Arc<dyn Storage> = Arc::new(storage);
         let mut config = Config::new("10.0.0.1:6443".parse().unwrap(), "10.96.0.0/16".parse().unwrap());
-        configure(&mut config);
-        let server = Server::start(config, Arc::new(storage), &pki, stop.clone()).await.unwrap();
+        change(&mut config);
+        let server = Server::start(config, storage.clone(), &pki, stop.clone()).await.unwrap();
         let authorities = bootstrap::Authorities {
-            client_ca: pki.ca_pem().to_owned(),
-            front_proxy_ca: pki.front_proxy_ca_pem().to_owned(),
+            client_ca: pki.client_ca_pem(),
+            front_proxy_ca: pki.front_proxy_ca_pem(),
         };
         bootstrap::run(server.clone(), authorities).await.unwrap();
-        Self { server, pki, folder, stop }
+        Self { server, pki, folder: Some(folder), storage, stop }
+    }
+
+    /// Ends the server and leaves the folder.
+    pub async fn stop(mut self) -> TempDir {
+        self.stop.cancel();
+        self.storage.close().await.unwrap();
+        self.folder.take().unwrap()
     }
 
     /// A request of the administrator.
@@ -92,6 +108,29 @@ impl Cluster {
         body: Value,
         headers: &[(&str, &str)],
     ) -> Answer {
+        let user = InProcessUser(Arc::new(UserInfo::new(user, groups)));
+        self.send(Some(user), method, uri, body, headers).await
+    }
+
+    /// A request of whoever has a token.
+    pub async fn with_token(&self, token: &str, method: &str, uri: &str, body: Value) -> Answer {
+        let authorization = format!("Bearer {token}");
+        self.send(None, method, uri, body, &[("authorization", &authorization)]).await
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.as_ref().unwrap().path()
+    }
+
+    /// A request of somebody in this process, or else of whoever its headers say.
+    pub async fn send(
+        &self,
+        user: Option<InProcessUser>,
+        method: &str,
+        uri: &str,
+        body: Value,
+        headers: &[(&str, &str)],
+    ) -> Answer {
         let content = if body.is_null() { Vec::new() } else { serde_json::to_vec(&body).unwrap() };
         let mut request = Request::builder().method(method).uri(uri).header("user-agent", "test/1");
         let typed = headers.iter().any(|(name, _)| *name == "content-type");
@@ -102,8 +141,10 @@ impl Cluster {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let user = InProcessUser(Arc::new(UserInfo::new(user, groups)));
-        let request = request.extension(user).body(body::full(content)).unwrap();
+        let mut request = request.body(body::full(content)).unwrap();
+        if let Some(user) = user {
+            request.extensions_mut().insert(user);
+        }
         Self::read(chain::handle(self.server.clone(), request).await).await
     }
 

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::credentials::Credentials;
-use super::trust;
+use crate::outgoing::{refusal, trust};
 use crate::registry::Registry;
 
 /// How many connections and how many parties to trust are kept, and for how long a connection may rest.
@@ -225,26 +225,6 @@ fn broke_off(error: &hyper::Error) -> bool {
         || source.is_some_and(|source| {
             matches!(source.kind(), std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset)
         })
-}
-
-/// What a code that is no success means, in the words of upstream's client.
-fn refusal(code: http::StatusCode, answer: &[u8]) -> String {
-    let text = String::from_utf8_lossy(answer);
-    let text = text.trim();
-    let shown: String = if text.is_empty() { "unknown".into() } else { text.chars().take(2048).collect() };
-    match code.as_u16() {
-        401 => "the server has asked for the client to provide credentials".into(),
-        403 => shown,
-        404 => "the server could not find the requested resource".into(),
-        405 => "the server does not allow this method on the requested resource".into(),
-        429 => "the server has received too many requests and has asked us to try again later".into(),
-        503 => "the server is currently unable to handle the request".into(),
-        500.. => format!("an error on the server ({shown:?}) has prevented the request from succeeding"),
-        _ => format!(
-            "the server responded with the status code {} but did not return more information",
-            code.as_u16()
-        ),
-    }
 }
 
 /// An endpoint of a service that is ready; services have no addresses here that packets could be sent to.

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use kube::config::{AuthInfo, Kubeconfig};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::ExposeSecret;
+
+use crate::pki::KeyAndCertificate;
 
 /// What a kubeconfig has for webhooks.
 #[derive(Clone, Debug, Default)]
@@ -24,14 +24,9 @@ pub struct Credentials {
 /// What one webhook is shown.
 pub struct Credential {
     pub name: String,
-    pub identity: Option<Identity>,
+    /// A certificate for the handshake, with its key.
+    pub identity: Option<KeyAndCertificate>,
     authorization: Authorization,
-}
-
-/// A certificate for the handshake, with its key, in PEM.
-pub struct Identity {
-    certificates: Vec<u8>,
-    key: Vec<u8>,
 }
 
 enum Authorization {
@@ -91,13 +86,10 @@ impl Credential {
         let certificates = data(user.client_certificate_data.as_deref(), user.client_certificate.as_ref())?;
         let key = data(key_data, user.client_key.as_ref())?;
         let identity = match (certificates, key) {
-            (Some(certificates), Some(key)) => Some(Identity { certificates, key }),
+            (Some(certificate), Some(key)) => Some(identity(certificate, key)?),
             (None, None) => None,
             _ => return Err("a client certificate and its key come together".into()),
         };
-        if let Some(identity) = &identity {
-            identity.parse()?;
-        }
         let authorization = match (&user.token_file, &user.token, &user.username) {
             (Some(file), _, _) => Authorization::TokenFile(file.into()),
             (None, Some(token), _) => Authorization::Header(format!("Bearer {}", token.expose_secret())),
@@ -125,13 +117,13 @@ impl Credential {
     }
 }
 
-impl Identity {
-    pub fn parse(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
-        let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&self.certificates).collect();
-        let certificates = certificates.map_err(|error| format!("client certificate: {error}"))?;
-        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|error| format!("client key: {error}"))?;
-        Ok((certificates, key))
-    }
+/// A certificate and its key, when they can be read.
+fn identity(certificate: Vec<u8>, key: Vec<u8>) -> Result<KeyAndCertificate, String> {
+    let text = |pem: Vec<u8>| String::from_utf8(pem).map_err(|error| error.to_string());
+    let own = KeyAndCertificate { certificate_pem: text(certificate)?, key_pem: text(key)? };
+    own.certificates().map_err(|error| format!("client certificate: {error}"))?;
+    own.key().map_err(|error| format!("client key: {error}"))?;
+    Ok(own)
 }
 
 #[cfg(test)]

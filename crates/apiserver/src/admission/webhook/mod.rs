@@ -8,7 +8,6 @@ mod credentials;
 mod hooks;
 mod matching;
 mod review;
-mod trust;
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,8 +1,7 @@
-//! Whom to believe at a webhook's address: the certificates of its configuration, or the system's without any.
+//! Whom to believe at an address: the certificates that were given for it, or the system's without any.
 
 use std::sync::Arc;
 
-use super::credentials::Identity;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
@@ -10,7 +9,17 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-pub fn client_config(ca_pem: &[u8], identity: Option<&Identity>) -> Result<ClientConfig, String> {
+use crate::pki::KeyAndCertificate;
+
+/// For HTTP/1.1, with the certificate to show where there is one.
+pub fn client_config(ca_pem: &[u8], own: Option<&KeyAndCertificate>) -> Result<ClientConfig, String> {
+    let mut config = client_config_as(ca_pem, own)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// The same for whoever adds the protocols.
+pub fn client_config_as(ca_pem: &[u8], own: Option<&KeyAndCertificate>) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     let certificates: Vec<CertificateDer<'static>> = match ca_pem.is_empty() {
         true => rustls_native_certs::load_native_certs().certs,
@@ -32,15 +41,10 @@ pub fn client_config(ca_pem: &[u8], identity: Option<&Identity>) -> Result<Clien
         .map_err(|error| error.to_string())?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
-    let mut config = match identity {
-        Some(identity) => {
-            let (certificates, key) = identity.parse()?;
-            config.with_client_auth_cert(certificates, key).map_err(|error| error.to_string())?
-        }
-        None => config.with_no_client_auth(),
-    };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
+    let Some(own) = own else { return Ok(config.with_no_client_auth()) };
+    let certificates = own.certificates().map_err(|error| error.to_string())?;
+    let key = own.key().map_err(|error| error.to_string())?;
+    config.with_client_auth_cert(certificates, key).map_err(|error| error.to_string())
 }
 
 /// Checks as usual, and takes a certificate besides that is itself the one to trust: tools make such, with the mark
@@ -121,18 +125,23 @@ impl ServerCertVerifier for OrItself {
 /// Why a handshake failed, in Go's words where they are well known.
 pub fn explain(error: &std::io::Error) -> String {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-    let why = match inner {
-        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) => {
+    inner.and_then(explain_tls).unwrap_or_else(|| error.to_string())
+}
+
+/// The same for what TLS itself has to say; `None` where Go's words are not known.
+pub fn explain_tls(error: &Error) -> Option<String> {
+    let why = match error {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             "x509: certificate signed by unknown authority".to_owned()
         }
-        Some(Error::InvalidCertificate(
+        Error::InvalidCertificate(
             CertificateError::Expired
             | CertificateError::ExpiredContext { .. }
             | CertificateError::NotValidYet
             | CertificateError::NotValidYetContext { .. },
-        )) => "x509: certificate has expired or is not yet valid".to_owned(),
-        Some(Error::InvalidCertificate(other)) => format!("x509: {other}"),
-        _ => return error.to_string(),
+        ) => "x509: certificate has expired or is not yet valid".to_owned(),
+        Error::InvalidCertificate(other) => format!("x509: {other}"),
+        _ => return None,
     };
-    format!("tls: failed to verify certificate: {why}")
+    Some(format!("tls: failed to verify certificate: {why}"))
 }

@@ -1,0 +1,1 @@
+vN_tDSrHjQvzneYIa5Mw-ZJc3_V0Nnr5OZmGFzpmrEE
