@@ -10,7 +10,7 @@ use apiserver::authorization::rbac::{Kind, Rbac};
 use apiserver::http::body::{Response, full};
 use apiserver::http::chain;
 use apiserver::pki::{Pki, PkiOptions};
-use apiserver::{Config, Server};
+use apiserver::{Config, RequestOptions, Server, bootstrap};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use http_body_util::BodyExt;
 use serde_json::json;
@@ -48,7 +48,7 @@ struct Running {
     _folder: tempfile::TempDir,
 }
 
-async fn start() -> Running {
+async fn start(requests: RequestOptions) -> Running {
     let folder = tempfile::tempdir().expect("a folder");
     let storage = Arc::new(Sqlite::open(folder.path().join("state.db")).expect("a store"));
     let pki = Pki::load_or_create(PkiOptions {
@@ -59,26 +59,32 @@ async fn start() -> Running {
         service_ip: [10, 96, 0, 1].into(),
     })
     .expect("certificates");
-    let config = Config::new(([10, 0, 0, 1], 6443).into(), "10.96.0.0/16".parse().expect("ranges"));
+    let config = Config {
+        requests,
+        ..Config::new(([10, 0, 0, 1], 6443).into(), "10.96.0.0/16".parse().expect("ranges"))
+    };
     let server = Server::start(config, storage, &pki, CancellationToken::new()).await.expect("a server");
     Running { server, _folder: folder }
 }
 
 async fn send(server: &Arc<Server>, method: &str, path: &str, body: String) -> Response {
-    let user = UserInfo::new("admin", &["system:masters"]);
+    send_as(server, &UserInfo::new("admin", &["system:masters"]), method, path, body).await
+}
+
+async fn send_as(server: &Arc<Server>, user: &UserInfo, method: &str, path: &str, body: String) -> Response {
     let mut request = http::Request::builder()
         .method(method)
         .uri(path)
         .header("content-type", "application/json")
         .body(full(body))
         .expect("a request");
-    request.extensions_mut().insert(InProcessUser(Arc::new(user)));
+    request.extensions_mut().insert(InProcessUser(Arc::new(user.clone())));
     chain::handle(server.clone(), request).await
 }
 
 fn requests(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let running = runtime.block_on(start());
+    let running = runtime.block_on(start(RequestOptions::default()));
     let server = &running.server;
     let map = |number: u64| {
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"n": number.to_string()}})
@@ -127,5 +133,50 @@ fn requests(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, decide, requests);
+/// What it costs to find a place: 32 gets at once of a user whose level has queues, by both ways.
+fn places(criterion: &mut Criterion) {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    const MAPS: &str = "/api/v1/namespaces/kube-system/configmaps";
+    const MAP: &str = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication";
+    let jane = UserInfo::new("jane", &["team"]);
+    let mut group = criterion.benchmark_group("32 gets at once");
+    group.throughput(Throughput::Elements(32));
+    for (name, priority_and_fairness) in [("counted", false), ("by priority and fairness", true)] {
+        let options = RequestOptions { priority_and_fairness, ..RequestOptions::default() };
+        let running = runtime.block_on(start(options));
+        let server = &running.server;
+        runtime.block_on(async {
+            let authorities =
+                bootstrap::Authorities { client_ca: String::new(), front_proxy_ca: String::new() };
+            bootstrap::run(server.clone(), authorities).await.expect("what every cluster has");
+            let binding = json!({
+                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+                "metadata": {"name": "team"},
+                "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": "admin"},
+                "subjects": [{"apiGroup": GROUP, "kind": "User", "name": "jane"}],
+            });
+            let bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+            assert!(send(server, "POST", bindings, binding.to_string()).await.status().is_success());
+            assert!(send_as(server, &jane, "GET", MAPS, String::new()).await.status().is_success());
+        });
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                runtime.block_on(async {
+                    let gets = (0..32).map(|_| {
+                        let (server, jane) = (server.clone(), jane.clone());
+                        tokio::spawn(async move {
+                            let answer = send_as(&server, &jane, "GET", MAP, String::new()).await;
+                            assert!(answer.status().is_success());
+                            answer.into_body().collect().await
+                        })
+                    });
+                    futures::future::join_all(gets).await
+                })
+            });
+        });
+        running.server.stopping.cancel();
+    }
+}
+
+criterion_group!(benches, decide, requests, places);
 criterion_main!(benches);

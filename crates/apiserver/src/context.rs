@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use crate::audit::Trail;
 use crate::authentication::{API_SERVER, SYSTEM_PRIVILEGED_GROUP, UserInfo};
+use crate::http::limits::Place;
 use crate::http::request_info::{Query, RequestInfo};
 
 /// How unknown and duplicate fields are treated.
@@ -24,11 +25,13 @@ pub enum FieldValidation {
 /// One request on its way through the registry.
 pub struct Context {
     pub user: Arc<UserInfo>,
-    pub info: RequestInfo,
+    pub info: Arc<RequestInfo>,
     pub query: Query,
     pub user_agent: String,
     pub now: DateTime<Utc>,
     pub deadline: Option<Instant>,
+    /// What the request holds while it is answered.
+    pub place: Place,
     /// The record of the request, where one is kept.
     pub audit: Option<Arc<Trail>>,
     /// Lines for `Warning` headers, in order, each once.
@@ -41,11 +44,12 @@ impl Context {
         let user = UserInfo::new(API_SERVER, &[SYSTEM_PRIVILEGED_GROUP]);
         Self {
             user: Arc::new(user),
-            info: RequestInfo::default(),
+            info: Arc::default(),
             query: Query::default(),
             user_agent: "xebec-apiserver".into(),
             now: Utc::now(),
             deadline: None,
+            place: Place::default(),
             audit: None,
             warnings: Mutex::default(),
         }

@@ -11,6 +11,7 @@ mod configuration;
 mod context;
 mod discovery;
 pub mod encryption;
+mod flowcontrol;
 mod handlers;
 mod health;
 pub mod http;
@@ -30,7 +31,7 @@ mod stream_translator;
 #[cfg(test)]
 mod testing;
 
-pub use admission::Plugins as AdmissionPlugins;
+pub use admission::Options as AdmissionOptions;
 pub use inprocess::InProcess;
 pub use registry::allocators::{Cidr, PortRange, ServiceRanges};
 pub use server::{Config, RequestOptions, Server, StartError};

@@ -53,6 +53,12 @@ struct DroppedLabels {
     request_kind: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ImpersonationLabels {
+    mode: &'static str,
+    decision: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Verb(&'static str);
 
@@ -72,6 +78,7 @@ pub struct Metrics {
     tunneled: Family<CodeLabels, Counter>,
     websockets: Family<WebSocketLabels, Counter>,
     dropped: Family<DroppedLabels, Counter>,
+    impersonation: Family<ImpersonationLabels, Counter>,
 }
 
 fn histogram() -> Histogram {
@@ -129,6 +136,12 @@ impl Default for Metrics {
             "Requests that were told to try again later, by whether they write",
             dropped.clone(),
         );
+        let impersonation = Family::default();
+        registry.register(
+            "apiserver_impersonation_attempts",
+            "Requests that asked to act as somebody else, by how that was allowed",
+            impersonation.clone(),
+        );
         Self {
             registry,
             requests,
@@ -139,6 +152,7 @@ impl Default for Metrics {
             tunneled,
             websockets,
             dropped,
+            impersonation,
         }
     }
 }
@@ -191,6 +205,12 @@ impl Metrics {
         self.dropped.get_or_create(&DroppedLabels { request_kind }).inc();
     }
 
+    /// A request that asked to act as somebody else.
+    pub fn impersonation(&self, mode: &'static str, allowed: bool) {
+        let decision = if allowed { "allowed" } else { "denied" };
+        self.impersonation.get_or_create(&ImpersonationLabels { mode, decision }).inc();
+    }
+
     pub fn render(&self, server: &Server) -> String {
         let mut out = String::new();
         if encode(&mut out, &self.registry).is_err() {
@@ -205,6 +225,9 @@ impl Metrics {
                 out,
                 "# HELP apiserver_audit_event_total Audit events that were written\n# TYPE apiserver_audit_event_total counter\napiserver_audit_event_total {written}\n# HELP apiserver_audit_error_total Audit events that were lost\n# TYPE apiserver_audit_error_total counter\napiserver_audit_error_total{{plugin=\"log\"}} {lost}"
             );
+        }
+        if let Some(control) = &server.flow_control {
+            control.render_metrics(&mut out);
         }
         out.push_str(stored);
         for cache in server.registry.cache.resources() {

@@ -46,7 +46,17 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
         ["openid", "v1", "jwks"] => {
             Ok(key_document(server, |documents| (OpenIdMetadata::JWKS_TYPE, &documents.jwks)))
         }
+        ["debug", "api_priority_and_fairness", table] => Ok(flow_table(server, ctx, table)),
         _ => Ok(chain::not_found()),
+    }
+}
+
+/// What priority and fairness is about right now, as text.
+fn flow_table(server: &Server, ctx: &Context, table: &str) -> Response {
+    let details = !ctx.query.text("includeRequestDetails").is_empty();
+    match server.flow_control.as_ref().and_then(|control| control.dump(table, details)) {
+        Some(text) => respond::text(StatusCode::OK, text),
+        None => chain::not_found(),
     }
 }
 

@@ -9,11 +9,13 @@ use storage::Storage;
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{Access, AccessError};
-use crate::admission::{Admission, Plugins};
+use crate::admission::{Admission, Options as AdmissionOptions};
 use crate::audit::{Audit, AuditError, AuditOptions};
 use crate::authentication::keys::OpenIdMetadata;
 use crate::cache::Cache;
 use crate::encryption::Encryption;
+use crate::flowcontrol::FlowControl;
+use crate::http::impersonation::Impersonation;
 use crate::http::max_in_flight::MaxInFlight;
 use crate::kinds::Kinds;
 use crate::kubelet_client::KubeletClient;
@@ -21,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::pki::{Pki, PkiError};
 use crate::registry::Registry;
 use crate::registry::allocators::{Allocators, PortRange, ServiceRanges};
-use crate::{authentication, authorization, discovery, encryption, openapi};
+use crate::{authentication, authorization, discovery, encryption, flowcontrol, openapi};
 
 /// How often the store forgets what nobody can ask for any more, as upstream's compactor does.
 const COMPACTION: Duration = Duration::from_secs(300);
@@ -35,6 +37,10 @@ pub enum StartError {
     Pki(#[from] PkiError),
     #[error(transparent)]
     Audit(#[from] AuditError),
+    #[error(
+        "invalid configuration: MaxRequestsInFlight={0} and MaxMutatingRequestsInFlight={1}; they must add up to something positive"
+    )]
+    NothingInFlight(usize, usize),
     #[error(transparent)]
     Access(#[from] AccessError),
     #[error("--encryption-provider-config: {0}")]
@@ -50,8 +56,8 @@ pub struct Config {
     pub node_ports: PortRange,
     pub cluster_domain: String,
     pub requests: RequestOptions,
-    /// The admission plugins that run.
-    pub admission: Plugins,
+    /// The admission plugins that run, and how.
+    pub admission: AdmissionOptions,
     /// How clients may authenticate.
     pub authentication: authentication::Options,
     /// Who decides what they may do.
@@ -69,7 +75,7 @@ impl Config {
             node_ports: PortRange::default(),
             cluster_domain: "cluster.local".into(),
             requests: RequestOptions::default(),
-            admission: Plugins::default(),
+            admission: AdmissionOptions::default(),
             authentication: authentication::Options::default(),
             authorization: authorization::config::Options::default(),
             encryption: None,
@@ -81,7 +87,9 @@ impl Config {
 #[derive(Clone, Debug)]
 pub struct RequestOptions {
     pub audit: AuditOptions,
-    /// Requests that read, at once; zero is no limit.
+    /// Whether requests are let through by priority and fairness, and not by counting reads and writes alone.
+    pub priority_and_fairness: bool,
+    /// Requests that read, at once; zero is no limit. By priority and fairness, the sum of both counts.
     pub max_in_flight: usize,
     /// Requests that write, at once; zero is no limit.
     pub max_mutating_in_flight: usize,
@@ -89,7 +97,24 @@ pub struct RequestOptions {
 
 impl Default for RequestOptions {
     fn default() -> Self {
-        Self { audit: AuditOptions::default(), max_in_flight: 400, max_mutating_in_flight: 200 }
+        Self {
+            audit: AuditOptions::default(),
+            priority_and_fairness: true,
+            max_in_flight: 400,
+            max_mutating_in_flight: 200,
+        }
+    }
+}
+
+impl RequestOptions {
+    fn flow_control(&self) -> Result<Option<Arc<FlowControl>>, StartError> {
+        if !self.priority_and_fairness {
+            return Ok(None);
+        }
+        match self.max_in_flight.saturating_add(self.max_mutating_in_flight) {
+            0 => Err(StartError::NothingInFlight(self.max_in_flight, self.max_mutating_in_flight)),
+            seats => Ok(Some(FlowControl::new(u32::try_from(seats).unwrap_or(u32::MAX)))),
+        }
     }
 }
 
@@ -100,7 +125,9 @@ pub struct Server {
     pub kubelets: KubeletClient,
     pub metrics: Arc<Metrics>,
     pub audit: Option<Arc<Audit>>,
+    pub impersonation: Impersonation,
     pub max_in_flight: MaxInFlight,
+    pub flow_control: Option<Arc<FlowControl>>,
     pub openapi: openapi::Documents,
     /// Users whose components run in this process, and end with it.
     pub inside: parking_lot::Mutex<Vec<String>>,
@@ -121,6 +148,7 @@ impl Server {
         let audit = Audit::open(&config.requests.audit)?;
         let limits = &config.requests;
         let max_in_flight = MaxInFlight::new(limits.max_in_flight, limits.max_mutating_in_flight);
+        let flow_control = limits.flow_control()?;
         let encryption = match &config.encryption {
             Some(options) => Encryption::start(options, &stopping).map_err(StartError::Encryption)?,
             None => Encryption::none(),
@@ -143,7 +171,9 @@ impl Server {
             access,
             metrics: Arc::default(),
             audit,
+            impersonation: Impersonation::default(),
             max_in_flight,
+            flow_control: flow_control.clone(),
             openapi: openapi::Documents::default(),
             inside: Default::default(),
             bootstrapped: AtomicBool::new(false),
@@ -162,6 +192,10 @@ impl Server {
                 cache.end_watches();
             }
         });
+        if let Some(control) = flow_control {
+            flowcontrol::controller::follow(&control, &server.registry.cache);
+            tokio::spawn(flowcontrol::controller::run(server.clone(), control));
+        }
         tokio::spawn(compact(storage, stopping));
         Ok(server)
     }

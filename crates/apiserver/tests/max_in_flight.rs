@@ -10,7 +10,9 @@ use serde_json::Value;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_comes_too_late_is_told_to_try_again() {
-    let cluster = Cluster::start(RequestOptions { max_in_flight: 1, ..RequestOptions::default() }).await;
+    let requests =
+        RequestOptions { priority_and_fairness: false, max_in_flight: 1, ..RequestOptions::default() };
+    let cluster = Cluster::start(requests).await;
     let list = RequestInfo { is_resource: true, verb: "list", ..RequestInfo::default() };
     let taken = cluster.server.max_in_flight.enter(&list, &UserInfo::new("jane", &[]));
     assert!(taken.is_some());

@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use kube::client::ConfigExt;
-use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use kube::config::{AuthInfo, Config, KubeConfigOptions, Kubeconfig};
 use rustls::pki_types::ServerName;
 use secrecy::ExposeSecret;
 use tokio::net::TcpStream;
@@ -40,6 +40,7 @@ pub struct Target {
     http1: Arc<rustls::ClientConfig>,
     http2: Arc<rustls::ClientConfig>,
     authorization: Option<HeaderValue>,
+    config: Arc<Config>,
     /// How often the server has said that it has too many requests.
     throttled: Arc<AtomicU64>,
     /// Where the server is killed on purpose: what it has acknowledged.
@@ -79,9 +80,21 @@ impl Target {
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
             .await
             .with_context(|| format!("the kubeconfig {shown} is not complete"))?;
+        Self::from_config(config).with_context(|| format!("the kubeconfig {shown}"))
+    }
+
+    /// The same cluster, asked as whoever a token is for.
+    pub fn with_token(&self, token: &str) -> anyhow::Result<Self> {
+        let mut config = self.config.as_ref().clone();
+        config.auth_info = AuthInfo { token: Some(token.to_owned().into()), ..AuthInfo::default() };
+        let (throttled, journal) = (self.throttled.clone(), self.journal.clone());
+        Ok(Self { throttled, journal, ..Self::from_config(config)? })
+    }
+
+    fn from_config(config: Config) -> anyhow::Result<Self> {
         let url = config.cluster_url.clone();
         let (Some("https"), Some(host)) = (url.scheme_str(), url.host()) else {
-            bail!("the server {url} in {shown} is not reached by https");
+            bail!("the server {url} is not reached by https");
         };
         let tls = |protocol: &[u8]| -> anyhow::Result<_> {
             let mut tls = config.rustls_client_config().context("the kubeconfig's certificates")?;
@@ -96,6 +109,7 @@ impl Target {
             http2: tls(b"h2")?,
             authorization: bearer(&config)?,
             url: url.to_string(),
+            config: Arc::new(config),
             throttled: Arc::default(),
             journal: None,
         })
@@ -207,7 +221,6 @@ impl Target {
 }
 
 fn bearer(config: &Config) -> anyhow::Result<Option<HeaderValue>> {
-    use kube::config::AuthInfo;
     let AuthInfo { token, token_file, exec, .. } = &config.auth_info;
     if exec.is_some() {
         bail!("the kubeconfig's user gets its credentials from a program, which is not supported here");

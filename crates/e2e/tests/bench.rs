@@ -29,9 +29,28 @@ fn line<'a>(lines: &'a [Value], what: &str) -> &'a Value {
 }
 
 fn nothing_is_left(cluster: &Cluster) {
-    let left =
-        cluster.run(&["get", "ns,nodes,pc", "-l", "app.kubernetes.io/managed-by=xebec-bench"]).unwrap();
+    let kinds = "ns,nodes,pc,clusterroles,clusterrolebindings,validatingwebhookconfigurations";
+    let left = cluster.run(&["get", kinds, "-l", "app.kubernetes.io/managed-by=xebec-bench"]).unwrap();
     assert_eq!(left, "", "everything it made is gone");
+}
+
+#[test]
+fn authorization_and_admission_are_measured_and_left_as_they_were() {
+    or_skip!();
+    let cluster = Cluster::control_plane().unwrap();
+    let arguments = ["access", "--concurrency", "2", "--seconds", "0.5", "--roles", "3", "--bindings", "7"];
+    let lines = lines(bench(&cluster), &arguments);
+    for what in [
+        "get",
+        "create",
+        "create, a webhook asked",
+        "create, a quota charged",
+        "get beside 3 roles, 7 bindings",
+    ] {
+        let line = line(&lines, what);
+        assert!(line["count"].as_u64().unwrap() > 0 && line["failures"].is_null(), "{line}");
+    }
+    nothing_is_left(&cluster);
 }
 
 #[test]

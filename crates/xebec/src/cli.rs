@@ -95,6 +95,9 @@ pub struct ClusterArgs {
     /// Admission plugins not to run although they run by default.
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub disable_admission_plugins: Vec<String>,
+    /// How admission plugins are configured: an apiserver.config.k8s.io/v1 AdmissionConfiguration.
+    #[arg(long, value_name = "FILE")]
+    pub admission_control_config_file: Option<PathBuf>,
     /// What keeps the state.
     #[arg(long, value_enum, default_value_t = StorageBackend::Sqlite, value_name = "BACKEND")]
     pub storage_backend: StorageBackend,
@@ -142,6 +145,10 @@ pub struct RequestArgs {
     /// Compress audit logs that are put aside.
     #[arg(long)]
     pub audit_log_compress: bool,
+    /// Answer requests by priority and fairness: as many at once as the two numbers below add up to.
+    #[arg(long, default_value_t = true, default_missing_value = "true", num_args = 0..=1, require_equals = true,
+        action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub enable_priority_and_fairness: bool,
     /// How many requests that read are answered at once; 0 is no limit.
     #[arg(long, default_value_t = 400, value_name = "COUNT")]
     pub max_requests_inflight: usize,

@@ -57,6 +57,7 @@ pub fn requests(args: &RequestArgs) -> RequestOptions {
     });
     RequestOptions {
         audit: AuditOptions { policy_file: args.audit_policy_file.clone(), log },
+        priority_and_fairness: args.enable_priority_and_fairness,
         max_in_flight: args.max_requests_inflight,
         max_mutating_in_flight: args.max_mutating_requests_inflight,
     }
@@ -114,8 +115,9 @@ pub fn data_dir(path: &Path) -> anyhow::Result<()> {
 }
 
 /// The admission plugins that run.
-pub fn admission(args: &ClusterArgs) -> anyhow::Result<apiserver::AdmissionPlugins> {
-    apiserver::AdmissionPlugins::new(&args.enable_admission_plugins, &args.disable_admission_plugins)
+pub fn admission(args: &ClusterArgs) -> anyhow::Result<apiserver::AdmissionOptions> {
+    let (enable, disable) = (&args.enable_admission_plugins, &args.disable_admission_plugins);
+    apiserver::AdmissionOptions::new(enable, disable, args.admission_control_config_file.as_deref())
         .map_err(anyhow::Error::msg)
 }
 

@@ -1,7 +1,7 @@
 //! Forms that fields of several groups have: names, numbers, choices, selectors, conditions.
 
 use apimachinery::Value;
-use apimachinery::field::{Error, ErrorList};
+use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::quantity::Quantity;
 use apimachinery::validation as names;
 
@@ -14,6 +14,11 @@ const CONDITION_STATUSES: [&str; 3] = ["False", "True", "Unknown"];
 const MAX_REASON: usize = 1024;
 const MAX_MESSAGE: usize = 32 * 1024;
 const MAX_DRIVER_NAME: usize = 63;
+
+/// What is wrong with `example.com/some/path`.
+pub fn domain_prefixed_path(text: &str, path: Path) -> ErrorList {
+    At::new(&Value::from(text), path).domain_prefixed_path()
+}
 
 impl At<'_> {
     pub fn non_negative(&self) -> ErrorList {

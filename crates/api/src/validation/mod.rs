@@ -30,6 +30,7 @@ pub use config::{config_map, config_map_update, secret, secret_update};
 pub use disruption::{conditions, pod_disruption_budget, pod_disruption_budget_status_update};
 pub use endpoints::{endpoints, non_special_ip};
 pub use event::{event, strict_event, strict_event_update};
+pub use forms::domain_prefixed_path;
 pub use namespace::{finalizer_names, namespace, namespace_finalize, namespace_status_update};
 pub use node::{node, node_update};
 pub use pod::{pod, pod_update};

@@ -3,7 +3,7 @@
 
 use apimachinery::{Object, Status};
 
-use super::{Attributes, Operation};
+use super::{Attributes, Operation, Plugin};
 use crate::authentication::UserInfo;
 use crate::authorization::{Attributes as Asked, Authorizer};
 use crate::context::Context;
@@ -21,7 +21,7 @@ pub async fn validate(
     authorizer: &dyn Authorizer,
     ctx: &Context,
     attributes: &Attributes<'_>,
-    runs: impl Fn(&str) -> bool,
+    runs: impl Fn(Plugin) -> bool,
 ) -> Result<(), Status> {
     let resource = attributes.kind.resource;
     if resource.group != GROUP || attributes.operation == Operation::Delete {
@@ -30,9 +30,9 @@ pub async fn validate(
     let new = attributes.object.as_ref();
     let old = attributes.old.as_ref();
     let plugin = match (resource.plural, attributes.subresource) {
-        ("certificatesigningrequests", "approval") => "CertificateApproval",
-        ("certificatesigningrequests", "status") => "CertificateSigning",
-        ("clustertrustbundles", "") => "ClusterTrustBundleAttest",
+        ("certificatesigningrequests", "approval") => Plugin::CertificateApproval,
+        ("certificatesigningrequests", "status") => Plugin::CertificateSigning,
+        ("clustertrustbundles", "") => Plugin::ClusterTrustBundleAttest,
         _ => return Ok(()),
     };
     let Some(need) = need(plugin, new, old).filter(|_| runs(plugin)) else { return Ok(()) };
@@ -43,14 +43,14 @@ pub async fn validate(
     Err(attributes.forbidden(format_args!("user not permitted to {deed} signerName {signer:?}")))
 }
 
-fn need<'a>(plugin: &str, new: Option<&'a Object>, old: Option<&'a Object>) -> Option<Need<'a>> {
+fn need<'a>(plugin: Plugin, new: Option<&'a Object>, old: Option<&'a Object>) -> Option<Need<'a>> {
     let signer = |object: Option<&'a Object>| object.map(|object| object.get_str(&["spec", "signerName"]));
     // what was asked for counts, not what a request claims now
     match plugin {
-        "CertificateApproval" => {
+        Plugin::CertificateApproval => {
             Some(Need { verb: "approve", signer: signer(old)?, deed: "approve requests with" })
         }
-        "CertificateSigning" => {
+        Plugin::CertificateSigning => {
             let part =
                 |object: Option<&'a Object>, key: &str| object.and_then(|o| o.get(&["status", key]).cloned());
             let signs = ["certificate", "conditions"].iter().any(|key| part(new, key) != part(old, key));
@@ -94,17 +94,17 @@ mod tests {
         let failed = request(json!({"conditions": [{"type": "Failed"}]}));
         let bundle = Object::from(json!({"spec": {"signerName": "", "trustBundle": "x"}}));
         let cases = [
-            ("CertificateApproval", &none, Some(&none), Some("approve a.b/c")),
-            ("CertificateSigning", &none, Some(&none), None),
-            ("CertificateSigning", &signed, Some(&none), Some("sign a.b/c")),
-            ("CertificateSigning", &failed, Some(&none), Some("sign a.b/c")),
-            ("ClusterTrustBundleAttest", &none, None, Some("attest a.b/c")),
-            ("ClusterTrustBundleAttest", &none, Some(&none), None),
-            ("ClusterTrustBundleAttest", &bundle, None, None),
+            (Plugin::CertificateApproval, &none, Some(&none), Some("approve a.b/c")),
+            (Plugin::CertificateSigning, &none, Some(&none), None),
+            (Plugin::CertificateSigning, &signed, Some(&none), Some("sign a.b/c")),
+            (Plugin::CertificateSigning, &failed, Some(&none), Some("sign a.b/c")),
+            (Plugin::ClusterTrustBundleAttest, &none, None, Some("attest a.b/c")),
+            (Plugin::ClusterTrustBundleAttest, &none, Some(&none), None),
+            (Plugin::ClusterTrustBundleAttest, &bundle, None, None),
         ];
         for (plugin, new, old, wanted) in cases {
             let found = need(plugin, Some(new), old).map(|need| format!("{} {}", need.verb, need.signer));
-            assert_eq!(found.as_deref(), wanted, "{plugin} {new:?}");
+            assert_eq!(found.as_deref(), wanted, "{plugin:?} {new:?}");
         }
     }
 

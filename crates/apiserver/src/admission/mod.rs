@@ -3,15 +3,19 @@
 
 mod certificate_signers;
 mod certificate_subject;
+mod config;
 mod default_class;
 mod default_toleration_seconds;
+mod event_rate_limit;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod optional;
+mod owner_references;
 mod plugins;
 mod pod_node_selector;
 mod pod_security;
+mod pod_toleration_restriction;
 mod pod_topology_labels;
 mod priority;
 mod resource_quota;
@@ -28,7 +32,8 @@ use std::sync::{Arc, OnceLock};
 
 use apimachinery::{Object, Status};
 
-pub use plugins::Plugins;
+pub use config::Options;
+use plugins::{Plugin, Plugins};
 
 use crate::authorization::Authorizer;
 use crate::context::Context;
@@ -93,20 +98,32 @@ impl Attributes<'_> {
 }
 
 /// The chain. The plugins are few and known, so the chain is a list of calls.
-#[derive(Default)]
 pub struct Admission {
-    pub plugins: Plugins,
+    plugins: Plugins,
     /// Who may sign for whom; set once, by the server that owns the registry.
     authorizer: OnceLock<Arc<dyn Authorizer>>,
     namespaces: namespace_lifecycle::NamespaceLifecycle,
     pod_security: pod_security::PodSecurity,
+    pod_node_selector: pod_node_selector::PodNodeSelector,
+    pod_tolerations: pod_toleration_restriction::PodTolerationRestriction,
+    event_rates: event_rate_limit::EventRateLimit,
     quotas: resource_quota::ResourceQuotas,
     webhooks: webhook::Webhooks,
 }
 
 impl Admission {
-    pub fn new(plugins: Plugins) -> Self {
-        Self { plugins, ..Self::default() }
+    pub fn new(options: Options) -> Self {
+        Self {
+            plugins: options.plugins,
+            authorizer: OnceLock::new(),
+            namespaces: Default::default(),
+            pod_security: options.pod_security,
+            pod_node_selector: options.pod_node_selector,
+            pod_tolerations: options.pod_tolerations,
+            event_rates: event_rate_limit::EventRateLimit::new(&options.event_limits),
+            quotas: resource_quota::ResourceQuotas::new(options.limited_resources),
+            webhooks: webhook::Webhooks::new(options.mutating_credentials, options.validating_credentials),
+        }
     }
 
     /// Gives the plugins that ask about rights somebody to ask.
@@ -124,7 +141,7 @@ impl Admission {
     ) -> Result<(), Status> {
         let mut round = webhook::Reinvocation::default();
         self.admit_by_plugins(registry, ctx, attributes).await?;
-        if !self.plugins.has("MutatingAdmissionWebhook") {
+        if !self.plugins.has(Plugin::MutatingAdmissionWebhook) {
             return Ok(());
         }
         self.webhooks.admit(registry, ctx, attributes, &mut round).await?;
@@ -142,7 +159,7 @@ impl Admission {
         ctx: &Context,
         attributes: &mut Attributes<'_>,
     ) -> Result<(), Status> {
-        if !self.plugins.has("MutatingAdmissionWebhook") {
+        if !self.plugins.has(Plugin::MutatingAdmissionWebhook) {
             return Ok(());
         }
         self.webhooks.admit(registry, ctx, attributes, &mut webhook::Reinvocation::default()).await
@@ -155,50 +172,53 @@ impl Admission {
         ctx: &Context,
         attributes: &mut Attributes<'_>,
     ) -> Result<(), Status> {
-        let on = |name| self.plugins.has(name);
-        if on("NamespaceLifecycle") {
+        let on = |plugin| self.plugins.has(plugin);
+        if on(Plugin::NamespaceLifecycle) {
             self.namespaces.check(registry, attributes).await?;
         }
-        if on("LimitRanger") {
+        if on(Plugin::LimitRanger) {
             limit_ranger::admit(registry, attributes)?;
         }
-        if on("ServiceAccount") {
+        if on(Plugin::ServiceAccount) {
             service_account::admit(registry, attributes).await?;
         }
-        if on("NodeRestriction") {
+        if on(Plugin::NodeRestriction) {
             node_restriction::check(registry, ctx, attributes)?;
         }
-        if on("TaintNodesByCondition") {
+        if on(Plugin::TaintNodesByCondition) {
             taint_nodes_by_condition::admit(attributes);
         }
-        if on("AlwaysPullImages") {
+        if on(Plugin::AlwaysPullImages) {
             optional::always_pull_images(attributes);
         }
-        if on("PodNodeSelector") {
-            pod_node_selector::admit(registry, attributes)?;
+        if on(Plugin::PodNodeSelector) {
+            self.pod_node_selector.admit(registry, attributes)?;
         }
-        if on("Priority") {
+        if on(Plugin::Priority) {
             priority::admit(registry, attributes)?;
         }
-        if on("DefaultTolerationSeconds") {
+        if on(Plugin::DefaultTolerationSeconds) {
             default_toleration_seconds::admit(attributes);
         }
-        if on("ExtendedResourceToleration") {
+        if on(Plugin::PodTolerationRestriction) {
+            self.pod_tolerations.admit(registry, attributes)?;
+        }
+        if on(Plugin::ExtendedResourceToleration) {
             optional::extended_resource_toleration(attributes);
         }
-        if on("DefaultStorageClass") {
+        if on(Plugin::DefaultStorageClass) {
             default_class::storage(registry, attributes);
         }
-        if on("StorageObjectInUseProtection") {
+        if on(Plugin::StorageObjectInUseProtection) {
             storage_objects::protect(attributes);
         }
-        if on("RuntimeClass") {
+        if on(Plugin::RuntimeClass) {
             runtime_class::admit(registry, attributes).await?;
         }
-        if on("DefaultIngressClass") {
+        if on(Plugin::DefaultIngressClass) {
             default_class::ingress(registry, attributes);
         }
-        if on("PodTopologyLabels") {
+        if on(Plugin::PodTopologyLabels) {
             pod_topology_labels::admit(registry, attributes);
         }
         Ok(())
@@ -211,52 +231,63 @@ impl Admission {
         ctx: &Context,
         attributes: &Attributes<'_>,
     ) -> Result<(), Status> {
-        let on = |name: &str| self.plugins.has(name);
+        let on = |plugin| self.plugins.has(plugin);
         if attributes.operation == Operation::Delete {
-            if on("NamespaceLifecycle") {
+            if on(Plugin::NamespaceLifecycle) {
                 self.namespaces.check(registry, attributes).await?;
             }
-            if on("NodeRestriction") {
+            if on(Plugin::NodeRestriction) {
                 node_restriction::check(registry, ctx, attributes)?;
             }
         }
-        if on("LimitPodHardAntiAffinityTopology") {
+        if on(Plugin::LimitPodHardAntiAffinityTopology) {
             optional::limit_anti_affinity(attributes)?;
         }
-        if on("LimitRanger") {
+        if on(Plugin::LimitRanger) {
             limit_ranger::validate(registry, attributes)?;
         }
-        if on("ServiceAccount") {
+        if on(Plugin::ServiceAccount) {
             service_account::validate(registry, attributes)?;
         }
-        if on("AlwaysPullImages") {
+        if on(Plugin::AlwaysPullImages) {
             optional::validate_pull_images(attributes)?;
         }
-        if on("PodSecurity") {
+        if on(Plugin::PodSecurity) {
             self.pod_security.validate(registry, ctx, attributes)?;
         }
-        if on("PodNodeSelector") {
-            pod_node_selector::validate(registry, attributes)?;
+        if on(Plugin::PodNodeSelector) {
+            self.pod_node_selector.validate(registry, attributes)?;
         }
-        if on("Priority") {
+        if on(Plugin::Priority) {
             priority::validate(registry, attributes)?;
         }
-        if on("PersistentVolumeClaimResize") {
+        if on(Plugin::PodTolerationRestriction) {
+            self.pod_tolerations.validate(registry, attributes)?;
+        }
+        if on(Plugin::EventRateLimit) {
+            self.event_rates.validate(&ctx.user, attributes)?;
+        }
+        if let Some(authorizer) =
+            self.authorizer.get().filter(|_| on(Plugin::OwnerReferencesPermissionEnforcement))
+        {
+            owner_references::validate(authorizer.as_ref(), registry, ctx, attributes).await?;
+        }
+        if on(Plugin::PersistentVolumeClaimResize) {
             storage_objects::resize(registry, attributes)?;
         }
-        if on("RuntimeClass") {
+        if on(Plugin::RuntimeClass) {
             runtime_class::validate(registry, attributes).await?;
         }
         if let Some(authorizer) = self.authorizer.get() {
             certificate_signers::validate(authorizer.as_ref(), ctx, attributes, on).await?;
         }
-        if on("CertificateSubjectRestriction") {
+        if on(Plugin::CertificateSubjectRestriction) {
             certificate_subject::validate(attributes)?;
         }
-        if on("DenyServiceExternalIPs") {
+        if on(Plugin::DenyServiceExternalIPs) {
             optional::deny_external_ips(attributes)?;
         }
-        if on("ValidatingAdmissionWebhook") {
+        if on(Plugin::ValidatingAdmissionWebhook) {
             self.webhooks.validate(registry, ctx, attributes).await?;
         }
         Ok(())
@@ -268,7 +299,7 @@ impl Admission {
         registry: &Registry,
         attributes: &Attributes<'_>,
     ) -> Result<resource_quota::Charge, Status> {
-        match self.plugins.has("ResourceQuota") {
+        match self.plugins.has(Plugin::ResourceQuota) {
             true => self.quotas.charge(registry, attributes).await,
             false => Ok(Default::default()),
         }

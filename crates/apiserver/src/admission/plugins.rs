@@ -3,101 +3,134 @@
 
 use std::collections::BTreeSet;
 
-/// Every plugin of upstream, in the order in which they run.
-const ALL: [&str; 41] = [
-    "AlwaysAdmit",
-    "NamespaceAutoProvision",
-    "NamespaceLifecycle",
-    "NamespaceExists",
-    "LimitPodHardAntiAffinityTopology",
-    "LimitRanger",
-    "ServiceAccount",
-    "NodeRestriction",
-    "TaintNodesByCondition",
-    "AlwaysPullImages",
-    "ImagePolicyWebhook",
-    "PodSecurity",
-    "PodNodeSelector",
-    "Priority",
-    "DefaultTolerationSeconds",
-    "PodTolerationRestriction",
-    "EventRateLimit",
-    "ExtendedResourceToleration",
-    "DefaultStorageClass",
-    "StorageObjectInUseProtection",
-    "PodGroupProtection",
-    "OwnerReferencesPermissionEnforcement",
-    "PersistentVolumeClaimResize",
-    "RuntimeClass",
-    "CertificateApproval",
-    "CertificateSigning",
-    "ClusterTrustBundleAttest",
-    "CertificateSubjectRestriction",
-    "DefaultIngressClass",
-    "DenyServiceExternalIPs",
-    "PodTopologyLabels",
-    "PodGroupWorkloadExists",
-    "NodeDeclaredFeatureValidator",
-    "JobValidation",
-    "PodResizeValidator",
-    "MutatingAdmissionPolicy",
-    "MutatingAdmissionWebhook",
-    "ValidatingAdmissionPolicy",
-    "ValidatingAdmissionWebhook",
-    "ResourceQuota",
-    "AlwaysDeny",
-];
+macro_rules! plugins {
+    ($($name:ident),* $(,)?) => {
+        /// Every plugin of upstream, in the order in which they run.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Plugin {
+            $($name),*
+        }
+
+        impl Plugin {
+            const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// As flags and configurations name it.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name)),*
+                }
+            }
+        }
+    };
+}
+
+plugins! {
+    AlwaysAdmit,
+    NamespaceAutoProvision,
+    NamespaceLifecycle,
+    NamespaceExists,
+    LimitPodHardAntiAffinityTopology,
+    LimitRanger,
+    ServiceAccount,
+    NodeRestriction,
+    TaintNodesByCondition,
+    AlwaysPullImages,
+    ImagePolicyWebhook,
+    PodSecurity,
+    PodNodeSelector,
+    Priority,
+    DefaultTolerationSeconds,
+    PodTolerationRestriction,
+    EventRateLimit,
+    ExtendedResourceToleration,
+    DefaultStorageClass,
+    StorageObjectInUseProtection,
+    PodGroupProtection,
+    OwnerReferencesPermissionEnforcement,
+    PersistentVolumeClaimResize,
+    RuntimeClass,
+    CertificateApproval,
+    CertificateSigning,
+    ClusterTrustBundleAttest,
+    CertificateSubjectRestriction,
+    DefaultIngressClass,
+    DenyServiceExternalIPs,
+    PodTopologyLabels,
+    PodGroupWorkloadExists,
+    NodeDeclaredFeatureValidator,
+    JobValidation,
+    PodResizeValidator,
+    MutatingAdmissionPolicy,
+    MutatingAdmissionWebhook,
+    ValidatingAdmissionPolicy,
+    ValidatingAdmissionWebhook,
+    ResourceQuota,
+    AlwaysDeny,
+}
+
+impl Plugin {
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|plugin| plugin.name() == name)
+    }
+
+    const fn bit(self) -> u64 {
+        1 << self as u64
+    }
+}
 
 /// What runs unless it is disabled. Kubelets need NodeRestriction, so it is among them here.
-const DEFAULT: [&str; 21] = [
-    "NamespaceLifecycle",
-    "LimitRanger",
-    "ServiceAccount",
-    "NodeRestriction",
-    "TaintNodesByCondition",
-    "PodSecurity",
-    "Priority",
-    "DefaultTolerationSeconds",
-    "DefaultStorageClass",
-    "PersistentVolumeClaimResize",
-    "RuntimeClass",
-    "CertificateApproval",
-    "CertificateSigning",
-    "ClusterTrustBundleAttest",
-    "CertificateSubjectRestriction",
-    "DefaultIngressClass",
-    "PodTopologyLabels",
-    "MutatingAdmissionWebhook",
-    "ValidatingAdmissionWebhook",
-    "ResourceQuota",
-    "AlwaysAdmit",
+const DEFAULT: [Plugin; 20] = [
+    Plugin::NamespaceLifecycle,
+    Plugin::LimitRanger,
+    Plugin::ServiceAccount,
+    Plugin::NodeRestriction,
+    Plugin::TaintNodesByCondition,
+    Plugin::PodSecurity,
+    Plugin::Priority,
+    Plugin::DefaultTolerationSeconds,
+    Plugin::DefaultStorageClass,
+    Plugin::PersistentVolumeClaimResize,
+    Plugin::RuntimeClass,
+    Plugin::CertificateApproval,
+    Plugin::CertificateSigning,
+    Plugin::ClusterTrustBundleAttest,
+    Plugin::CertificateSubjectRestriction,
+    Plugin::DefaultIngressClass,
+    Plugin::PodTopologyLabels,
+    Plugin::MutatingAdmissionWebhook,
+    Plugin::ValidatingAdmissionWebhook,
+    Plugin::ResourceQuota,
 ];
 
 /// What runs when it is enabled. StorageObjectInUseProtection is among them, unlike upstream, until controllers take
 /// its finalizers away again: without them no claim could be deleted.
-const OPTIONAL: [&str; 6] = [
-    "AlwaysPullImages",
-    "DenyServiceExternalIPs",
-    "ExtendedResourceToleration",
-    "LimitPodHardAntiAffinityTopology",
-    "PodNodeSelector",
-    "StorageObjectInUseProtection",
+const OPTIONAL: [Plugin; 10] = [
+    Plugin::AlwaysAdmit,
+    Plugin::AlwaysPullImages,
+    Plugin::DenyServiceExternalIPs,
+    Plugin::EventRateLimit,
+    Plugin::ExtendedResourceToleration,
+    Plugin::LimitPodHardAntiAffinityTopology,
+    Plugin::OwnerReferencesPermissionEnforcement,
+    Plugin::PodNodeSelector,
+    Plugin::PodTolerationRestriction,
+    Plugin::StorageObjectInUseProtection,
 ];
 
-/// The plugins that run.
-#[derive(Clone, Debug)]
-pub struct Plugins(BTreeSet<&'static str>);
+/// The plugins that run: a bit for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plugins(u64);
 
 impl Default for Plugins {
     fn default() -> Self {
-        Self(DEFAULT.into())
+        Self(DEFAULT.iter().fold(0, |bits, plugin| bits | plugin.bit()))
     }
 }
 
 impl Plugins {
     /// The default plugins with what the user enables and disables; the errors in upstream's words.
     pub fn new(enable: &[String], disable: &[String]) -> Result<Self, String> {
-        let known = |name: &String| ALL.into_iter().find(|known| known == name);
+        let known = |name: &String| Plugin::parse(name);
         let mut errors = Vec::new();
         for (flag, names) in [("enable", enable), ("disable", disable)] {
             for name in names.iter().filter(|name| known(name).is_none()) {
@@ -114,15 +147,16 @@ impl Plugins {
             ));
         }
         let mut on = Self::default();
-        for name in enable.iter().filter_map(known) {
-            if DEFAULT.contains(&name) || OPTIONAL.contains(&name) || is_elsewhere(name) {
-                on.0.insert(name);
+        for plugin in enable.iter().filter_map(known) {
+            if DEFAULT.contains(&plugin) || OPTIONAL.contains(&plugin) || is_elsewhere(plugin) {
+                on.0 |= plugin.bit();
             } else {
+                let name = plugin.name();
                 errors.push(format!("enable-admission-plugins plugin {name:?} is not part of this server"));
             }
         }
-        for name in disable.iter().filter_map(known) {
-            on.0.remove(name);
+        for plugin in disable.iter().filter_map(known) {
+            on.0 &= !plugin.bit();
         }
         match errors.len() {
             0 => Ok(on),
@@ -131,15 +165,14 @@ impl Plugins {
         }
     }
 
-    pub fn has(&self, name: &str) -> bool {
-        debug_assert!(ALL.contains(&name), "{name}");
-        self.0.contains(name)
+    pub fn has(&self, plugin: Plugin) -> bool {
+        self.0 & plugin.bit() != 0
     }
 }
 
 /// Rules that hold in other places of this server whether they are named or not.
-fn is_elsewhere(name: &str) -> bool {
-    name == "PodResizeValidator"
+fn is_elsewhere(plugin: Plugin) -> bool {
+    plugin == Plugin::PodResizeValidator
 }
 
 #[cfg(test)]
@@ -151,9 +184,14 @@ mod tests {
         let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let new = |on: &[&str], off: &[&str]| Plugins::new(&names(on), &names(off));
         let plugins = new(&["AlwaysPullImages"], &["LimitRanger"]).expect("known names");
-        assert!(
-            plugins.has("AlwaysPullImages") && !plugins.has("LimitRanger") && plugins.has("ResourceQuota")
-        );
+        for (plugin, runs) in [
+            (Plugin::AlwaysPullImages, true),
+            (Plugin::LimitRanger, false),
+            (Plugin::ResourceQuota, true),
+            (Plugin::AlwaysAdmit, false),
+        ] {
+            assert_eq!(plugins.has(plugin), runs, "{plugin:?}");
+        }
         let cases: [(&[&str], &[&str], &str); 4] = [
             (&["Nope"], &[], "enable-admission-plugins plugin \"Nope\" is unknown"),
             (&[], &["Nope"], "disable-admission-plugins plugin \"Nope\" is unknown"),
@@ -175,8 +213,11 @@ mod tests {
     }
 
     #[test]
-    fn every_plugin_that_runs_is_one_of_upstreams() {
-        assert!(DEFAULT.iter().chain(&OPTIONAL).all(|name| ALL.contains(name)));
-        assert!(OPTIONAL.iter().all(|name| !DEFAULT.contains(name)));
+    fn a_plugin_runs_by_default_or_when_asked_for() {
+        assert!(OPTIONAL.iter().all(|plugin| !DEFAULT.contains(plugin)));
+        for plugin in Plugin::ALL.iter().copied() {
+            assert_eq!(Plugin::parse(plugin.name()), Some(plugin));
+            assert_eq!(Plugins::default().has(plugin), DEFAULT.contains(&plugin), "{plugin:?}");
+        }
     }
 }

@@ -8,17 +8,69 @@ use super::{Attributes, Operation};
 use crate::registry::Registry;
 
 const ANNOTATION: &str = "scheduler.alpha.kubernetes.io/node-selector";
+const NOT_ALLOWED: &str = "pod node label selector labels conflict with its namespace whitelist";
 const CONFLICT: &str = "pod node label selector conflicts with its namespace node label selector";
 
-fn selector(registry: &Registry, attributes: &Attributes<'_>) -> Result<BTreeMap<String, String>, Status> {
-    if !attributes.is("pods", "") || attributes.operation != Operation::Create {
-        return Ok(BTreeMap::new());
+/// Where pods go whose namespace says nothing, and where those of some namespaces may go at all; selectors as text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodNodeSelector {
+    cluster_default: String,
+    /// By namespace.
+    allowed: BTreeMap<String, String>,
+}
+
+impl PodNodeSelector {
+    /// Reads what stands under `podNodeSelectorPluginConfig`: a selector for each namespace, and a default.
+    pub fn configured(mut selectors: BTreeMap<String, String>) -> Self {
+        let cluster_default = selectors.remove("clusterDefaultNodeSelector").unwrap_or_default();
+        Self { cluster_default, allowed: selectors }
     }
-    let namespaces = registry.core("namespaces");
-    let namespace = registry
-        .peek(namespaces, "", &attributes.namespace)
-        .ok_or_else(|| Status::internal(format_args!("namespace {} does not exist", attributes.namespace)))?;
-    parse(namespace.annotation(ANNOTATION).unwrap_or_default()).map_err(Status::internal)
+
+    fn selector(
+        &self,
+        registry: &Registry,
+        attributes: &Attributes<'_>,
+    ) -> Result<BTreeMap<String, String>, Status> {
+        if !attributes.is("pods", "") || attributes.operation != Operation::Create {
+            return Ok(BTreeMap::new());
+        }
+        let namespaces = registry.core("namespaces");
+        let missing = || Status::internal(format_args!("namespace {} does not exist", attributes.namespace));
+        let namespace = registry.peek(namespaces, "", &attributes.namespace).ok_or_else(missing)?;
+        parse(namespace.annotation(ANNOTATION).unwrap_or(&self.cluster_default)).map_err(Status::internal)
+    }
+
+    pub fn admit(&self, registry: &Registry, attributes: &mut Attributes<'_>) -> Result<(), Status> {
+        let wanted = self.selector(registry, attributes)?;
+        check(attributes, &wanted)?;
+        if let Some(pod) = &mut attributes.object {
+            for (key, value) in &wanted {
+                pod.set(&["spec", "nodeSelector", key], value.as_str());
+            }
+        }
+        self.check_allowed(attributes)
+    }
+
+    pub fn validate(&self, registry: &Registry, attributes: &Attributes<'_>) -> Result<(), Status> {
+        check(attributes, &self.selector(registry, attributes)?)?;
+        self.check_allowed(attributes)
+    }
+
+    /// Where the cluster says what the pods of a namespace may ask for, they ask for nothing else.
+    fn check_allowed(&self, attributes: &Attributes<'_>) -> Result<(), Status> {
+        if !attributes.is("pods", "") || attributes.operation != Operation::Create {
+            return Ok(());
+        }
+        let allowed = self.allowed.get(&attributes.namespace).map(String::as_str).unwrap_or_default();
+        let allowed = parse(allowed).map_err(Status::internal)?;
+        let asked =
+            attributes.object.as_ref().and_then(|pod| pod.get(&["spec", "nodeSelector"])?.as_object());
+        let wrong = |(key, value): (&String, &Value)| allowed.get(key).map(String::as_str) != value.as_str();
+        match !allowed.is_empty() && asked.into_iter().flatten().any(wrong) {
+            true => Err(attributes.forbidden(NOT_ALLOWED)),
+            false => Ok(()),
+        }
+    }
 }
 
 /// Reads `a=b,c=d`.
@@ -30,21 +82,6 @@ fn parse(text: &str) -> Result<BTreeMap<String, String>, String> {
             Ok((key.trim().to_owned(), value.trim().to_owned()))
         })
         .collect()
-}
-
-pub fn admit(registry: &Registry, attributes: &mut Attributes<'_>) -> Result<(), Status> {
-    let wanted = selector(registry, attributes)?;
-    check(attributes, &wanted)?;
-    if let Some(pod) = &mut attributes.object {
-        for (key, value) in &wanted {
-            pod.set(&["spec", "nodeSelector", key], value.as_str());
-        }
-    }
-    Ok(())
-}
-
-pub fn validate(registry: &Registry, attributes: &Attributes<'_>) -> Result<(), Status> {
-    check(attributes, &selector(registry, attributes)?)
 }
 
 fn check(attributes: &Attributes<'_>, wanted: &BTreeMap<String, String>) -> Result<(), Status> {

@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use apimachinery::{Object, Status};
+use apimachinery::{Object, Reason, Status};
 use component_helpers::quota::{self, Counted, Scopes};
 use component_helpers::resource::ResourceList;
-use k8s_openapi::api::core::v1::{Pod, ResourceQuota};
+use k8s_openapi::api::core::v1::{Pod, ResourceQuota, ScopedResourceSelectorRequirement};
 use k8s_openapi::jiff::Timestamp;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use storage::Expect;
 use tokio::sync::Mutex;
@@ -24,11 +25,27 @@ const STRIPES: usize = 64;
 /// only saves tries; what decides is the store.
 pub struct ResourceQuotas {
     turns: [Mutex<()>; STRIPES],
+    limited: Vec<LimitedResource>,
 }
 
-impl Default for ResourceQuotas {
-    fn default() -> Self {
-        Self { turns: std::array::from_fn(|_| Mutex::default()) }
+/// A resource that nobody may use unless a quota says how much.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub struct LimitedResource {
+    api_group: String,
+    resource: String,
+    /// Parts of the names, as quotas have them, of what is limited.
+    match_contains: Vec<String>,
+    match_scopes: Vec<ScopedResourceSelectorRequirement>,
+}
+
+impl LimitedResource {
+    pub fn is_nameless(&self) -> bool {
+        self.resource.is_empty()
+    }
+
+    fn is_about(&self, counted: Counted<'_>) -> bool {
+        self.api_group == counted.group && self.resource == counted.plural
     }
 }
 
@@ -54,9 +71,15 @@ struct Request<'a> {
 }
 
 impl ResourceQuotas {
+    /// Quotas, and what may not be used without one.
+    pub fn new(limited: Vec<LimitedResource>) -> Self {
+        Self { turns: std::array::from_fn(|_| Mutex::default()), limited }
+    }
+
     /// Charges a write to every quota that it counts for. A dry run is checked only.
     pub async fn charge(&self, registry: &Registry, attributes: &Attributes<'_>) -> Result<Charge, Status> {
-        if !is_counted(attributes) || quotas(registry, &attributes.namespace)?.is_empty() {
+        let none = self.limited.is_empty() && quotas(registry, &attributes.namespace)?.is_empty();
+        if none || !is_counted(attributes) {
             return Ok(Charge::default());
         }
         let request = Request::of(attributes)?;
@@ -69,11 +92,14 @@ impl ResourceQuotas {
                     !charge.paid.iter().any(|(name, _)| Some(name) == quota.metadata.name.as_ref())
                 })
                 .collect();
-            let due = match check(open.iter().map(|(quota, _)| quota), &request) {
+            let due = match check(open.iter().map(|(quota, _)| quota), &request, &self.limited) {
                 Ok(due) => due,
-                Err(why) => {
+                Err(refusal) => {
                     charge.take_back(registry).await;
-                    return Err(attributes.forbidden(why));
+                    return Err(match refusal {
+                        Refusal::Forbidden(why) => attributes.forbidden(why),
+                        Refusal::Failed(why) => Status::new(500, Reason::Unknown, why),
+                    });
                 }
             };
             if attributes.dry_run || due.is_empty() {
@@ -196,6 +222,15 @@ fn is_counted(attributes: &Attributes<'_>) -> bool {
 }
 
 impl<'a> Request<'a> {
+    /// Whether anything is used that was not used before.
+    fn asks_for_more(&self) -> bool {
+        let before = self.old.as_ref().filter(|_| !self.create).map(|(usage, _)| usage);
+        self.usage.iter().any(|(name, amount)| {
+            let more = amount - before.and_then(|before| before.get(name)).unwrap_or_default();
+            !more.is_negative() && !more.is_zero()
+        })
+    }
+
     fn of(attributes: &Attributes<'a>) -> Result<Self, Status> {
         let resource = attributes.kind.resource;
         let counted = Counted { group: resource.group, plural: resource.plural };
@@ -229,36 +264,56 @@ fn measure(counted: Counted<'_>, object: &Object, now: Timestamp) -> Result<(Res
             let claim = typed(object)?;
             (quota::claim_usage(&claim), Scopes::of_claim(&claim))
         }
+        ("resource.k8s.io", "resourceclaims") => {
+            (quota::resource_claim_usage(&typed(object)?), Scopes::default())
+        }
         _ => (quota::object_usage(counted), Scopes::default()),
     })
 }
 
+/// Why a write does not fit; upstream answers some of it as a failure of its own.
+#[derive(Debug, PartialEq, Eq)]
+enum Refusal {
+    Forbidden(String),
+    Failed(String),
+}
+
+impl From<String> for Refusal {
+    fn from(why: String) -> Self {
+        Self::Forbidden(why)
+    }
+}
+
 /// What each quota is to be charged, by its place in the list; or why the write does not fit.
 fn check<'q>(
-    quotas: impl Iterator<Item = &'q ResourceQuota>,
+    quotas: impl Iterator<Item = &'q ResourceQuota> + Clone,
     request: &Request<'_>,
-) -> Result<Vec<(usize, ResourceList)>, String> {
+    limited: &[LimitedResource],
+) -> Result<Vec<(usize, ResourceList)>, Refusal> {
     let mut concerned = Vec::new();
-    for (index, one) in quotas.enumerate() {
+    let mut covered: BTreeSet<String> = BTreeSet::new();
+    for (index, one) in quotas.clone().enumerate() {
         let (name, hard) = (one.metadata.name.as_deref().unwrap_or_default(), quota::status_hard(one));
         let limited: Vec<&str> = hard.names().filter(|name| request.counted.answers_to(name)).collect();
         if limited.is_empty() || !quota::matches_scopes(one, &request.scopes) {
             continue;
         }
         if let Some(why) = request.pod.as_ref().and_then(|pod| quota::unmet_constraints(pod, &limited)) {
-            return Err(format!("failed quota: {name}: {why}"));
+            return Err(format!("failed quota: {name}: {why}").into());
         }
         let used = quota::status_used(one);
         if limited.iter().any(|name| used.get(name).is_none()) {
-            return Err(format!("status unknown for quota: {name}, resources: {}", limited.join(",")));
+            return Err(format!("status unknown for quota: {name}, resources: {}", limited.join(",")).into());
         }
+        covered.extend(limited.iter().map(|name| (*name).to_owned()));
         concerned.push((index, one, hard, used));
     }
     let negative = request.usage.iter().filter(|(_, amount)| amount.is_negative());
     let negative: Vec<&str> = negative.map(|(name, _)| name).collect();
     if !negative.is_empty() {
-        return Err(format!("quota usage is negative for resource(s): {}", negative.join(",")));
+        return Err(format!("quota usage is negative for resource(s): {}", negative.join(",")).into());
     }
+    confirm_covered(quotas, request, limited, &covered)?;
     let mut due = Vec::new();
     for (index, one, hard, used) in concerned {
         let before = match &request.old {
@@ -285,13 +340,63 @@ fn check<'q>(
                 part(&asked),
                 part(&used),
                 part(&hard)
-            ));
+            )
+            .into());
         }
         if !asked.is_empty() {
             due.push((index, asked));
         }
     }
     Ok(due)
+}
+
+/// What may only be used where a quota limits it is limited by one.
+fn confirm_covered<'q>(
+    quotas: impl Iterator<Item = &'q ResourceQuota>,
+    request: &Request<'_>,
+    limited: &[LimitedResource],
+    covered: &BTreeSet<String>,
+) -> Result<(), Refusal> {
+    if limited.is_empty() || !request.asks_for_more() {
+        return Ok(());
+    }
+    let is_limited = |name: &str| {
+        let about = limited.iter().filter(|limited| limited.is_about(request.counted));
+        about
+            .into_iter()
+            .any(|limited| limited.match_contains.iter().any(|part| name.contains(part.as_str())))
+    };
+    let used = request.usage.iter().filter(|(_, amount)| !amount.is_zero());
+    let uncovered: Vec<&str> =
+        used.map(|(name, _)| name).filter(|name| is_limited(name) && !covered.contains(*name)).collect();
+    if !uncovered.is_empty() {
+        return Err(format!("insufficient quota to consume: {}", uncovered.join(",")).into());
+    }
+    let lies_in = |scope: &&ScopedResourceSelectorRequirement| request.scopes.lies_in(scope);
+    let asked: Vec<&ScopedResourceSelectorRequirement> =
+        limited.iter().flat_map(|limited| &limited.match_scopes).filter(lies_in).collect();
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let of_quotas: BTreeSet<String> = quotas
+        .flat_map(quota::scope_requirements)
+        .filter(|scope| request.scopes.lies_in(scope))
+        .map(|scope| scope.scope_name)
+        .collect();
+    let shown: Vec<String> = asked
+        .into_iter()
+        .filter(|scope| !of_quotas.contains(&scope.scope_name))
+        .map(|scope| {
+            let values = scope.values.as_deref().unwrap_or_default().join(" ");
+            format!("{{{} {} [{values}]}}", scope.scope_name, scope.operator)
+        })
+        .collect();
+    match shown.is_empty() {
+        true => Ok(()),
+        false => {
+            Err(Refusal::Failed(format!("insufficient quota to match these scopes: [{}]", shown.join(" "))))
+        }
+    }
 }
 
 fn shown(list: &ResourceList) -> String {

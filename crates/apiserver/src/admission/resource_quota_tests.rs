@@ -140,10 +140,59 @@ fn writes_are_charged_or_refused() {
         ),
     ];
     for (name, quota, request, wanted) in cases {
-        let found = check([&quota].into_iter(), &request).map(|due| {
+        let found = check([&quota].into_iter(), &request, &[]).map(|due| {
             due.iter().map(|(index, usage)| format!("{index}:{}", shown(usage))).collect::<String>()
         });
-        assert_eq!(found.as_deref().map_err(String::as_str), wanted, "{name}");
+        let wanted = wanted.map(str::to_owned).map_err(|why| Refusal::Forbidden(why.to_owned()));
+        assert_eq!(found, wanted, "{name}");
+    }
+}
+
+#[test]
+fn what_is_limited_takes_a_quota() {
+    let limited = |value: Value| -> Vec<LimitedResource> { serde_json::from_value(value).expect("limits") };
+    let cpu = limited(json!([{"resource": "pods", "matchContains": ["cpu"]}]));
+    let high = limited(json!([{"resource": "pods", "matchScopes": [
+        {"scopeName": "PriorityClass", "operator": "In", "values": ["high", "higher"]}]}]));
+    let pod = |more: Value| {
+        let mut spec = json!({"containers": [{"name": "a", "resources": {"requests": {"cpu": "1"}}}]});
+        spec.as_object_mut().expect("a map").extend(more.as_object().cloned().unwrap_or_default());
+        json!({"spec": spec})
+    };
+    let important = pod(json!({"priorityClassName": "high"}));
+    let of_cpu = quota(
+        "q",
+        json!({}),
+        json!({"cpu": "9", "requests.cpu": "9"}),
+        json!({"cpu": "0", "requests.cpu": "0"}),
+    );
+    let scope = json!({"scopeSelector": {"matchExpressions": [{"scopeName": "PriorityClass", "operator": "Exists"}]}});
+    let of_class = quota("q", scope, json!({"pods": "9"}), json!({"pods": "0"}));
+    let forbidden = |why: &str| Err(Refusal::Forbidden(why.to_owned()));
+    let failed = |why: &str| Err(Refusal::Failed(why.to_owned()));
+    let cases: Vec<(&str, &[LimitedResource], Vec<&ResourceQuota>, Request<'_>, Result<(), Refusal>)> = vec![
+        (
+            "no quota",
+            &cpu,
+            vec![],
+            request("pods", pod(json!({})), None),
+            forbidden("insufficient quota to consume: cpu,requests.cpu"),
+        ),
+        ("a quota", &cpu, vec![&of_cpu], request("pods", pod(json!({})), None), Ok(())),
+        ("nothing new", &cpu, vec![], request("pods", pod(json!({})), Some(pod(json!({})))), Ok(())),
+        ("another kind", &cpu, vec![], request("secrets", json!({}), None), Ok(())),
+        (
+            "no quota of the class",
+            &high,
+            vec![&of_cpu],
+            request("pods", important.clone(), None),
+            failed("insufficient quota to match these scopes: [{PriorityClass In [high higher]}]"),
+        ),
+        ("a quota of the class", &high, vec![&of_class], request("pods", important, None), Ok(())),
+        ("another class", &high, vec![], request("pods", pod(json!({})), None), Ok(())),
+    ];
+    for (name, limited, quotas, request, wanted) in cases {
+        assert_eq!(check(quotas.iter().copied(), &request, limited).map(drop), wanted, "{name}");
     }
 }
 
@@ -155,9 +204,9 @@ fn a_status_is_charged_beyond_the_limit() {
         "status": {"allocatedResources": {"storage": allocated}}})
     };
     let mut request = request("persistentvolumeclaims", claim("2Gi"), Some(claim("1Gi")));
-    assert!(check([&full].into_iter(), &request).is_err());
+    assert!(check([&full].into_iter(), &request, &[]).is_err());
     request.refusable = false;
-    let due = check([&full].into_iter(), &request).expect("charged");
+    let due = check([&full].into_iter(), &request, &[]).expect("charged");
     assert_eq!(shown(&due[0].1), "requests.storage=1Gi");
 }
 

@@ -7,7 +7,7 @@ fn text<'a>(toleration: &'a Value, key: &str) -> &'a str {
 }
 
 /// Whether everything that `other` tolerates is tolerated by `one` too.
-fn includes(one: &Value, other: &Value) -> bool {
+pub fn includes(one: &Value, other: &Value) -> bool {
     if one == other {
         return true;
     }

@@ -1,9 +1,7 @@
 //! What becomes known of one request while it is answered, and the events that are made of it.
 
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use apimachinery::schema::Schema;
 use apimachinery::{GroupVersionKind, Object, Value, codec};
@@ -11,7 +9,7 @@ use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use http::header::{CONTENT_TYPE, HeaderMap, USER_AGENT};
 use http::{StatusCode, Uri};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use serde_json::{Map, json};
@@ -20,7 +18,7 @@ use super::Audit;
 use super::policy::{Decision, Level, Stage};
 use crate::authentication::UserInfo;
 use crate::authorization::Attributes;
-use crate::http::body::{self, Body, BoxError, Response};
+use crate::http::body::{self, Response};
 
 const MAX_USER_AGENT: usize = 1024;
 
@@ -119,8 +117,13 @@ impl Trail {
         }
     }
 
-    pub fn impersonated(&self, user: &UserInfo) {
-        self.event.lock().insert("impersonatedUser".into(), user.to_value());
+    /// As whom the request acts, and by which verb that was allowed.
+    pub fn impersonated(&self, user: &UserInfo, constraint: &str) {
+        let mut event = self.event.lock();
+        event.insert("impersonatedUser".into(), user.to_value());
+        if !constraint.is_empty() {
+            event.insert("authenticationMetadata".into(), json!({"impersonationConstraint": constraint}));
+        }
     }
 
     /// The credentials that did not do.
@@ -232,7 +235,7 @@ pub async fn record_response(trail: &Arc<Trail>, response: Response, long_runnin
         trail.response(code, None);
         trail.stage(Stage::ResponseStarted);
         let ends = trail.clone();
-        return response.map(|inner| Recorded { inner, _end: End(ends) }.boxed_unsync());
+        return response.map(|inner| body::holding(inner, End(ends)));
     }
     let media_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let media_type = media_type.unwrap_or_default().to_owned();
@@ -296,32 +299,6 @@ struct End(Arc<Trail>);
 impl Drop for End {
     fn drop(&mut self) {
         self.0.stage(Stage::ResponseComplete);
-    }
-}
-
-/// A body whose end is recorded.
-struct Recorded {
-    inner: Body,
-    _end: End,
-}
-
-impl http_body::Body for Recorded {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.inner).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use http::header::HeaderName;
 
-use super::{ClientCa, PeerCertificates, UserInfo};
+use super::{ClientCa, PeerCertificates, UserInfo, unescape_extra_key};
 
 /// The headers that name a user, as `--requestheader-*` flags give them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl RequestHeaders {
         for prefix in &self.extra_prefixes {
             for header in headers.keys() {
                 if let Some(key) = header.as_str().strip_prefix(&prefix.to_ascii_lowercase()) {
-                    extra.entry(unescape(key)).or_default().extend(values(header.as_str()));
+                    extra.entry(unescape_extra_key(key)).or_default().extend(values(header.as_str()));
                 }
             }
         }
@@ -101,25 +101,6 @@ impl FrontProxy {
         }
         Ok(self.headers.user(headers).map(|user| Arc::new(user.authenticated())))
     }
-}
-
-/// Keys of extra may hold what headers may not, percent-encoded; one that is encoded badly is kept as it is.
-fn unescape(key: &str) -> String {
-    let mut bytes = Vec::with_capacity(key.len());
-    let mut rest = key.as_bytes();
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    while let [first, more @ ..] = rest {
-        rest = more;
-        if *first != b'%' {
-            bytes.push(*first);
-            continue;
-        }
-        let [high, low, more @ ..] = more else { return key.to_owned() };
-        let (Some(high), Some(low)) = (digit(*high), digit(*low)) else { return key.to_owned() };
-        bytes.push(high * 16 + low);
-        rest = more;
-    }
-    String::from_utf8(bytes).unwrap_or_else(|_| key.to_owned())
 }
 
 #[cfg(test)]

@@ -107,6 +107,25 @@ pub fn node_username(name: &str) -> String {
     format!("{NODE_USER_PREFIX}{name}")
 }
 
+/// Keys of extra may hold what headers may not, percent-encoded; one that is encoded badly is kept as it is.
+pub fn unescape_extra_key(key: &str) -> String {
+    let mut bytes = Vec::with_capacity(key.len());
+    let mut rest = key.as_bytes();
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    while let [first, more @ ..] = rest {
+        rest = more;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let [high, low, more @ ..] = more else { return key.to_owned() };
+        let (Some(high), Some(low)) = (digit(*high), digit(*low)) else { return key.to_owned() };
+        bytes.push(high * 16 + low);
+        rest = more;
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| key.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

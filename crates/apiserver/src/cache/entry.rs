@@ -89,6 +89,11 @@ impl Entry {
         &self.stored
     }
 
+    /// Its bytes as they are stored.
+    pub fn size(&self) -> u64 {
+        self.stored.stored().len() as u64
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use apimachinery::Status;
 use imbl::OrdMap;
@@ -12,6 +13,7 @@ use tokio::sync::mpsc;
 use super::entry::Entry;
 use super::watcher::{Filter, Scope, Watcher, Watchers};
 use crate::encryption::Unreadable;
+use crate::flowcontrol::Stored;
 use crate::kinds::Kind;
 
 /// How many events are kept for watches that start a little in the past.
@@ -92,6 +94,8 @@ pub struct ResourceCache {
     /// Locked by that task and by watches that start, so that a watch neither misses nor repeats an event.
     feed: Mutex<Feed>,
     pages: Mutex<BTreeMap<Revision, Snapshot>>,
+    /// How many bytes the stored objects have together.
+    bytes: AtomicU64,
 }
 
 struct Feed {
@@ -115,6 +119,7 @@ impl ResourceCache {
             state: RwLock::new(Snapshot::new(0, Vec::new())),
             feed: Mutex::new(Feed { floor: 0, recent: VecDeque::new(), watchers: Watchers::default() }),
             pages: Mutex::default(),
+            bytes: AtomicU64::new(0),
         }
     }
 
@@ -123,6 +128,7 @@ impl ResourceCache {
     }
 
     pub(super) fn load(&self, entries: Vec<Arc<Entry>>, revision: Revision) {
+        self.bytes.store(entries.iter().map(|entry| entry.size()).sum(), Ordering::Relaxed);
         *self.state.write() = Snapshot::new(revision, entries);
     }
 
@@ -137,6 +143,8 @@ impl ResourceCache {
         state.sealed.remove(entry.key());
         let old = state.objects.insert(entry.key().clone(), entry.clone());
         state.revision = revision;
+        self.bytes.fetch_add(entry.size(), Ordering::Relaxed);
+        self.bytes.fetch_sub(old.as_ref().map_or(0, |old| old.size()), Ordering::Relaxed);
         Change { revision, new: Some(entry), old }
     }
 
@@ -145,6 +153,7 @@ impl ResourceCache {
         state.sealed.remove(key);
         let old = state.objects.remove(key)?;
         state.revision = revision;
+        self.bytes.fetch_sub(old.size(), Ordering::Relaxed);
         Some(Change { revision, new: None, old: Some(old.deleted_at(revision)) })
     }
 
@@ -177,6 +186,12 @@ impl ResourceCache {
     /// What the cache holds now.
     pub fn snapshot(&self) -> Snapshot {
         self.state.read().clone()
+    }
+
+    /// How much there is.
+    pub fn stored(&self) -> Stored {
+        let objects = self.state.read().objects.len() as u64;
+        Stored { objects, bytes: self.bytes.load(Ordering::Relaxed) }
     }
 
     pub fn get(&self, key: &str) -> Option<Arc<Entry>> {

@@ -23,6 +23,7 @@ use super::Call;
 use crate::cache::{Entry, Seen};
 use crate::context::Context;
 use crate::http::body::{BoxError, Request, Response};
+use crate::http::limits::Begins;
 use crate::http::negotiate::{Accepted, As, Format};
 use crate::http::respond;
 use crate::kinds::Kind;
@@ -68,11 +69,13 @@ impl Call<'_> {
             user_agent: String::new(),
             now: self.ctx.now,
             deadline: None,
+            place: Default::default(),
             audit: self.ctx.audit.clone(),
             warnings: Default::default(),
         };
         let feed = Feed {
             initial: watch.initial.clone().into(),
+            begins: self.ctx.place.take_watch(),
             end_of_initial: watch.marks_end_of_initial.then_some(watch.revision),
             seen: watch.revision,
             watch,
@@ -116,6 +119,8 @@ impl Call<'_> {
 /// One watch on its way to one client.
 struct Feed {
     initial: VecDeque<Arc<Entry>>,
+    /// What the watch holds on to; its seat goes when what was there has been shown.
+    begins: Option<Begins>,
     end_of_initial: Option<u64>,
     watch: Watch,
     frames: Frames,
@@ -140,6 +145,9 @@ impl Feed {
         }
         if let Some(revision) = self.end_of_initial.take() {
             self.frames.bookmark(revision, true, &mut out);
+        }
+        if let Some(begins) = &mut self.begins {
+            begins.done();
         }
         if !out.is_empty() {
             return Some(Ok(out.into()));

@@ -15,8 +15,7 @@ use http::{Method, StatusCode};
 
 use super::body::{Request, Response};
 use super::gzip;
-use super::impersonate::impersonate;
-use super::max_in_flight::{self, is_mutating};
+use super::limits;
 use super::negotiate::{self, Accepted, Asked};
 use super::request_info::{Query, RequestInfo};
 use super::respond;
@@ -47,7 +46,7 @@ async fn run(server: Arc<Server>, request: Request) -> Response {
     let started = Instant::now();
     let audit_id = audit_id(&request);
     let query = Query::parse(request.uri().query());
-    let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
+    let info = Arc::new(RequestInfo::parse(request.method(), request.uri().path(), &query));
     let accepted =
         negotiate::accepted(request.headers(), query.get("pretty"), Asked { stream: false, tables: true })
             .ok();
@@ -57,7 +56,7 @@ async fn run(server: Arc<Server>, request: Request) -> Response {
 
     let recorded = server.metrics.begin(&info, long_running);
     let trail = OnceLock::new();
-    let arrival = Arrival { audit_id: &audit_id, accepted, deadline, trail: &trail };
+    let arrival = Arrival { audit_id: &audit_id, at: started, accepted, deadline, trail: &trail };
     let answer = AssertUnwindSafe(answer(&server, request, info, query, arrival));
     let mut response = match answer.catch_unwind().await {
         Ok(response) => match trail.get() {
@@ -83,6 +82,7 @@ async fn run(server: Arc<Server>, request: Request) -> Response {
 /// What is known of a request when it comes in.
 struct Arrival<'a> {
     audit_id: &'a HeaderValue,
+    at: Instant,
     accepted: Option<Accepted>,
     deadline: Option<Instant>,
     /// Its record, once it is known whether one is kept.
@@ -92,7 +92,7 @@ struct Arrival<'a> {
 async fn answer(
     server: &Arc<Server>,
     request: Request,
-    info: RequestInfo,
+    info: Arc<RequestInfo>,
     query: Query,
     arrival: Arrival<'_>,
 ) -> Response {
@@ -136,27 +136,25 @@ async fn answer(
         trail.received();
         let _ = arrival.trail.set(trail.clone());
     }
-    let user = match impersonate(server, caller.clone(), &mut parts.headers).await {
+    let user = match impersonate(server, caller, &mut parts, &info, &query, trail.as_deref()).await {
         Ok(user) => user,
         Err(status) => return respond::failure(&status, accepted),
     };
-    if let (Some(trail), false) = (&trail, Arc::ptr_eq(&caller, &user)) {
-        trail.impersonated(&user);
-    }
-    let Some(_place) = server.max_in_flight.enter(&info, &user) else {
-        server.metrics.dropped(is_mutating(&info));
-        return max_in_flight::too_many_requests();
+    let place = match limits::enter(server, &info, &user, &query, arrival.at, deadline).await {
+        Ok(place) => place,
+        Err(response) => return response,
     };
     let request = Request::from_parts(parts, body);
     match authorize(server, &user, &info, &query, trail.as_deref()).await {
         Ok(()) => {}
-        Err(Refusal::Forbidden(status)) => return respond::failure(&status, accepted),
+        Err(Refusal::Forbidden(status)) => return place.leave(respond::failure(&status, accepted)),
         Err(Refusal::Failed(error)) => {
             tracing::error!(%error, "a request could not be authorized");
             let uri = request.uri().path_and_query().map_or("", |uri| uri.as_str());
             let text = format!("Internal Server Error: {uri:?}: {error}");
             let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-            return respond::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{text}\n"));
+            let text = format!("{text}\n");
+            return place.leave(respond::text(StatusCode::INTERNAL_SERVER_ERROR, text));
         }
     }
     let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
@@ -167,6 +165,7 @@ async fn answer(
         query,
         now,
         deadline,
+        place,
         audit: trail,
         warnings: found.warnings.into(),
     };
@@ -186,7 +185,7 @@ async fn answer(
     };
     let mut response = outcome.unwrap_or_else(|status| respond::failure(&status, accepted));
     respond::warn(&mut response, &ctx);
-    response
+    ctx.place.leave(response)
 }
 
 /// The sorts of credentials that a request came with, for the record of those that did not do.
@@ -242,6 +241,52 @@ fn audit_id(request: &Request) -> HeaderValue {
     }
 }
 
+/// As whom a request acts: its caller, or whom it asks to act as.
+async fn impersonate(
+    server: &Server,
+    caller: Arc<UserInfo>,
+    parts: &mut Parts,
+    info: &RequestInfo,
+    query: &Query,
+    trail: Option<&Trail>,
+) -> Result<Arc<UserInfo>, Status> {
+    let selector = field_selector(query);
+    let fields = exact(&selector);
+    let asked = attributes(&caller, info, &fields);
+    let authorizer = server.access.authorizer.as_ref();
+    let outcome = server.impersonation.impersonate(authorizer, &asked, &mut parts.headers).await;
+    match outcome {
+        Ok(None) => Ok(caller),
+        Ok(Some(acting)) => {
+            server.metrics.impersonation(acting.mode, true);
+            if let Some(trail) = trail {
+                trail.impersonated(&acting.user, acting.constraint);
+            }
+            Ok(acting.user)
+        }
+        Err(status) => {
+            if status.code == 403 {
+                server.metrics.impersonation("", false);
+            }
+            Err(status)
+        }
+    }
+}
+
+/// One that cannot be read is refused later; for the authorizer it narrows nothing.
+fn field_selector(query: &Query) -> FieldSelector {
+    match query.text("fieldSelector") {
+        "" => FieldSelector::everything(),
+        text => FieldSelector::parse(text).unwrap_or_default(),
+    }
+}
+
+/// Field and value of each `=` requirement.
+fn exact(selector: &FieldSelector) -> Vec<(&str, &str)> {
+    let exact = selector.requirements().iter().filter(|requirement| requirement.equals);
+    exact.map(|requirement| (requirement.field.as_str(), requirement.value.as_str())).collect()
+}
+
 async fn authorize(
     server: &Server,
     user: &UserInfo,
@@ -249,14 +294,8 @@ async fn authorize(
     query: &Query,
     trail: Option<&Trail>,
 ) -> Result<(), Refusal> {
-    let selector = match query.text("fieldSelector") {
-        "" => FieldSelector::everything(),
-        // one that cannot be read is refused later; here it narrows nothing
-        text => FieldSelector::parse(text).unwrap_or_default(),
-    };
-    let exact = selector.requirements().iter().filter(|requirement| requirement.equals);
-    let fields: Vec<(&str, &str)> =
-        exact.map(|requirement| (requirement.field.as_str(), requirement.value.as_str())).collect();
+    let selector = field_selector(query);
+    let fields = exact(&selector);
     let attributes = attributes(user, info, &fields);
     let verdict = server.access.authorizer.authorize(&attributes).await;
     let annotate = |key: &str, value: &str| {

@@ -3,16 +3,10 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
-use http::header::{HeaderValue, RETRY_AFTER};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::body::Response;
 use super::request_info::RequestInfo;
-use super::respond;
 use crate::authentication::{SYSTEM_PRIVILEGED_GROUP, UserInfo};
-
-const RETRY_AFTER_SECONDS: u32 = 1;
 
 /// Places for requests that run at once. Zero of a sort is no limit.
 pub struct MaxInFlight {
@@ -51,16 +45,6 @@ impl MaxInFlight {
 
 pub fn is_mutating(info: &RequestInfo) -> bool {
     !matches!(info.verb, "get" | "list" | "watch")
-}
-
-/// The answer to a request that there is no place for.
-pub fn too_many_requests() -> Response {
-    let body = "Too many requests, please try again later.\n";
-    let mut response = respond::text(StatusCode::TOO_MANY_REQUESTS, body);
-    let headers = response.headers_mut();
-    headers.insert(RETRY_AFTER, RETRY_AFTER_SECONDS.into());
-    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
-    response
 }
 
 #[cfg(test)]

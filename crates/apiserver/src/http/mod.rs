@@ -3,7 +3,8 @@
 pub mod body;
 pub mod chain;
 mod gzip;
-mod impersonate;
+pub mod impersonation;
+pub mod limits;
 mod list_body;
 pub mod max_in_flight;
 pub mod negotiate;

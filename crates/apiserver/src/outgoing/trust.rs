@@ -11,14 +11,14 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootC
 
 use crate::pki::KeyAndCertificate;
 
-/// For HTTP/1.1, without a certificate of our own.
-pub fn client_config(ca_pem: &[u8]) -> Result<ClientConfig, String> {
-    let mut config = client_config_as(ca_pem, None)?;
+/// For HTTP/1.1, with the certificate to show where there is one.
+pub fn client_config(ca_pem: &[u8], own: Option<&KeyAndCertificate>) -> Result<ClientConfig, String> {
+    let mut config = client_config_as(ca_pem, own)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
 
-/// The same for whoever adds the protocols, with the certificate to show where there is one.
+/// The same for whoever adds the protocols.
 pub fn client_config_as(ca_pem: &[u8], own: Option<&KeyAndCertificate>) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     let certificates: Vec<CertificateDer<'static>> = match ca_pem.is_empty() {

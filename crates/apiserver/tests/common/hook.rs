@@ -16,6 +16,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::server::WebPkiClientVerifier;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -37,6 +40,8 @@ pub struct Hook {
     pub ca_bundle: String,
     pub connections: Arc<AtomicUsize>,
     pub reviews: Arc<Mutex<Vec<Value>>>,
+    /// As whom the server has shown itself: with a certificate or not, and what its `Authorization` header said.
+    pub callers: Arc<Mutex<Vec<(bool, String)>>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -61,10 +66,17 @@ impl Hook {
         let names = vec!["127.0.0.1".to_owned(), "hook.default.svc".to_owned()];
         let serving = pki.issue(&Profile::server("hook", names)).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        let ca = CertificateDer::from_pem_slice(pki.ca_pem().as_bytes()).unwrap();
+        roots.add(ca).unwrap();
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+            .allow_unauthenticated()
+            .build()
+            .unwrap();
         let tls = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_no_client_auth()
+            .with_client_cert_verifier(verifier)
             .with_single_cert(serving.certificates().unwrap(), serving.key().unwrap())
             .unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(tls));
@@ -72,21 +84,30 @@ impl Hook {
         let address = listener.local_addr().unwrap();
         let (connections, reviews) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new(Vec::new())));
         let behaviour: Behaviour = Arc::new(does);
-        let (counted, seen) = (connections.clone(), reviews.clone());
+        let callers = Arc::<Mutex<Vec<(bool, String)>>>::default();
+        let (counted, seen, known) = (connections.clone(), reviews.clone(), callers.clone());
         let task = tokio::spawn(async move {
             loop {
                 let Ok((stream, _)) = listener.accept().await else { return };
                 counted.fetch_add(1, Ordering::SeqCst);
                 let (acceptor, behaviour, seen) = (acceptor.clone(), behaviour.clone(), seen.clone());
+                let known = known.clone();
                 tokio::spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
-                    let service = service_fn(|request| answer(request, behaviour.clone(), seen.clone()));
+                    let certified = stream.get_ref().1.peer_certificates().is_some();
+                    let service = service_fn(|request: Request<Incoming>| {
+                        let authorization = request.headers().get("authorization");
+                        let authorization = authorization.and_then(|value| value.to_str().ok());
+                        let caller = (certified, authorization.unwrap_or_default().to_owned());
+                        known.lock().unwrap().push(caller);
+                        answer(request, behaviour.clone(), seen.clone())
+                    });
                     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
                 });
             }
         });
         let ca_bundle = BASE64_STANDARD.encode(pki.ca_pem());
-        Self { address, ca_bundle, connections, reviews, task }
+        Self { address, ca_bundle, connections, reviews, callers, task }
     }
 
     /// A webhook of a configuration that is called at a path of this server, for config maps.

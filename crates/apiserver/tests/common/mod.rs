@@ -145,7 +145,22 @@ impl Cluster {
         if let Some(user) = user {
             request.extensions_mut().insert(user);
         }
-        let response = chain::handle(self.server.clone(), request).await;
+        Self::read(chain::handle(self.server.clone(), request).await).await
+    }
+
+    /// What becomes of a request without a body. Of an answer that does not end, no more than its head is read.
+    pub async fn head(&self, user: &str, groups: &[&str], method: &str, uri: &str) -> Answer {
+        let user = InProcessUser(Arc::new(UserInfo::new(user, groups)));
+        let request = Request::builder().method(method).uri(uri).extension(user);
+        let response = chain::handle(self.server.clone(), request.body(body::empty()).unwrap()).await;
+        if response.status().is_success() {
+            let (parts, _) = response.into_parts();
+            return Answer { code: parts.status, headers: parts.headers, body: Value::Null };
+        }
+        Self::read(response).await
+    }
+
+    async fn read(response: apiserver::http::Response) -> Answer {
         let (parts, body) = response.into_parts();
         let bytes = body.collect().await.unwrap().to_bytes();
         let body = serde_json::from_slice(&bytes)

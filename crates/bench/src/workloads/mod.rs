@@ -1,5 +1,6 @@
 //! What can be measured. Each workload is a subcommand.
 
+pub mod access;
 pub mod api;
 pub mod chaos;
 pub mod informers;
@@ -19,6 +20,8 @@ use crate::target::Target;
 pub enum Workload {
     /// Create, get, update, patch, apply, list and delete of ConfigMaps.
     Api(api::Args),
+    /// Authorization and admission: gets beside many roles, creates that a webhook or a quota has a say in.
+    Access(access::Args),
     /// Watch fan-out: how long events take to many watchers, and whether any is missed.
     Watch(watch::Args),
     /// Many clients that start at once and each read everything.
@@ -38,6 +41,7 @@ pub enum Workload {
 impl Workload {
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Access(_) => "access",
             Self::Api(_) => "api",
             Self::Watch(_) => "watch",
             Self::Informers(_) => "informers",
@@ -52,6 +56,7 @@ impl Workload {
     /// Measures a cluster that runs.
     pub async fn measure(&self, target: &Target, report: &Report, stop: &Stop) -> anyhow::Result<()> {
         match self {
+            Self::Access(args) => access::run(args, target, report, stop).await,
             Self::Api(args) => api::run(args, target, report, stop).await,
             Self::Watch(args) => watch::run(args, target, report, stop).await,
             Self::Informers(args) => informers::run(args, target, report, stop).await,

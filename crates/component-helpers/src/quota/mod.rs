@@ -6,12 +6,16 @@ mod usage;
 
 use k8s_openapi::api::core::v1::ResourceQuota;
 
-pub use scopes::{Scopes, matches_scopes};
-pub use usage::{claim_usage, object_usage, pod_usage, service_usage, unmet_constraints};
+pub use scopes::{Scopes, matches_scopes, scope_requirements};
+pub use usage::{
+    claim_usage, object_usage, pod_usage, resource_claim_usage, service_usage, unmet_constraints,
+};
 
 use crate::resource::ResourceList;
 
 const STORAGE_CLASS: &str = ".storageclass.storage.k8s.io/";
+/// What limits the devices of a class: the class, then this.
+const DEVICES_OF_CLASS: &str = ".deviceclass.resource.k8s.io/devices";
 const CLAIM_RESOURCES: [&str; 2] = ["persistentvolumeclaims", "requests.storage"];
 const COMPUTE: [&str; 10] = [
     "cpu",
@@ -89,6 +93,9 @@ impl Counted<'_> {
                 let of_class = name.split_once(STORAGE_CLASS).map(|(_, resource)| resource);
                 CLAIM_RESOURCES.contains(&of_class.unwrap_or(name))
             }
+            Counted { group: "resource.k8s.io", plural: "resourceclaims" } => {
+                name.ends_with(DEVICES_OF_CLASS)
+            }
             _ => self.legacy_name() == Some(name),
         }
     }
@@ -132,6 +139,9 @@ mod tests {
             ("", "secrets", "count/secrets", true),
             ("apps", "deployments", "count/deployments.apps", true),
             ("apps", "deployments", "deployments", false),
+            ("resource.k8s.io", "resourceclaims", "gpu.deviceclass.resource.k8s.io/devices", true),
+            ("resource.k8s.io", "resourceclaims", "count/resourceclaims.resource.k8s.io", true),
+            ("resource.k8s.io", "resourceclaims", "pods", false),
         ];
         for (group, plural, name, wanted) in cases {
             assert_eq!(Counted { group, plural }.answers_to(name), wanted, "{plural} {name}");

@@ -50,6 +50,10 @@ impl Scopes {
         Self { plain: Vec::new(), valued: Some(("VolumeAttributesClass", names)) }
     }
 
+    pub fn lies_in(&self, one: &ScopedResourceSelectorRequirement) -> bool {
+        self.matches(&one.scope_name, &one.operator, one.values.as_deref().unwrap_or_default())
+    }
+
     fn matches(&self, scope: &str, operator: &str, values: &[String]) -> bool {
         if let Some((_, holds)) = self.plain.iter().find(|(name, _)| *name == scope) {
             return *holds;
@@ -66,16 +70,22 @@ impl Scopes {
     }
 }
 
-/// Whether an object lies in all scopes of a quota.
-pub fn matches_scopes(quota: &ResourceQuota, scopes: &Scopes) -> bool {
-    let Some(spec) = &quota.spec else { return true };
+/// What a quota asks of the objects that it is about.
+pub fn scope_requirements(quota: &ResourceQuota) -> Vec<ScopedResourceSelectorRequirement> {
+    let Some(spec) = &quota.spec else { return Vec::new() };
+    let plain = spec.scopes.iter().flatten().map(|scope| ScopedResourceSelectorRequirement {
+        scope_name: scope.clone(),
+        operator: "Exists".into(),
+        values: None,
+    });
     let selector =
         spec.scope_selector.iter().flat_map(|selector| selector.match_expressions.iter().flatten());
-    let selected = |one: &ScopedResourceSelectorRequirement| {
-        scopes.matches(&one.scope_name, &one.operator, one.values.as_deref().unwrap_or_default())
-    };
-    spec.scopes.iter().flatten().all(|scope| scopes.matches(scope, "Exists", &[]))
-        && selector.into_iter().all(selected)
+    plain.chain(selector.cloned()).collect()
+}
+
+/// Whether an object lies in all scopes of a quota.
+pub fn matches_scopes(quota: &ResourceQuota, scopes: &Scopes) -> bool {
+    scope_requirements(quota).iter().all(|one| scopes.lies_in(one))
 }
 
 fn crosses_namespaces(pod: &Pod) -> bool {

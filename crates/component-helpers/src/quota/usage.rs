@@ -1,9 +1,12 @@
 //! Usage of one object, by the names that quotas use.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{Container, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
-use super::{Counted, STORAGE_CLASS};
+use super::{Counted, DEVICES_OF_CLASS, STORAGE_CLASS};
 use crate::amount::Amount;
 use crate::pod::all_containers;
 use crate::resource::{self, Options, ResourceList, container_limits, container_requests};
@@ -151,6 +154,39 @@ pub fn claim_usage(claim: &PersistentVolumeClaim) -> ResourceList {
     usage
 }
 
+/// How many devices a claim may come to, by class: of alternatives, the most that each class may have to give.
+pub fn resource_claim_usage(claim: &ResourceClaim) -> ResourceList {
+    /// What an allocation may hold at most.
+    const ALL: i64 = 32;
+    let devices = |mode: Option<&str>, count: Option<i64>| match mode {
+        Some("All") => ALL,
+        _ => count.unwrap_or(1),
+    };
+    let mut usage = object_usage(Counted { group: "resource.k8s.io", plural: "resourceclaims" });
+    let requests = claim.spec.devices.as_ref().and_then(|devices| devices.requests.as_ref());
+    for request in requests.into_iter().flatten() {
+        let exactly = request
+            .exactly
+            .iter()
+            .map(|one| (one.device_class_name.as_str(), devices(one.allocation_mode.as_deref(), one.count)));
+        let alternatives =
+            request.first_available.iter().flatten().map(|one| {
+                (one.device_class_name.as_str(), devices(one.allocation_mode.as_deref(), one.count))
+            });
+        let mut most: BTreeMap<&str, i64> = BTreeMap::new();
+        for (class, count) in exactly.chain(alternatives) {
+            let most = most.entry(class).or_default();
+            *most = count.max(*most);
+        }
+        for (class, count) in most {
+            let name = format!("{class}{DEVICES_OF_CLASS}");
+            let before = usage.get(&name).unwrap_or_default();
+            usage.set(&name, before + Amount::from_units(count));
+        }
+    }
+    usage
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,6 +262,37 @@ mod tests {
                 "count/services=1,services=1,services.loadbalancers={balancers},services.nodeports={ports}"
             );
             assert_eq!(shown(&service_usage(&service)), wanted, "{spec}");
+        }
+    }
+
+    #[test]
+    fn resource_claims_use_devices_of_their_classes() {
+        let exactly = |class: &str, more: Value| {
+            let mut exactly = json!({"deviceClassName": class});
+            exactly.as_object_mut().expect("a map").extend(more.as_object().cloned().unwrap_or_default());
+            json!({"name": "r", "exactly": exactly})
+        };
+        let either = json!({"name": "r", "firstAvailable": [
+            {"name": "a", "deviceClassName": "gpu", "count": 2},
+            {"name": "b", "deviceClassName": "gpu", "count": 3},
+            {"name": "c", "deviceClassName": "fpga"}]});
+        for (requests, wanted) in [
+            (vec![], ""),
+            (vec![exactly("gpu", json!({}))], ",gpu.deviceclass.resource.k8s.io/devices=1"),
+            (vec![exactly("gpu", json!({"count": 5}))], ",gpu.deviceclass.resource.k8s.io/devices=5"),
+            (
+                vec![exactly("gpu", json!({"allocationMode": "All"}))],
+                ",gpu.deviceclass.resource.k8s.io/devices=32",
+            ),
+            (
+                vec![exactly("gpu", json!({})), either],
+                ",fpga.deviceclass.resource.k8s.io/devices=1,gpu.deviceclass.resource.k8s.io/devices=4",
+            ),
+        ] {
+            let claim = json!({"spec": {"devices": {"requests": requests}}});
+            let claim = serde_json::from_value(claim).expect("a claim");
+            let wanted = format!("count/resourceclaims.resource.k8s.io=1{wanted}");
+            assert_eq!(shown(&resource_claim_usage(&claim)), wanted);
         }
     }
 

@@ -13,6 +13,7 @@ use client::{Change, Informer, ObjectKey, Queue};
 use component_helpers::quota;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Service};
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, ListParams, PartialObjectMeta, PostParams};
 use kube::runtime::WatchStreamExt;
@@ -42,6 +43,7 @@ struct Controller {
     pods: Arc<Informer<Pod>>,
     services: Arc<Informer<Service>>,
     claims: Arc<Informer<PersistentVolumeClaim>>,
+    resource_claims: Arc<Informer<ResourceClaim>>,
     queue: Arc<Queue<ObjectKey>>,
     served: Mutex<Served>,
     cancel: CancellationToken,
@@ -64,6 +66,7 @@ pub async fn run(shared: Shared, client: Client, cancel: CancellationToken) {
         pods: informers.all(),
         services: informers.all(),
         claims: informers.all(),
+        resource_claims: informers.all(),
         queue: queue.clone(),
         served: Mutex::default(),
         cancel: cancel.clone(),
@@ -72,6 +75,7 @@ pub async fn run(shared: Shared, client: Client, cancel: CancellationToken) {
     controller.pods.wait_for_sync().await;
     controller.services.wait_for_sync().await;
     controller.claims.wait_for_sync().await;
+    controller.resource_claims.wait_for_sync().await;
     controller.quotas.on_change({
         let queue = queue.clone();
         move |change| {
@@ -91,6 +95,9 @@ pub async fn run(shared: Shared, client: Client, cancel: CancellationToken) {
         .wake_on(&controller.services, |old, new| quota::service_usage(old) != quota::service_usage(new));
     controller.wake_on(&controller.claims, |old, new| {
         quota::claim_usage(old) != quota::claim_usage(new) || old.spec != new.spec || old.status != new.status
+    });
+    controller.wake_on(&controller.resource_claims, |old, new| {
+        quota::resource_claim_usage(old) != quota::resource_claim_usage(new)
     });
     runner::run("resourcequota", queue, WORKERS, cancel, |key| {
         let controller = controller.clone();
@@ -131,6 +138,7 @@ impl Controller {
             pods: self.pods.store().list_namespace(&key.namespace),
             services: self.services.store().list_namespace(&key.namespace),
             claims: self.claims.store().list_namespace(&key.namespace),
+            resource_claims: self.resource_claims.store().list_namespace(&key.namespace),
             counts: BTreeMap::new(),
         };
         for countable in plan::countables(&quota) {

@@ -6,12 +6,16 @@ use std::sync::Arc;
 use component_helpers::quota::{self, Counted, Scopes};
 use component_helpers::resource::ResourceList;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus, Service};
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::jiff::Timestamp;
 
 pub const PODS: Counted<'_> = Counted { group: "", plural: "pods" };
 pub const SERVICES: Counted<'_> = Counted { group: "", plural: "services" };
 pub const CLAIMS: Counted<'_> = Counted { group: "", plural: "persistentvolumeclaims" };
+pub const RESOURCE_CLAIMS: Counted<'_> = Counted { group: "resource.k8s.io", plural: "resourceclaims" };
+/// Those whose objects are looked at.
+const MEASURED: [Counted<'_>; 4] = [PODS, SERVICES, CLAIMS, RESOURCE_CLAIMS];
 const LEGACY: [&str; 4] = ["configmaps", "replicationcontrollers", "resourcequotas", "secrets"];
 
 /// Group and plural of a resource whose objects are only counted.
@@ -23,6 +27,7 @@ pub struct Held {
     pub pods: Vec<Arc<Pod>>,
     pub services: Vec<Arc<Service>>,
     pub claims: Vec<Arc<PersistentVolumeClaim>>,
+    pub resource_claims: Vec<Arc<ResourceClaim>>,
     /// How many objects there are of resources that are only counted; absent where nobody serves the resource.
     pub counts: BTreeMap<Countable, i64>,
 }
@@ -35,7 +40,7 @@ pub fn countables(quota: &ResourceQuota) -> Vec<Countable> {
             let legacy = LEGACY.into_iter().find(|legacy| legacy == name);
             let counted = quota::counted_by(name)
                 .or_else(|| legacy.map(|plural| Counted { group: "", plural }))
-                .filter(|counted| ![PODS, SERVICES, CLAIMS].contains(counted) && !counted.is_ignored())?;
+                .filter(|counted| !MEASURED.contains(counted) && !counted.is_ignored())?;
             Some((counted.group.to_owned(), counted.plural.to_owned()))
         })
         .collect();
@@ -72,7 +77,7 @@ pub fn plan(quota: &ResourceQuota, held: &Held, now: Timestamp) -> Option<Resour
 /// names start at zero.
 fn usages<'a>(quota: &ResourceQuota, held: &'a Held, now: Timestamp) -> Vec<(Counted<'a>, ResourceList)> {
     let mut out: Vec<(Counted<'a>, ResourceList)> =
-        [PODS, SERVICES, CLAIMS].map(|counted| (counted, ResourceList::default())).into();
+        MEASURED.map(|counted| (counted, ResourceList::default())).into();
     for pod in &held.pods {
         if quota::matches_scopes(quota, &Scopes::of_pod(pod)) {
             out.push((PODS, quota::pod_usage(pod, now)));
@@ -86,6 +91,9 @@ fn usages<'a>(quota: &ResourceQuota, held: &'a Held, now: Timestamp) -> Vec<(Cou
     let without_scopes = quota::matches_scopes(quota, &Scopes::default());
     for service in held.services.iter().filter(|_| without_scopes) {
         out.push((SERVICES, quota::service_usage(service)));
+    }
+    for claim in held.resource_claims.iter().filter(|_| without_scopes) {
+        out.push((RESOURCE_CLAIMS, quota::resource_claim_usage(claim)));
     }
     for ((group, plural), count) in &held.counts {
         let counted = Counted { group, plural };
@@ -116,6 +124,8 @@ mod tests {
         };
         let service = json!({"spec": {"type": "NodePort", "ports": [{"port": 1}, {"port": 2}]}});
         let claim = json!({"spec": {"resources": {"requests": {"storage": "1Gi"}}}});
+        let devices = json!({"spec": {"devices": {"requests": [
+            {"name": "r", "exactly": {"deviceClassName": "gpu", "count": 2}}]}}});
         let counts = [("", "configmaps", 3), ("apps", "deployments", 2)];
         Held {
             pods: vec![
@@ -126,6 +136,7 @@ mod tests {
             ],
             services: vec![Arc::new(serde_json::from_value(service).expect("a service"))],
             claims: vec![Arc::new(serde_json::from_value(claim).expect("a claim"))],
+            resource_claims: vec![Arc::new(serde_json::from_value(devices).expect("a claim"))],
             counts: counts.map(|(g, p, count)| ((g.to_owned(), p.to_owned()), count)).into(),
         }
     }
@@ -145,6 +156,12 @@ mod tests {
                 json!({"configmaps": "3", "count/deployments.apps": "2", "services.nodeports": "2"}),
             ),
             (json!({"hard": {"requests.storage": "5Gi"}}), json!({"requests.storage": "1Gi"})),
+            (
+                json!({"hard": {"gpu.deviceclass.resource.k8s.io/devices": "5",
+                    "count/resourceclaims.resource.k8s.io": "5"}}),
+                json!({"gpu.deviceclass.resource.k8s.io/devices": "2",
+                    "count/resourceclaims.resource.k8s.io": "1"}),
+            ),
             (json!({"hard": {"count/things.example.com": "5"}}), json!({})),
         ];
         for (spec, used) in cases {

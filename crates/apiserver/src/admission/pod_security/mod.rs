@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashSet};
 use apimachinery::{Object, Status, Value};
 
 use self::checks::{Subject, details, evaluate, reasons};
-use self::policy::{Exemptions, Level, LevelVersion, Policy};
+use self::policy::{Configuration, Exemptions, Level, LevelVersion, Policy};
 use super::{Attributes, Operation};
 use crate::context::Context;
 use crate::registry::Registry;
@@ -48,6 +48,11 @@ struct Verdict {
 }
 
 impl PodSecurity {
+    pub fn configured(configuration: Configuration) -> Result<Self, String> {
+        let (defaults, exemptions) = configuration.resolve()?;
+        Ok(Self { defaults, exemptions })
+    }
+
     pub fn validate(
         &self,
         registry: &Registry,

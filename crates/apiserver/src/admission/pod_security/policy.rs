@@ -1,5 +1,6 @@
 //! Which level holds in a namespace: its labels over the server's defaults.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use apimachinery::field::{Error, Path};
@@ -7,6 +8,8 @@ use apimachinery::{Object, field};
 use serde::Deserialize;
 
 const PREFIX: &str = "pod-security.kubernetes.io/";
+const WRONG_LEVEL: &str = "must be one of privileged, baseline, restricted";
+const WRONG_VERSION: &str = "must be \"latest\" or \"v1.x\"";
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -107,13 +110,12 @@ impl Policy {
                 }
                 Some(good)
             };
-            level_was_set[index] =
-                label("", "must be one of privileged, baseline, restricted", &mut |value| {
-                    let parsed = Level::parse(value);
-                    one.level = parsed.unwrap_or(fallback);
-                    parsed.is_some()
-                });
-            let version_set = label("-version", "must be \"latest\" or \"v1.x\"", &mut |value| {
+            level_was_set[index] = label("", WRONG_LEVEL, &mut |value| {
+                let parsed = Level::parse(value);
+                one.level = parsed.unwrap_or(fallback);
+                parsed.is_some()
+            });
+            let version_set = label("-version", WRONG_VERSION, &mut |value| {
                 let parsed = Version::parse(value);
                 one.version = parsed.unwrap_or_default();
                 parsed.is_some()
@@ -152,6 +154,42 @@ impl Policy {
             namespace.name(),
             shown.join(", ")
         ))
+    }
+}
+
+/// What a configuration file says: the levels where labels say nothing, and who is not asked.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Configuration {
+    #[serde(default)]
+    defaults: BTreeMap<String, String>,
+    #[serde(default)]
+    exemptions: Exemptions,
+}
+
+impl Configuration {
+    pub fn resolve(self) -> Result<(Policy, Exemptions), String> {
+        let mut policy = Policy::default();
+        for (key, value) in &self.defaults {
+            let (mode, is_version) = match key.strip_suffix("-version") {
+                Some(mode) => (mode, true),
+                None => (key.as_str(), false),
+            };
+            let one = match mode {
+                "enforce" => &mut policy.enforce,
+                "audit" => &mut policy.audit,
+                "warn" => &mut policy.warn,
+                _ => return Err(format!("strict decoding error: unknown field \"defaults.{key}\"")),
+            };
+            let path = Path::new("defaults").child(key);
+            let wrong = |why| field::Error::invalid(&path, value.as_str(), why).to_string();
+            if is_version {
+                one.version = Version::parse(value).ok_or_else(|| wrong(WRONG_VERSION))?;
+            } else {
+                one.level = Level::parse(value).ok_or_else(|| wrong(WRONG_LEVEL))?;
+            }
+        }
+        Ok((policy, self.exemptions))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use apimachinery::{Object, Value};
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, HOST, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT};
 use http::{Request, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -16,6 +16,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::credentials::Credentials;
 use crate::outgoing::{refusal, trust};
 use crate::registry::Registry;
 
@@ -70,13 +71,18 @@ impl Target {
 }
 
 /// Connections to all webhooks.
-#[derive(Default)]
 pub struct Client {
+    credentials: Credentials,
     idle: Mutex<HashMap<Target, Vec<(Sender, Instant)>>>,
-    tls: Mutex<HashMap<Vec<u8>, Arc<rustls::ClientConfig>>>,
+    /// By whom to trust and as whom to be known.
+    tls: Mutex<HashMap<(Vec<u8>, Option<String>), Arc<rustls::ClientConfig>>>,
 }
 
 impl Client {
+    pub fn new(credentials: Credentials) -> Self {
+        Self { credentials, idle: Mutex::default(), tls: Mutex::default() }
+    }
+
     /// Posts a review and brings the answer. The error is the reason as upstream words it.
     pub async fn post(
         &self,
@@ -103,14 +109,20 @@ impl Client {
         review: &Bytes,
         seconds: u64,
     ) -> Result<(http::StatusCode, Bytes), String> {
+        let authorization = match self.credentials.for_host(&target.host, target.port) {
+            Some(credential) => credential.authorization().await?,
+            None => None,
+        };
         let request = || {
-            Request::post(format!("{}?timeout={seconds}s", target.path))
+            let mut request = Request::post(format!("{}?timeout={seconds}s", target.path))
                 .header(HOST, target.authority())
                 .header(CONTENT_TYPE, "application/json")
                 .header(ACCEPT, "application/json, */*")
-                .header(USER_AGENT, "kube-apiserver-admission")
-                .body(Full::new(review.clone()))
-                .map_err(|error| error.to_string())
+                .header(USER_AGENT, "kube-apiserver-admission");
+            if let Some(authorization) = &authorization {
+                request = request.header(AUTHORIZATION, authorization);
+            }
+            request.body(Full::new(review.clone())).map_err(|error| error.to_string())
         };
         // a connection that rested may have been closed meanwhile, which is no failure of the webhook
         while let Some(mut sender) = self.rested(target) {
@@ -175,7 +187,7 @@ impl Client {
         let tcp = TcpStream::connect((host.as_str(), port)).await.map_err(dial)?;
         tcp.set_nodelay(true).map_err(|error| error.to_string())?;
         let name = ServerName::try_from(target.host.clone()).map_err(|error| error.to_string())?;
-        let tls = TlsConnector::from(self.trusting(&target.ca_pem)?).connect(name, tcp).await;
+        let tls = TlsConnector::from(self.tls_for(target)?).connect(name, tcp).await;
         let tls = tls.map_err(|error| trust::explain(&error))?;
         let (sender, connection) =
             http1::handshake(TokioIo::new(tls)).await.map_err(|error| error.to_string())?;
@@ -187,16 +199,20 @@ impl Client {
         Ok(sender)
     }
 
-    fn trusting(&self, ca_pem: &[u8]) -> Result<Arc<rustls::ClientConfig>, String> {
+    fn tls_for(&self, target: &Target) -> Result<Arc<rustls::ClientConfig>, String> {
+        let identified = self.credentials.for_host(&target.host, target.port);
+        let identified = identified.and_then(|credential| Some((credential, credential.identity.as_ref()?)));
+        let key = (target.ca_pem.clone(), identified.map(|(credential, _)| credential.name.clone()));
         let mut known = self.tls.lock();
-        if let Some(config) = known.get(ca_pem) {
+        if let Some(config) = known.get(&key) {
             return Ok(config.clone());
         }
-        let config = Arc::new(trust::client_config(ca_pem)?);
+        let identity = identified.map(|(_, identity)| identity);
+        let config = Arc::new(trust::client_config(&target.ca_pem, identity)?);
         if known.len() >= TARGETS {
             known.clear();
         }
-        known.insert(ca_pem.to_vec(), config.clone());
+        known.insert(key, config.clone());
         Ok(config)
     }
 }

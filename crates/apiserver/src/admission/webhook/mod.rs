@@ -4,6 +4,7 @@
 //! says it.
 
 mod client;
+mod credentials;
 mod hooks;
 mod matching;
 mod review;
@@ -22,6 +23,7 @@ use crate::context::Context;
 use crate::kinds::Kind;
 use crate::registry::Registry;
 use client::Client;
+pub use credentials::Credentials;
 use hooks::{Hook, Hooks, Sort};
 use matching::Write;
 
@@ -35,11 +37,12 @@ const EXEMPT: [&str; 6] = [
     "MutatingAdmissionPolicyBinding",
 ];
 
-#[derive(Default)]
 pub struct Webhooks {
     mutating: Hooks,
     validating: Hooks,
-    client: Client,
+    /// The ways to those that change objects, and to those that judge them: they may be shown different credentials.
+    mutating_client: Client,
+    validating_client: Client,
 }
 
 /// What is asked again after somebody changed the object, which happens once.
@@ -78,6 +81,15 @@ struct Invocation<'a> {
 }
 
 impl Webhooks {
+    pub fn new(mutating: Credentials, validating: Credentials) -> Self {
+        Self {
+            mutating: Hooks::default(),
+            validating: Hooks::default(),
+            mutating_client: Client::new(mutating),
+            validating_client: Client::new(validating),
+        }
+    }
+
     /// Lets mutating webhooks change the object, one after the other.
     pub async fn admit(
         &self,
@@ -220,8 +232,11 @@ impl Webhooks {
         let request = serde_json::to_vec(&request).map_err(|error| Failure::Call(error.to_string()))?;
         let left = ctx.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let timeout = left.unwrap_or(Duration::MAX).min(hook.timeout);
-        let answer =
-            self.client.post(registry, target, request.into(), timeout).await.map_err(Failure::Call)?;
+        let client = match sort {
+            Sort::Mutating => &self.mutating_client,
+            Sort::Validating => &self.validating_client,
+        };
+        let answer = client.post(registry, target, request.into(), timeout).await.map_err(Failure::Call)?;
         let answer = review::response(&answer, &uid, sort).map_err(Failure::Call)?;
         for (key, value) in &answer.annotations {
             ctx.annotate(&format!("{}/{key}", hook.name), value);
