@@ -459,7 +459,95 @@ fn any_tree() -> impl Strategy<Value = Value> {
     })
 }
 
+/// What two managers say, of which nothing is said by both.
+fn any_disjoint() -> impl Strategy<Value = (Object, Object)> {
+    let text = || "[a-z]{1,2}";
+    let entries = || proptest::collection::btree_map("[a-f]", (any::<bool>(), text()), 0..5);
+    let replicas = proptest::option::of((any::<bool>(), 0..5));
+    (entries(), entries(), entries(), replicas).prop_map(|(labels, annotations, images, replicas)| {
+        let of = |first: bool| {
+            let some =
+                |entries: &std::collections::BTreeMap<String, (bool, String)>| -> Vec<(String, String)> {
+                    let own = entries.iter().filter(|(_, (side, _))| *side == first);
+                    own.map(|(key, (_, value))| (key.clone(), value.clone())).collect()
+                };
+            let mut object = Object::from(
+                json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}}),
+            );
+            for (key, value) in some(&labels) {
+                object.set(&["metadata", "labels", &key], value);
+            }
+            for (key, value) in some(&annotations) {
+                object.set(&["spec", "template", "metadata", "annotations", &key], value);
+            }
+            let containers: Vec<Value> = some(&images)
+                .into_iter()
+                .map(|(name, image)| json!({"name": name, "image": image}))
+                .collect();
+            if !containers.is_empty() {
+                object.set(&["spec", "template", "spec", "containers"], containers);
+            }
+            if let Some((_, count)) = replicas.filter(|(side, _)| *side == first) {
+                object.set(&["spec", "replicas"], count);
+            }
+            object
+        };
+        (of(true), of(false))
+    })
+}
+
+/// An object without its managers and the order of its containers, and its managers' fields.
+fn unordered(object: Object) -> (Object, Vec<(String, String)>) {
+    let entries = object.get_array(&["metadata", "managedFields"]).iter();
+    let mut managers: Vec<_> =
+        entries.map(|entry| (entry["manager"].to_string(), entry["fieldsV1"].to_string())).collect();
+    managers.sort();
+    let mut object = without_managers(object);
+    let containers = ["spec", "template", "spec", "containers"];
+    let mut sorted = object.get_array(&containers).to_vec();
+    if !sorted.is_empty() {
+        sorted.sort_by_key(|container| container["name"].to_string());
+        object.set(&containers, sorted);
+    }
+    (object, managers)
+}
+
 proptest! {
+    #[test]
+    fn who_says_nothing_of_the_others_may_go_first((first, second) in any_disjoint()) {
+        let schema = schema("apps/v1", "Deployment");
+        let both = |one: (&str, &Object), other: (&str, &Object)| {
+            let live = apply(None, one.1, &schema, one.0, false, at(1), "", None).unwrap();
+            apply(Some(&live), other.1, &schema, other.0, false, at(1), "", None)
+        };
+        let (a, b) = (("a", &first), ("b", &second));
+        let (here, there) = (both(a, b), both(b, a));
+        prop_assert!(here.is_ok() && there.is_ok(), "a conflict of nothing: {here:?} {there:?}");
+        prop_assert_eq!(unordered(here.unwrap()), unordered(there.unwrap()));
+    }
+
+    #[test]
+    fn what_one_gives_up_stays_where_another_wants_it(
+        a in proptest::collection::btree_set("[a-f]", 0..5),
+        kept in proptest::collection::btree_set("[a-f]", 0..5),
+        b in proptest::collection::btree_set("[a-f]", 0..5),
+    ) {
+        let schema = schema("v1", "ConfigMap");
+        let config = |keys: &std::collections::BTreeSet<String>| {
+            let mut object = raw(&format!("{CONFIG}}}"));
+            for key in keys {
+                object.set(&["data", key], "v");
+            }
+            object
+        };
+        let live = apply(None, &config(&a), &schema, "a", false, at(1), "", None).unwrap();
+        let live = apply(Some(&live), &config(&b), &schema, "b", false, at(2), "", None).unwrap();
+        let live = apply(Some(&live), &config(&kept), &schema, "a", false, at(3), "", None).unwrap();
+        let there: Vec<String> =
+            live.get(&["data"]).and_then(Value::as_object).into_iter().flatten().map(|(key, _)| key.clone()).collect();
+        prop_assert_eq!(there, kept.union(&b).cloned().collect::<Vec<_>>());
+    }
+
     #[test]
     fn nothing_panics(live in any_tree(), applied in any_tree(), new in any_tree()) {
         let schema = schema("apps/v1", "Deployment");

@@ -7,8 +7,8 @@ use anyhow::Context;
 use kube::Client;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 
-/// A client as the current context of a kubeconfig says.
-pub async fn client(path: &Path) -> anyhow::Result<Client> {
+/// What the current context of a kubeconfig says.
+pub async fn config(path: &Path) -> anyhow::Result<Config> {
     let shown = path.display();
     let kubeconfig = Kubeconfig::read_from(path).with_context(|| {
         format!("cannot read the kubeconfig {shown}; is the path right, and may you read it?")
@@ -19,5 +19,11 @@ pub async fn client(path: &Path) -> anyhow::Result<Client> {
     // watches are silent between bookmarks; a broken connection is found by the connection's own keep-alive
     config.read_timeout = None;
     config.connect_timeout = Some(Duration::from_secs(10));
-    Client::try_from(config).with_context(|| format!("the kubeconfig {shown} cannot be used"))
+    Ok(config)
+}
+
+/// A client as the current context of a kubeconfig says.
+pub async fn client(path: &Path) -> anyhow::Result<Client> {
+    let config = config(path).await?;
+    Client::try_from(config).with_context(|| format!("the kubeconfig {} cannot be used", path.display()))
 }

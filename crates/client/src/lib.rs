@@ -7,12 +7,14 @@ mod intern;
 pub mod kubeconfig;
 pub mod leader;
 pub mod queue;
+mod reconnect;
 pub mod runner;
 pub mod store;
 
 pub use events::Recorder;
 pub use informer::{Change, Informer, Informers, Selector};
 pub use queue::Queue;
+pub use reconnect::Reconnecting;
 pub use store::Store;
 
 /// `namespace/name`, by which work queues know objects; cluster-scoped ones have an empty namespace.

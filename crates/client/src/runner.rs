@@ -19,6 +19,8 @@ pub enum Again {
     /// When something changes.
     OnChange,
     After(Duration),
+    /// Like after a failure, later each time, but there is nothing to tell.
+    RateLimited,
 }
 
 /// Runs workers over a queue until cancelled. A failure is logged and its key comes back later.
@@ -67,6 +69,7 @@ where
             Err(_) => Err(anyhow::anyhow!("took longer than {DEADLINE:?}")),
         };
         match outcome {
+            Ok(Again::RateLimited) => queue.add_rate_limited(key.clone()),
             Ok(again) => {
                 queue.forget(&key);
                 if let Again::After(delay) = again {

@@ -1,6 +1,8 @@
 //! The controller manager: one module per controller, each with an identity of its own, over shared informers.
 //! Controllers are clients of the API like any other; what they decide is computed by pure functions.
 
+mod bootstrap;
+pub mod certificates;
 mod cluster_role_aggregation;
 mod deployment;
 mod endpoints;
@@ -23,6 +25,7 @@ use futures::future::{BoxFuture, join_all};
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
+pub use certificates::Signing;
 pub use node_ipam::ClusterCidr;
 
 /// What all controllers share.
@@ -31,12 +34,16 @@ pub struct Shared {
     pub informers: Arc<Informers>,
     /// The CA that pods get, in PEM.
     pub root_ca: Arc<str>,
+    /// How requests for certificates are signed, if they are.
+    pub signing: Option<Arc<Signing>>,
 }
 
 pub struct Config {
     pub cluster_cidr: ClusterCidr,
     /// The CA that pods get, in PEM.
     pub root_ca: String,
+    /// How requests for certificates are signed, if they are.
+    pub signing: Option<Signing>,
 }
 
 /// The identities that controllers run under.
@@ -53,6 +60,9 @@ pub const CONTROLLERS: &[&str] = &[
     "pod-garbage-collector",
     "clusterrole-aggregation-controller",
     "resourcequota-controller",
+    "certificate-controller",
+    "token-cleaner",
+    "bootstrap-signer",
 ];
 
 /// Gives each controller a client of its own, for the service account of its name in `kube-system`.
@@ -65,9 +75,10 @@ pub async fn run(config: Config, client: Client, identities: &dyn Identities, ca
     let shared = Shared {
         informers: Arc::new(Informers::new(client, cancel.clone())),
         root_ca: config.root_ca.into(),
+        signing: config.signing.map(Arc::new),
     };
     type Run = fn(Shared, Client, CancellationToken) -> BoxFuture<'static, ()>;
-    let controllers: [(&'static str, Run); 12] = [
+    let controllers: [(&'static str, Run); 17] = [
         ("namespace-controller", |s, c, t| Box::pin(namespaces::run(s, c, t))),
         ("service-account-controller", |s, c, t| Box::pin(namespaces::run_service_accounts(s, c, t))),
         ("root-ca-cert-publisher", |s, c, t| Box::pin(namespaces::run_root_ca(s, c, t))),
@@ -80,6 +91,11 @@ pub async fn run(config: Config, client: Client, identities: &dyn Identities, ca
         ("pod-garbage-collector", |s, c, t| Box::pin(pod_gc::run(s, c, t))),
         ("clusterrole-aggregation-controller", |s, c, t| Box::pin(cluster_role_aggregation::run(s, c, t))),
         ("resourcequota-controller", |s, c, t| Box::pin(resource_quota::run(s, c, t))),
+        ("certificate-controller", |s, c, t| Box::pin(certificates::run_approver(s, c, t))),
+        ("certificate-controller", |s, c, t| Box::pin(certificates::run_signer(s, c, t))),
+        ("certificate-controller", |s, c, t| Box::pin(certificates::run_cleaner(s, c, t))),
+        ("token-cleaner", |s, c, t| Box::pin(bootstrap::run_cleaner(s, c, t))),
+        ("bootstrap-signer", |s, c, t| Box::pin(bootstrap::run_signer(s, c, t))),
     ];
     let mut tasks = Vec::new();
     for (name, run) in controllers {

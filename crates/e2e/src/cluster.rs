@@ -28,11 +28,11 @@ pub struct Cluster {
     pub network: Network,
     dir: TempDir,
     kind: Kind,
+    /// Flags of the server besides those of every cluster.
+    flags: Vec<String>,
     server: Option<Child>,
     /// The other components, when each is a process of its own.
     others: Vec<Child>,
-    /// What the server is told besides.
-    flags: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,8 @@ enum Kind {
     ControlPlane,
     AllInOne,
     Apart,
+    /// The API server alone; tests start what else they need.
+    ApiServer,
 }
 
 /// The folder of build results that this test is from.
@@ -56,7 +58,7 @@ pub fn xebec() -> PathBuf {
 impl Cluster {
     /// The control plane alone.
     pub fn control_plane() -> anyhow::Result<Self> {
-        Self::start(Kind::ControlPlane)
+        Self::start(Kind::ControlPlane, &[])
     }
 
     /// The control plane with more flags, for which there may be something to prepare where it will run.
@@ -68,16 +70,22 @@ impl Cluster {
 
     /// A control plane with a node that runs pods of the demo image.
     pub fn with_node() -> anyhow::Result<Self> {
-        Self::start(Kind::AllInOne)
+        Self::start(Kind::AllInOne, &[])
     }
 
     /// The same as a process each: API server, controllers, scheduler, kubelet, proxy, DNS.
     pub fn apart() -> anyhow::Result<Self> {
-        Self::start(Kind::Apart)
+        Self::start(Kind::Apart, &[])
     }
 
-    fn start(kind: Kind) -> anyhow::Result<Self> {
-        Self::start_with(kind, |_| Ok(Vec::new()))
+    /// The API server alone, with more flags.
+    pub fn api_server(flags: &[&str]) -> anyhow::Result<Self> {
+        Self::start(Kind::ApiServer, flags)
+    }
+
+    fn start(kind: Kind, flags: &[&str]) -> anyhow::Result<Self> {
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        Self::start_with(kind, |_| Ok(flags))
     }
 
     fn start_with(
@@ -106,7 +114,7 @@ impl Cluster {
     }
 
     fn has_node(&self) -> bool {
-        self.kind != Kind::ControlPlane
+        matches!(self.kind, Kind::AllInOne | Kind::Apart)
     }
 
     pub fn data_dir(&self) -> PathBuf {
@@ -130,17 +138,13 @@ impl Cluster {
     pub fn start_server(&mut self) -> anyhow::Result<()> {
         let ip = self.network.node_ip;
         let data = self.data_dir().display().to_string();
-        let server = match self.kind {
-            Kind::Apart => {
-                self.component("apiserver", &["--node-name", "node-1", "--node-ip", ip, "--data-dir", &data])?
-            }
-            _ => {
-                let agent: &[&str] = if self.has_node() { &[] } else { &["--disable-agent"] };
-                let place = ["--node-name", "node-1", "--node-ip", ip, "--data-dir", &data];
-                let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
-                self.component("server", &[&place, agent, &flags].concat())?
-            }
-        };
+        let mut arguments = vec!["--node-name", "node-1", "--node-ip", ip, "--data-dir", &data];
+        arguments.extend(self.flags.iter().map(String::as_str));
+        if self.kind == Kind::ControlPlane {
+            arguments.push("--disable-agent");
+        }
+        let alone = matches!(self.kind, Kind::Apart | Kind::ApiServer);
+        let server = self.component(if alone { "apiserver" } else { "server" }, &arguments)?;
         self.server = Some(server);
         if self.kind == Kind::Apart {
             self.start_others(&data)?;
@@ -159,6 +163,13 @@ impl Cluster {
             Ok(())
         });
         ready.with_context(|| format!("the server's log:\n{}", self.log()))
+    }
+
+    /// Starts a component besides the server; it ends with the cluster.
+    pub fn start_component(&mut self, name: &str, arguments: &[&str]) -> anyhow::Result<()> {
+        let child = self.component(name, arguments)?;
+        self.others.push(child);
+        Ok(())
     }
 
     /// Starts one component with its output in the log.
@@ -334,7 +345,7 @@ fn output(mut command: Command, input: Option<&str>) -> anyhow::Result<Output> {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if self.has_node() && self.server.is_some() {
+        if self.kind != Kind::ControlPlane && self.server.is_some() {
             // pods first, so that no container outlives its test
             let _ = self.kubectl(&[
                 "delete",

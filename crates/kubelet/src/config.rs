@@ -19,8 +19,10 @@ pub struct Config {
     /// Where the HTTPS server listens; port 0 is allowed in tests.
     pub address: IpAddr,
     pub port: u16,
-    /// PEM certificate chain and key of the HTTPS server; made by the kubelet itself when absent.
-    pub tls: Option<ServingCertificate>,
+    /// What the HTTPS server shows.
+    pub serving: Serving,
+    /// Where certificates that were asked for are kept, other than in the data directory.
+    pub cert_dir: Option<PathBuf>,
     /// PEM certificates of the authority whose client certificates are accepted.
     pub client_ca: Option<Vec<u8>>,
     pub max_pods: u32,
@@ -39,7 +41,23 @@ pub struct Config {
     pub progress: Progress,
 }
 
-#[derive(Clone)]
+/// Where the HTTPS server's certificate comes from.
+#[derive(Clone, Debug)]
+pub enum Serving {
+    /// The kubelet makes one itself.
+    SelfSigned,
+    Given(ServingCertificate),
+    /// From files that may change while the kubelet runs.
+    Files {
+        certificate: PathBuf,
+        key: PathBuf,
+    },
+    /// By request to the API server, renewed in time.
+    Requested,
+}
+
+/// A certificate chain and its key, as PEM.
+#[derive(Clone, PartialEq, Eq)]
 pub struct ServingCertificate {
     pub certificate: Vec<u8>,
     pub key: Vec<u8>,
@@ -73,7 +91,8 @@ impl Config {
             container_runtime_endpoint: None,
             address: IpAddr::from([0, 0, 0, 0]),
             port: 10250,
-            tls: None,
+            serving: Serving::SelfSigned,
+            cert_dir: None,
             client_ca: None,
             max_pods: 110,
             registries: Vec::new(),
@@ -85,6 +104,11 @@ impl Config {
             version: "v1.36.3".into(),
             progress: Progress::default(),
         }
+    }
+
+    /// Where certificates that were asked for are kept.
+    pub fn cert_dir(&self) -> PathBuf {
+        self.cert_dir.clone().unwrap_or_else(|| self.paths().pki())
     }
 
     pub fn paths(&self) -> Paths {

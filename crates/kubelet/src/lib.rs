@@ -5,6 +5,7 @@
 //! `system:node:NAME`.
 
 mod admission;
+pub mod certificates;
 mod cgroups;
 pub mod config;
 pub mod containerd;

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
+use crate::certificates::serving;
 use crate::cgroups::{Cgroups, Limits};
 use crate::config::Config;
 use crate::containerd::Containerd;
@@ -106,12 +107,14 @@ pub async fn run(config: Config, client: Client, cancel: CancellationToken) -> a
     let pods = Pods::new(shared.clone(), own_pods.clone(), own_node, wakes.clone());
     let facts = NodeFacts { config: config.clone(), machine, port: listener.port };
     let server = Server::new(shared.clone(), pods.clone(), client.clone());
+    let fresh = serving::keep_fresh(config.clone(), listener.shown.clone(), client.clone(), cancel.clone());
     let heartbeat = Heartbeat::new(facts, client, runtime, recorder, network);
 
     let mut tasks = tokio::task::JoinSet::new();
     let writers = statuses.start(&cancel);
     tasks.spawn(heartbeat.run(cancel.clone()));
     tasks.spawn(server.run(listener, cancel.clone()));
+    tasks.spawn(fresh);
     if is_containerd {
         let archives = Archives::new(paths.images(), host.channel.clone(), config.progress.clone());
         tasks.spawn(archives.run(imported, cancel.clone()));

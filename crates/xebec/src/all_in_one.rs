@@ -109,7 +109,11 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
     let server = running.server.clone();
     let client = |user: &str, groups: &[&str]| InProcess::client(server.clone(), UserInfo::new(user, groups));
     tasks.spawn({
-        let config = controller_manager::Config { cluster_cidr, root_ca: running.pki.ca_pem().to_owned() };
+        let config = controller_manager::Config {
+            cluster_cidr,
+            root_ca: running.pki.ca_pem().to_owned(),
+            signing: Some(args.signing.with_pki(&args.cluster.data_dir)?),
+        };
         let identities = InOneProcess(server.clone());
         let (client, cancel) = (client(KUBE_CONTROLLER_MANAGER, &[]), components.clone());
         async move {
@@ -222,7 +226,7 @@ fn kubelet_config(args: &ServerArgs, cluster: &Cluster, pki: &Pki) -> anyhow::Re
     config.container_runtime_endpoint = args.container_runtime_endpoint.clone();
     config.client_ca = Some(pki.ca_pem().as_bytes().to_vec());
     let serving = resolve::kubelet_serving(pki, cluster)?;
-    config.tls = Some(kubelet::config::ServingCertificate {
+    config.serving = kubelet::config::Serving::Given(kubelet::config::ServingCertificate {
         certificate: serving.certificate_pem.into_bytes(),
         key: serving.key_pem.into_bytes(),
     });

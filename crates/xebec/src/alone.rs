@@ -4,6 +4,7 @@ use anyhow::Context;
 use client::leader::Election;
 use kube::Client;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+use kubelet::certificates::Identity;
 use tokio_util::sync::CancellationToken;
 
 use crate::all_in_one::Running;
@@ -68,6 +69,7 @@ pub async fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<(
         .with_context(|| format!("--root-ca-file {path} cannot be read"))?;
     let key_file = args.service_account_private_key_file.as_deref();
     let key = identity::signing_key("service-account-private-key-file", key_file)?;
+    let signing = args.signing.resolve()?;
     let client = client::kubeconfig::client(&args.client.kubeconfig).await?;
     let kubeconfig = Kubeconfig::read_from(&args.client.kubeconfig)?;
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
@@ -75,7 +77,7 @@ pub async fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<(
     let lister = client.clone();
     in_turn(&args.client, "kube-controller-manager", client.clone(), async move |cancel| {
         let identities = ByToken::new(&config, &client).await?;
-        let config = controller_manager::Config { cluster_cidr, root_ca };
+        let config = controller_manager::Config { cluster_cidr, root_ca, signing };
         let signer = key.map(identity::token_signer);
         let (root_ca, ended) = (config.root_ca.clone(), cancel.clone());
         let tokens = async move {
@@ -110,13 +112,13 @@ pub async fn kubelet(args: KubeletArgs) -> anyhow::Result<()> {
     config.cluster_domain = args.cluster_domain;
     config.container_runtime_endpoint = args.container_runtime_endpoint;
     config.client_ca = Some(read(&args.client_ca_file, "--client-ca-file")?);
-    if let (Some(certificate), Some(key)) = (&args.tls_cert_file, &args.tls_private_key_file) {
-        config.tls = Some(kubelet::config::ServingCertificate {
-            certificate: read(certificate, "--tls-cert-file")?,
-            key: read(key, "--tls-private-key-file")?,
-        });
-    }
-    let client = client::kubeconfig::client(&args.kubeconfig).await?;
+    config.serving = args.certificates.serving();
+    config.cert_dir = args.certificates.cert_dir.clone();
+    let identity = args.certificates.identity(args.kubeconfig, &config);
+    let Some(identity) = signal.run_until_cancelled(Identity::load(identity)).await else { return Ok(()) };
+    let identity = identity?;
+    let client = identity.client();
+    tokio::spawn(identity.rotate(signal.clone()));
     node::run_kubelet(config, client, signal).await
 }
 

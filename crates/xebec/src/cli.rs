@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::identity::{EncryptionArgs, IssuerArgs, ServiceAccountArgs, ServingArgs, WebhookArgs};
+use crate::node_certificates::NodeCertificateArgs;
+use crate::signing::{DurationArgs, SigningArgs};
 
 /// Kubernetes in one binary.
 #[derive(Debug, Parser)]
@@ -204,6 +206,8 @@ pub struct ServerArgs {
     /// How large each node's part of the pods' addresses is.
     #[arg(long, default_value_t = 24, value_name = "BITS")]
     pub node_cidr_mask_size: u8,
+    #[command(flatten)]
+    pub signing: DurationArgs,
     /// The address of the cluster's DNS [default: the tenth of the Services'].
     #[arg(long, value_name = "IP")]
     pub cluster_dns: Option<IpAddr>,
@@ -248,6 +252,8 @@ pub struct ControllerManagerArgs {
     /// The key that signs the tokens of secrets, in PEM [default: no such tokens].
     #[arg(long, value_name = "FILE")]
     pub service_account_private_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub signing: SigningArgs,
 }
 
 #[derive(Debug, Args)]
@@ -258,9 +264,11 @@ pub struct SchedulerArgs {
 
 #[derive(Debug, Args)]
 pub struct KubeletArgs {
-    /// The kubeconfig with address and identity of the node.
+    /// The kubeconfig with address and identity of the node. It is written if a bootstrap kubeconfig is given.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: PathBuf,
+    #[command(flatten)]
+    pub certificates: NodeCertificateArgs,
     /// Where containers, images and volumes are kept.
     #[arg(long, default_value = "/var/lib/xebec", value_name = "DIR")]
     pub data_dir: PathBuf,
@@ -279,12 +287,6 @@ pub struct KubeletArgs {
     /// The CA whose clients may talk to the kubelet, in PEM.
     #[arg(long, value_name = "FILE")]
     pub client_ca_file: PathBuf,
-    /// The certificate that the kubelet shows, in PEM.
-    #[arg(long, requires = "tls_private_key_file", value_name = "FILE")]
-    pub tls_cert_file: Option<PathBuf>,
-    /// The key of that certificate, in PEM.
-    #[arg(long, requires = "tls_cert_file", value_name = "FILE")]
-    pub tls_private_key_file: Option<PathBuf>,
     /// The socket of a container runtime that runs already [default: containerd is started].
     #[arg(long, value_name = "SOCKET")]
     pub container_runtime_endpoint: Option<String>,

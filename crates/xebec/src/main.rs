@@ -9,8 +9,10 @@ mod identities;
 mod identity;
 mod log;
 mod node;
+mod node_certificates;
 mod resolve;
 mod signals;
+mod signing;
 mod terminal;
 
 use std::process::ExitCode;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 
 /// Crates by floor; a crate may use crates of lower floors only.
-const FLOORS: [(&str, u8); 17] = [
+const FLOORS: [(&str, u8); 18] = [
     ("apimachinery", 1),
     ("storage", 1),
     ("streams", 1),
@@ -24,6 +24,7 @@ const FLOORS: [(&str, u8); 17] = [
     ("xebec", 4),
     ("bench", 5),
     ("e2e", 5),
+    ("fuzz", 5),
     ("xtask", 5),
 ];
 

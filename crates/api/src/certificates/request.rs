@@ -148,14 +148,18 @@ fn fill_times(request: &mut Object, old: &Object, now: &str) {
     let status = request.as_map_mut().get_mut("status").and_then(|status| status.get_mut("conditions"));
     let Some(conditions) = status.and_then(Value::as_array_mut) else { return };
     for condition in conditions.iter_mut().filter_map(Value::as_object_mut) {
-        condition.entry("lastUpdateTime").or_insert_with(|| json!(now));
-        if condition.contains_key("lastTransitionTime") {
+        // a time that nobody gave is null
+        let is_set = |time: Option<&Value>| time.is_some_and(|time| !time.is_null());
+        if !is_set(condition.get("lastUpdateTime")) {
+            condition.insert("lastUpdateTime".into(), json!(now));
+        }
+        if is_set(condition.get("lastTransitionTime")) {
             continue;
         }
         let same = before.iter().find(|old| {
             old.get("type") == condition.get("type") && old.get("status") == condition.get("status")
         });
-        let time = same.and_then(|old| old.get("lastTransitionTime")).cloned();
+        let time = same.and_then(|old| old.get("lastTransitionTime")).filter(|time| !time.is_null()).cloned();
         condition.insert("lastTransitionTime".into(), time.unwrap_or_else(|| json!(now)));
     }
 }
@@ -229,14 +233,17 @@ mod tests {
         let mut approved = old.clone();
         approved.set(
             &["status", "conditions"],
-            json!([{"type": "Approved", "status": "True", "reason": "Fine"}]),
+            json!([{"type": "Approved", "status": "True", "reason": "Fine",
+                "lastUpdateTime": null, "lastTransitionTime": null}]),
         );
         let requester = Requester { time: "2024-01-01T00:00:00Z".into(), ..Requester::default() };
         strategy.note_requester(&mut approved, Some(&old), &requester);
         strategy.prepare_for_subresource("approval", &mut approved, &old);
         check(strategy.validate_subresource("approval", &approved, &old), &[]);
-        let time = approved.get_array(&["status", "conditions"])[0]["lastTransitionTime"].clone();
-        assert_eq!(time, json!("2024-01-01T00:00:00Z"));
+        for time in ["lastUpdateTime", "lastTransitionTime"] {
+            let time = &approved.get_array(&["status", "conditions"])[0][time];
+            assert_eq!(*time, json!("2024-01-01T00:00:00Z"));
+        }
         check(
             strategy.validate_status_update(&approved, &old),
             &["status.conditions: Forbidden: updates may not add a condition of type \"Approved\""],

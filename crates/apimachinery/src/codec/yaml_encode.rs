@@ -88,7 +88,7 @@ fn write_text_line(text: &str, level: usize, out: &mut String) {
 
 /// Writes a string; as a block of lines where `block` allows one. Says whether it did.
 fn write_text(text: &str, block: Option<usize>, out: &mut String) -> bool {
-    let printable = text.chars().all(|c| c == '\n' || c == '\t' || !(c.is_control() || c == '\u{feff}'));
+    let printable = text.chars().all(|c| c == '\n' || c == '\t' || !(c.is_control() || is_special(c)));
     if let Some(level) = block.filter(|_| text.contains('\n') && printable && fits_block(text)) {
         write_block(text, level, out);
         return true;
@@ -103,6 +103,11 @@ fn write_text(text: &str, block: Option<usize>, out: &mut String) -> bool {
         out.push('\'');
     }
     false
+}
+
+/// Characters that YAML has only as escapes: the byte order mark, and two that are no characters.
+fn is_special(c: char) -> bool {
+    matches!(c, '\u{feff}' | '\u{fffe}' | '\u{ffff}')
 }
 
 /// Blank characters before a line break would not be seen.
@@ -175,6 +180,7 @@ mod tests {
             ("a\n", "|\n  a"),
             ("a\n\n", "|+\n  a\n"),
             ("\u{1}", "\"\\x01\""),
+            ("a\u{fffe}", "\"a\\ufffe\""),
             ("2004-01-01T01:01:01Z", "\"2004-01-01T01:01:01Z\""),
             ("a:b", "a:b"),
             ("http://x", "http://x"),

@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use crate::certificates::serving::Shown;
 use crate::pods::Pods;
 use crate::shared::Shared;
 
@@ -42,15 +43,18 @@ pub struct Listener {
     socket: TcpListener,
     pub port: u16,
     acceptor: TlsAcceptor,
+    /// The certificate that connections are shown.
+    pub shown: Arc<Shown>,
 }
 
 impl Listener {
     pub async fn bind(config: &crate::Config) -> Result<Self, ServerError> {
-        let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(config)?));
+        let shown = tls::shown(config)?;
+        let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(config, shown.clone())?));
         let address = SocketAddr::new(config.address, config.port);
         let socket = TcpListener::bind(address).await.map_err(|error| ServerError::Listen(address, error))?;
         let port = socket.local_addr().map_or(config.port, |local| local.port());
-        Ok(Self { socket, port, acceptor })
+        Ok(Self { socket, port, acceptor, shown })
     }
 }
 

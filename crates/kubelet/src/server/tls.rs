@@ -11,7 +11,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 
-use crate::config::{Config, ServingCertificate};
+use crate::certificates::serving::{self, Shown};
+use crate::config::{Config, Serving, ServingCertificate};
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -46,14 +47,25 @@ fn own_certificate(config: &Config) -> Result<ServingCertificate, TlsError> {
     Ok(ServingCertificate { certificate: both.clone(), key: both })
 }
 
-pub fn server_config(config: &Config) -> Result<ServerConfig, TlsError> {
-    let serving = match &config.tls {
-        Some(given) => given.clone(),
-        None => own_certificate(config)?,
+/// What the server shows at first; nothing while a certificate has to be asked for.
+pub fn shown(config: &Config) -> Result<Arc<Shown>, TlsError> {
+    let own = match &config.serving {
+        Serving::SelfSigned => Some(own_certificate(config)?),
+        Serving::Given(given) => Some(given.clone()),
+        Serving::Files { certificate, key } => Some(serving::read(certificate, key).map_err(|error| {
+            let (certificate, key) = (certificate.display(), key.display());
+            TlsError::Certificate(format!("{certificate}, {key}: {error}"))
+        })?),
+        Serving::Requested => None,
     };
-    let chain: Vec<CertificateDer<'static>> =
-        CertificateDer::pem_slice_iter(&serving.certificate).collect::<Result<_, _>>().map_err(unusable)?;
-    let key = PrivateKeyDer::from_pem_slice(&serving.key).map_err(unusable)?;
+    let shown = Shown::default();
+    if let Some(own) = own {
+        shown.show(&own).map_err(unusable)?;
+    }
+    Ok(Arc::new(shown))
+}
+
+pub fn server_config(config: &Config, shown: Arc<Shown>) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -75,7 +87,7 @@ pub fn server_config(config: &Config) -> Result<ServerConfig, TlsError> {
         }
         None => builder.with_no_client_auth(),
     };
-    let mut tls = builder.with_single_cert(chain, key).map_err(unusable)?;
+    let mut tls = builder.with_cert_resolver(shown);
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(tls)
 }
@@ -90,10 +102,12 @@ mod tests {
         let mut config = Config::new("n1", [10, 0, 0, 1].into(), folder.path());
         let first = own_certificate(&config).expect("a certificate");
         assert_eq!(own_certificate(&config).expect("the same").key, first.key);
-        server_config(&config).expect("a configuration");
+        let shown = super::shown(&config).expect("a certificate");
+        server_config(&config, shown).expect("a configuration");
         config.client_ca = Some(b"-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n".to_vec());
-        assert!(matches!(server_config(&config), Err(TlsError::ClientCa(_))));
-        config.tls = Some(ServingCertificate { certificate: Vec::new(), key: Vec::new() });
-        assert!(matches!(server_config(&config), Err(TlsError::Certificate(_))));
+        let shown = super::shown(&config).expect("a certificate");
+        assert!(matches!(server_config(&config, shown), Err(TlsError::ClientCa(_))));
+        config.serving = Serving::Given(ServingCertificate { certificate: Vec::new(), key: Vec::new() });
+        assert!(matches!(super::shown(&config), Err(TlsError::Certificate(_))));
     }
 }

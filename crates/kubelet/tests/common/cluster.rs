@@ -74,6 +74,7 @@ impl Cluster {
         let controllers = controller_manager::Config {
             cluster_cidr: controller_manager::ClusterCidr::parse("10.244.0.0/16", 24).expect("a range"),
             root_ca: pki.ca_pem().to_owned(),
+            signing: None,
         };
         let manager = InProcess::client(server.clone(), user("system:kube-controller-manager", &[]));
         let (identities, cancel) = (Identities(server.clone()), stop.clone());
@@ -83,7 +84,7 @@ impl Cluster {
         config.client_ca = Some(pki.ca_pem().as_bytes().to_vec());
         let names = vec!["n1".to_owned(), config.node_ip.to_string()];
         let serving = pki.issue(&Profile::server("system:node:n1", names)).expect("a certificate");
-        config.tls = Some(kubelet::config::ServingCertificate {
+        config.serving = kubelet::config::Serving::Given(kubelet::config::ServingCertificate {
             certificate: serving.certificate_pem.into_bytes(),
             key: serving.key_pem.into_bytes(),
         });
