@@ -96,6 +96,14 @@ impl Kind {
         Ok(object)
     }
 
+    /// Decodes what an opened object is found by: its metadata, and the rest where a selectable field reads it.
+    pub fn decode_head(&self, bytes: &[u8]) -> Result<Object, DecodeError> {
+        if !bytes.starts_with(b"k8s\0") {
+            return self.decode_stored(bytes);
+        }
+        codec::decode_protobuf_head(bytes, &self.stored_schema, !self.resource.selectable.is_empty())
+    }
+
     /// The bytes to store: without a resourceVersion, which is the revision of the write.
     pub fn encode_stored(&self, object: &Object) -> Vec<u8> {
         let mut out = Vec::with_capacity(512);

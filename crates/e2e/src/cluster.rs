@@ -58,7 +58,7 @@ pub fn xebec() -> PathBuf {
 impl Cluster {
     /// The control plane alone.
     pub fn control_plane() -> anyhow::Result<Self> {
-        Self::start(Kind::ControlPlane, &[])
+        Self::start(Kind::ControlPlane)
     }
 
     /// The control plane with more flags, for which there may be something to prepare where it will run.
@@ -70,22 +70,22 @@ impl Cluster {
 
     /// A control plane with a node that runs pods of the demo image.
     pub fn with_node() -> anyhow::Result<Self> {
-        Self::start(Kind::AllInOne, &[])
+        Self::start(Kind::AllInOne)
     }
 
     /// The same as a process each: API server, controllers, scheduler, kubelet, proxy, DNS.
     pub fn apart() -> anyhow::Result<Self> {
-        Self::start(Kind::Apart, &[])
+        Self::start(Kind::Apart)
     }
 
     /// The API server alone, with more flags.
     pub fn api_server(flags: &[&str]) -> anyhow::Result<Self> {
-        Self::start(Kind::ApiServer, flags)
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        Self::start_with(Kind::ApiServer, |_| Ok(flags))
     }
 
-    fn start(kind: Kind, flags: &[&str]) -> anyhow::Result<Self> {
-        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        Self::start_with(kind, |_| Ok(flags))
+    fn start(kind: Kind) -> anyhow::Result<Self> {
+        Self::start_with(kind, |_| Ok(Vec::new()))
     }
 
     fn start_with(
@@ -140,10 +140,10 @@ impl Cluster {
         let data = self.data_dir().display().to_string();
         let mut arguments = vec!["--node-name", "node-1", "--node-ip", ip, "--data-dir", &data];
         arguments.extend(self.flags.iter().map(String::as_str));
-        if self.kind == Kind::ControlPlane {
+        let alone = matches!(self.kind, Kind::Apart | Kind::ApiServer);
+        if !alone && !self.has_node() {
             arguments.push("--disable-agent");
         }
-        let alone = matches!(self.kind, Kind::Apart | Kind::ApiServer);
         let server = self.component(if alone { "apiserver" } else { "server" }, &arguments)?;
         self.server = Some(server);
         if self.kind == Kind::Apart {

@@ -67,9 +67,9 @@ pub async fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<(
     let path = args.root_ca_file.display();
     let root_ca = std::fs::read_to_string(&args.root_ca_file)
         .with_context(|| format!("--root-ca-file {path} cannot be read"))?;
+    let signing = args.signing.resolve()?;
     let key_file = args.service_account_private_key_file.as_deref();
     let key = identity::signing_key("service-account-private-key-file", key_file)?;
-    let signing = args.signing.resolve()?;
     let client = client::kubeconfig::client(&args.client.kubeconfig).await?;
     let kubeconfig = Kubeconfig::read_from(&args.client.kubeconfig)?;
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;

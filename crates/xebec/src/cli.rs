@@ -249,11 +249,11 @@ pub struct ControllerManagerArgs {
     /// The CA that pods get, in PEM.
     #[arg(long, value_name = "FILE")]
     pub root_ca_file: PathBuf,
+    #[command(flatten)]
+    pub signing: SigningArgs,
     /// The key that signs the tokens of secrets, in PEM [default: no such tokens].
     #[arg(long, value_name = "FILE")]
     pub service_account_private_key_file: Option<PathBuf>,
-    #[command(flatten)]
-    pub signing: SigningArgs,
 }
 
 #[derive(Debug, Args)]

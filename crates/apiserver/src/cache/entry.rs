@@ -40,7 +40,7 @@ impl Entry {
         let object = match &object {
             Some(object) => object.as_ref(),
             None => {
-                decoded = kind.decode_stored(&stored)?;
+                decoded = kind.decode_head(&stored)?;
                 &decoded
             }
         };

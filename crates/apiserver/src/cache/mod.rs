@@ -13,7 +13,7 @@ use api::Resource;
 use apimachinery::{Object, Status};
 use bytes::Bytes;
 use parking_lot::Mutex;
-use storage::{Event as StoreEvent, Range, Revision, Storage};
+use storage::{Event as StoreEvent, KeyValue, Range, Revision, Storage};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -21,6 +21,7 @@ pub use entry::Entry;
 pub use resource::{Change, FromMemory, ResourceCache, Snapshot, too_old};
 pub use watcher::{Filter, Seen, Watcher};
 
+use crate::encryption::Unreadable;
 use crate::kinds::{Kind, Kinds};
 
 /// Everything lives below this key.
@@ -28,6 +29,12 @@ pub const ROOT: &str = "/registry/";
 
 /// How long a read waits for the cache to catch up before it fails.
 const CATCH_UP: Duration = Duration::from_secs(10);
+
+/// A thread more is worth it for so many objects.
+const SHARE: usize = 2000;
+
+/// A stored object as it was read, with its resource and its key.
+type Read = (Arc<ResourceCache>, Arc<str>, Result<Arc<Entry>, Unreadable>);
 
 /// Told of every change, in order, by the one task that applies them.
 pub type Observer = Box<dyn Fn(&Resource, &Change) + Send + Sync>;
@@ -60,13 +67,12 @@ impl Cache {
         });
         let mut loading: HashMap<&str, Vec<Arc<Entry>>> = HashMap::new();
         let mut sealed = Vec::new();
-        for kv in page.kvs {
-            let Some(resource) = cache.route(&kv.key) else { continue };
-            match Entry::from_store(resource.kind(), &kv.key, kv.value, kv.mod_revision, None) {
+        for (resource, key, outcome) in cache.read_all(page.kvs) {
+            match outcome {
                 Ok(entry) => loading.entry(resource.kind().resource.prefix).or_default().push(entry),
                 Err(error) => {
-                    tracing::error!(key = %kv.key, %error, "a stored object cannot be read; it is left alone");
-                    sealed.push((resource.clone(), kv.key, error));
+                    tracing::error!(%key, %error, "a stored object cannot be read; it is left alone");
+                    sealed.push((resource, key, error));
                 }
             }
         }
@@ -82,6 +88,36 @@ impl Cache {
             resource.set_floor(page.revision);
         }
         Ok(cache)
+    }
+
+    /// Reads what the store holds, with all cores: it is what a start takes its time for.
+    fn read_all(&self, kvs: Vec<KeyValue>) -> Vec<Read> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let share = kvs.len().div_ceil(cores).max(SHARE);
+        let read = |kvs: Vec<KeyValue>| -> Vec<Read> {
+            let one = |kv: KeyValue| {
+                let resource = self.route(&kv.key)?.clone();
+                let entry = Entry::from_store(resource.kind(), &kv.key, kv.value, kv.mod_revision, None);
+                Some((resource, kv.key, entry))
+            };
+            kvs.into_iter().filter_map(one).collect()
+        };
+        let mut rest = kvs;
+        std::thread::scope(|scope| {
+            let mut others = Vec::new();
+            while rest.len() > share {
+                let part = rest.split_off(rest.len() - share);
+                others.push(scope.spawn(|| read(part)));
+            }
+            let mut all = read(rest);
+            for other in others.into_iter().rev() {
+                match other.join() {
+                    Ok(part) => all.extend(part),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            all
+        })
     }
 
     /// Applies the store's changes until cancelled. Ends with an error when the store's log breaks off.
