@@ -330,6 +330,21 @@ impl Connection {
         })
     }
 
+    /// As [`Connection::begin`], but a server that has too many requests is asked again when it says, for as long as any
+    /// request may take.
+    pub async fn begin_in_turn(&mut self, request: Request<'_>) -> anyhow::Result<http::Response<Incoming>> {
+        let begun = Instant::now();
+        loop {
+            let answer = self.begin(request.clone()).await?;
+            let wait = retry_after(&answer).filter(|_| answer.status() == StatusCode::TOO_MANY_REQUESTS);
+            let Some(wait) = wait.filter(|_| begun.elapsed() < REQUEST) else { return Ok(answer) };
+            self.target.throttled.fetch_add(1, Ordering::Relaxed);
+            // what came with it is read, so that the connection can be used again
+            answer.into_body().collect().await?;
+            tokio::time::sleep(wait).await;
+        }
+    }
+
     /// Sends a request and reads the whole answer. A server that has too many requests is asked again when it says.
     pub async fn send(&mut self, mut request: Request<'_>) -> anyhow::Result<(StatusCode, Bytes)> {
         if let Some(journal) = self.target.journal.clone() {
@@ -365,9 +380,9 @@ impl Connection {
         let sending = async {
             let answer = self.begin(request.clone()).await?;
             let status = answer.status();
-            let wait = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+            let wait = retry_after(&answer);
             let body = answer.into_body().collect().await?.to_bytes();
-            Ok(Answer { status, wait: wait.map(Duration::from_secs), body })
+            Ok(Answer { status, wait, body })
         };
         tokio::time::timeout(REQUEST, sending).await.context("no answer within two minutes")?
     }
@@ -419,6 +434,12 @@ impl Connection {
         let there = Box::pin(self.target.once(Request::get(&item))).await?;
         Ok((StatusCode::CREATED, there))
     }
+}
+
+/// How long a server asks to wait.
+fn retry_after(answer: &http::Response<Incoming>) -> Option<Duration> {
+    let seconds = answer.headers().get(RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 /// Whether a server that is going or coming would not have said it.

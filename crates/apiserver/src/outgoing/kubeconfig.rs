@@ -1,5 +1,7 @@
-//! Clients from kubeconfig files, which say where a webhook is, whom to trust there and what to show.
+//! Kubeconfig files: clients, where one says where a webhook is, whom to trust there and what to show; users alone, where
+//! it says what to show to webhooks that are known otherwise.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use apimachinery::codec;
@@ -64,20 +66,55 @@ struct Context {
     user: String,
 }
 
+/// Who the API server is to somebody.
+#[derive(Default)]
+pub struct Identity {
+    /// A certificate for the handshake, with its key.
+    pub own: Option<KeyAndCertificate>,
+    pub credentials: Credentials,
+}
+
+/// The users of a kubeconfig.
+pub struct Users {
+    pub by_name: BTreeMap<String, Identity>,
+    /// The one of the current context.
+    pub current: Option<String>,
+}
+
+impl Users {
+    pub fn read(path: &Path) -> Result<Self, String> {
+        let config = Kubeconfig::read(path)?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let mut by_name = BTreeMap::new();
+        for named in &config.users {
+            let identity =
+                named.item.identity(folder).map_err(|error| format!("user {:?}: {error}", named.name))?;
+            by_name.insert(named.name.clone(), identity);
+        }
+        let current = config.contexts.iter().find(|context| context.name == config.current_context);
+        let current = current.map(|context| context.item.user.clone()).filter(|user| !user.is_empty());
+        Ok(Self { by_name, current })
+    }
+}
+
 impl HttpsClient {
     /// A client for the current context of a kubeconfig, and the URL that it names, which is called as it is.
     /// What the configuration cannot do is an error that says so.
     pub fn from_kubeconfig(path: &Path) -> Result<(Self, String), String> {
-        let text = std::fs::read(path).map_err(|error| error.to_string())?;
-        let mut value = codec::parse_yaml(&text).map_err(|error| error.to_string())?;
-        drop_nulls(&mut value);
-        let config: Kubeconfig = serde_json::from_value(value).map_err(|error| error.to_string())?;
+        let config = Kubeconfig::read(path)?;
         let folder = path.parent().unwrap_or(Path::new("."));
         config.client(folder).map_err(|error| format!("invalid configuration: {error}"))
     }
 }
 
 impl Kubeconfig {
+    fn read(path: &Path) -> Result<Self, String> {
+        let text = std::fs::read(path).map_err(|error| error.to_string())?;
+        let mut value = codec::parse_yaml(&text).map_err(|error| error.to_string())?;
+        drop_nulls(&mut value);
+        serde_json::from_value(value).map_err(|error| error.to_string())
+    }
+
     fn client(&self, folder: &Path) -> Result<(HttpsClient, String), String> {
         // without contexts, as in the examples of webhooks: the one cluster and the one user
         let (cluster, user) = match self.contexts.iter().find(|context| context.name == self.current_context)
@@ -112,26 +149,42 @@ impl Kubeconfig {
         if cluster.insecure_skip_tls_verify {
             return Err("insecure-skip-tls-verify is not supported; give a certificate-authority".into());
         }
-        for (is_set, name) in [
-            (!cluster.proxy_url.is_empty(), "proxy-url"),
-            (user.exec.is_some(), "exec"),
-            (user.auth_provider.is_some(), "auth-provider"),
-        ] {
-            if is_set {
-                return Err(format!("{name} is not supported"));
-            }
+        if !cluster.proxy_url.is_empty() {
+            return Err("proxy-url is not supported".into());
         }
-        let content = |data: &str, file: &str, name: &str| content(data, file, name, folder);
         let ca = content(
             &cluster.certificate_authority_data,
             &cluster.certificate_authority,
             "certificate-authority",
+            folder,
         )?;
+        let Identity { own, credentials } = user.identity(folder)?;
+        let name = Some(cluster.tls_server_name.clone()).filter(|name| !name.is_empty());
+        let ca = ca.unwrap_or_default();
+        let mut client = HttpsClient::with_identity(ca.as_bytes(), own.as_ref(), name)?;
+        client.credentials = credentials;
+        Ok((client, cluster.server.clone()))
+    }
+}
+
+impl User {
+    fn identity(&self, folder: &Path) -> Result<Identity, String> {
+        for (is_set, name) in [(self.exec.is_some(), "exec"), (self.auth_provider.is_some(), "auth-provider")]
+        {
+            if is_set {
+                return Err(format!("{name} is not supported"));
+            }
+        }
         let certificate =
-            content(&user.client_certificate_data, &user.client_certificate, "client-certificate")?;
-        let key = content(&user.client_key_data, &user.client_key, "client-key")?;
+            content(&self.client_certificate_data, &self.client_certificate, "client-certificate", folder)?;
+        let key = content(&self.client_key_data, &self.client_key, "client-key", folder)?;
         let own = match (certificate, key) {
-            (Some(certificate_pem), Some(key_pem)) => Some(KeyAndCertificate { certificate_pem, key_pem }),
+            (Some(certificate_pem), Some(key_pem)) => {
+                let own = KeyAndCertificate { certificate_pem, key_pem };
+                own.certificates().map_err(|error| format!("client-certificate: {error}"))?;
+                own.key().map_err(|error| format!("client-key: {error}"))?;
+                Some(own)
+            }
             (None, None) => None,
             (Some(_), None) => {
                 return Err("client-key-data or client-key must be specified to use the clientCert \
@@ -140,15 +193,9 @@ impl Kubeconfig {
             }
             (None, Some(_)) => return Err("client-key is there without client-certificate".into()),
         };
-        let name = Some(cluster.tls_server_name.clone()).filter(|name| !name.is_empty());
-        let ca = ca.unwrap_or_default();
-        let mut client = HttpsClient::with_identity(ca.as_bytes(), own.as_ref(), name)?;
-        client.credentials = user.credentials(folder)?;
-        Ok((client, cluster.server.clone()))
+        Ok(Identity { own, credentials: self.credentials(folder)? })
     }
-}
 
-impl User {
     fn credentials(&self, folder: &Path) -> Result<Credentials, String> {
         if !self.token_file.is_empty() {
             return Ok(Credentials::TokenFile(folder.join(&self.token_file)));

@@ -1,7 +1,7 @@
 //! The way from the API server to others that it asks over HTTPS: issuers of tokens, and webhooks that judge tokens
 //! and requests. Knows nothing of what is asked.
 
-mod kubeconfig;
+pub mod kubeconfig;
 pub mod retry;
 pub mod trust;
 pub mod ttl_cache;
@@ -55,12 +55,29 @@ pub struct HttpsClient {
 
 /// What the API server shows besides a certificate.
 #[derive(Clone, Default)]
-enum Credentials {
+pub enum Credentials {
     #[default]
     None,
     Header(HeaderValue),
     /// A file with a token that may be renewed at any time.
     TokenFile(std::path::PathBuf),
+}
+
+impl Credentials {
+    /// What the `Authorization` header says, if there is one.
+    pub async fn authorization(&self) -> Result<Option<HeaderValue>, String> {
+        match self {
+            Self::None => Ok(None),
+            Self::Header(value) => Ok(Some(value.clone())),
+            Self::TokenFile(path) => {
+                let shown = path.display();
+                let token = tokio::fs::read_to_string(path)
+                    .await
+                    .map_err(|error| format!("failed to read token file {shown}: {error}"))?;
+                bearer(token.trim()).map(Some)
+            }
+        }
+    }
 }
 
 impl HttpsClient {
@@ -136,17 +153,7 @@ impl HttpsClient {
         if method == Method::POST {
             request = request.header(CONTENT_TYPE, "application/json");
         }
-        let authorization = match &self.credentials {
-            Credentials::None => None,
-            Credentials::Header(value) => Some(value.clone()),
-            Credentials::TokenFile(path) => {
-                let shown = path.display();
-                let token = tokio::fs::read_to_string(path)
-                    .await
-                    .map_err(|error| format!("failed to read token file {shown}: {error}"))?;
-                Some(bearer(token.trim())?)
-            }
-        };
+        let authorization = self.credentials.authorization().await?;
         if let Some(value) = authorization {
             request = request.header(AUTHORIZATION, value);
         }

@@ -109,6 +109,9 @@ async fn measure(
     let mut line = record.summary(begun.elapsed());
     line.insert("objects".into(), json!(args.objects));
     line.insert("clients".into(), json!(args.clients));
+    if target.throttled() > 0 {
+        line.insert("throttled".into(), json!(target.throttled()));
+    }
     line.insert("way".into(), json!(format!("{:?}", args.way).to_lowercase()));
     if let (Some(before), Some(peak)) = (before, args.server_pid.and_then(process::peak_kb)) {
         line.insert("server_kb_before".into(), json!(before));
@@ -134,7 +137,7 @@ async fn read(args: &Args, connection: &mut Connection, path: &str) -> anyhow::R
     if args.way == Way::WatchList && args.format == Format::Protobuf {
         request.accept = "application/vnd.kubernetes.protobuf;stream=watch";
     }
-    let answer = connection.begin(request).await?;
+    let answer = connection.begin_in_turn(request).await?;
     let status = answer.status();
     let mut body = answer.into_body();
     let (mut total, mut tail) = (0, Vec::new());

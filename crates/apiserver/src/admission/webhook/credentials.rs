@@ -3,14 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-use kube::config::{AuthInfo, Kubeconfig};
-use secrecy::ExposeSecret;
+use http::HeaderValue;
 
+use crate::outgoing;
+use crate::outgoing::kubeconfig::Users;
 use crate::pki::KeyAndCertificate;
 
 /// What a kubeconfig has for webhooks.
@@ -26,14 +25,7 @@ pub struct Credential {
     pub name: String,
     /// A certificate for the handshake, with its key.
     pub identity: Option<KeyAndCertificate>,
-    authorization: Authorization,
-}
-
-enum Authorization {
-    None,
-    Header(String),
-    /// A token that others may put a new one in the place of.
-    TokenFile(PathBuf),
+    shown: outgoing::Credentials,
 }
 
 impl fmt::Debug for Credential {
@@ -44,20 +36,14 @@ impl fmt::Debug for Credential {
 
 impl Credentials {
     pub fn read(path: &Path) -> Result<Self, String> {
-        Self::of(Kubeconfig::read_from(path).map_err(|error| error.to_string())?)
-    }
-
-    fn of(config: Kubeconfig) -> Result<Self, String> {
-        let mut users = BTreeMap::new();
-        for user in config.auth_infos {
-            let credential = Credential::of(&user.name, &user.auth_info.unwrap_or_default())
-                .map_err(|error| format!("user {:?}: {error}", user.name))?;
-            users.insert(user.name, Arc::new(credential));
-        }
-        let context = config.current_context.filter(|name| !name.is_empty());
-        let context =
-            context.and_then(|name| config.contexts.into_iter().find(|context| context.name == name));
-        let current = context.and_then(|context| users.get(&context.context?.user?).cloned());
+        let Users { by_name, current } = Users::read(path)?;
+        let credential = |(name, identity): (String, outgoing::kubeconfig::Identity)| {
+            let credential =
+                Credential { name: name.clone(), identity: identity.own, shown: identity.credentials };
+            (name, Arc::new(credential))
+        };
+        let users: BTreeMap<String, Arc<Credential>> = by_name.into_iter().map(credential).collect();
+        let current = current.and_then(|name| users.get(&name).cloned());
         Ok(Self { users, current })
     }
 
@@ -76,62 +62,24 @@ impl Credentials {
 }
 
 impl Credential {
-    fn of(name: &str, user: &AuthInfo) -> Result<Self, String> {
-        let data = |data: Option<&str>, file: Option<&String>| match (data, file) {
-            (Some(data), _) => BASE64_STANDARD.decode(data).map(Some).map_err(|error| error.to_string()),
-            (None, Some(file)) => std::fs::read(file).map(Some).map_err(|error| format!("{file}: {error}")),
-            (None, None) => Ok(None),
-        };
-        let key_data = user.client_key_data.as_ref().map(|key| key.expose_secret());
-        let certificates = data(user.client_certificate_data.as_deref(), user.client_certificate.as_ref())?;
-        let key = data(key_data, user.client_key.as_ref())?;
-        let identity = match (certificates, key) {
-            (Some(certificate), Some(key)) => Some(identity(certificate, key)?),
-            (None, None) => None,
-            _ => return Err("a client certificate and its key come together".into()),
-        };
-        let authorization = match (&user.token_file, &user.token, &user.username) {
-            (Some(file), _, _) => Authorization::TokenFile(file.into()),
-            (None, Some(token), _) => Authorization::Header(format!("Bearer {}", token.expose_secret())),
-            (None, None, Some(username)) => {
-                let password = user.password.as_ref().map(|word| word.expose_secret()).unwrap_or_default();
-                let pair = BASE64_STANDARD.encode(format!("{username}:{password}"));
-                Authorization::Header(format!("Basic {pair}"))
-            }
-            (None, None, None) => Authorization::None,
-        };
-        Ok(Self { name: name.to_owned(), identity, authorization })
-    }
-
     /// What the `Authorization` header says, if there is one.
-    pub async fn authorization(&self) -> Result<Option<String>, String> {
-        match &self.authorization {
-            Authorization::None => Ok(None),
-            Authorization::Header(value) => Ok(Some(value.clone())),
-            Authorization::TokenFile(path) => {
-                let read = tokio::fs::read_to_string(path).await;
-                let token = read.map_err(|error| format!("failed to read token file: {error}"))?;
-                Ok(Some(format!("Bearer {}", token.trim())))
-            }
-        }
+    pub async fn authorization(&self) -> Result<Option<HeaderValue>, String> {
+        self.shown.authorization().await
     }
-}
-
-/// A certificate and its key, when they can be read.
-fn identity(certificate: Vec<u8>, key: Vec<u8>) -> Result<KeyAndCertificate, String> {
-    let text = |pem: Vec<u8>| String::from_utf8(pem).map_err(|error| error.to_string());
-    let own = KeyAndCertificate { certificate_pem: text(certificate)?, key_pem: text(key)? };
-    own.certificates().map_err(|error| format!("client certificate: {error}"))?;
-    own.key().map_err(|error| format!("client key: {error}"))?;
-    Ok(own)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn read(yaml: &str) -> Result<Credentials, String> {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), yaml).expect("a file");
+        Credentials::read(file.path())
+    }
+
     fn credentials(yaml: &str) -> Credentials {
-        Credentials::of(Kubeconfig::from_yaml(yaml).expect("a kubeconfig")).expect("credentials")
+        read(yaml).expect("credentials")
     }
 
     #[tokio::test]
@@ -157,7 +105,8 @@ users:
             ("elsewhere.org", 443, "Bearer all"),
         ] {
             let credential = all.for_host(host, port).expect("a user");
-            assert_eq!(credential.authorization().await.unwrap().as_deref(), Some(wanted), "{host}:{port}");
+            let header = credential.authorization().await.unwrap().unwrap();
+            assert_eq!(header.as_bytes(), wanted.as_bytes(), "{host}:{port}");
             assert!(!format!("{credential:?}").contains("Bearer"), "secrets are not shown");
         }
     }
@@ -179,6 +128,6 @@ users: [{name: me, user: {tokenFile: /no/such/file}}]
     #[test]
     fn half_an_identity_is_refused() {
         let config = "users: [{name: me, user: {client-certificate-data: eA==}}]";
-        assert!(Credentials::of(Kubeconfig::from_yaml(config).expect("a kubeconfig")).is_err());
+        assert!(read(config).is_err());
     }
 }
