@@ -1,6 +1,7 @@
 //! A watch as lines, or as a stream of decoded events for workloads that look into objects.
 
 use std::collections::HashSet;
+use std::time::Instant;
 
 use anyhow::{Context, bail};
 use http::StatusCode;
@@ -9,7 +10,7 @@ use hyper::body::Incoming;
 use serde_json::Value;
 
 use crate::journal::Gone;
-use crate::target::{Connection, Protocol, Request, Target, refusal};
+use crate::target::{COME_BACK, Connection, Protocol, RETRY, Request, Target, is_final, refusal};
 
 /// The lines of a watch. Where the server is killed on purpose, it goes on from the last version it showed.
 pub struct Lines {
@@ -52,11 +53,14 @@ impl Lines {
     }
 
     async fn begin(&mut self) -> anyhow::Result<()> {
+        let begun = Instant::now();
         loop {
+            let waits = self.target.is_killed() && begun.elapsed() < COME_BACK;
             let path = format!("{}&resourceVersion={}", self.url, self.version);
             let answer = match self.connection.begin(Request::get(&path)).await {
                 Ok(answer) => answer,
-                Err(_) if self.target.is_killed() => {
+                Err(_) if waits => {
+                    tokio::time::sleep(RETRY).await;
                     self.connection = self.target.connect(self.connection.protocol()).await?;
                     continue;
                 }
@@ -72,8 +76,8 @@ impl Lines {
             match status {
                 StatusCode::GONE => return Err(Gone(self.version.clone()).into()),
                 // it is going or coming
-                _ if self.target.is_killed() && !status.is_client_error() => {
-                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                _ if waits && !is_final(status) => {
+                    tokio::time::sleep(RETRY).await;
                     self.connection = self.target.connect(self.connection.protocol()).await?;
                 }
                 _ => bail!("{}", refusal(status, &said.unwrap_or_default())),

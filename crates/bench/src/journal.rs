@@ -113,17 +113,17 @@ impl Journal {
     }
 
     /// Keeps a write that was answered.
-    pub fn acknowledge(&self, method: &Method, path: &str, body: &[u8]) {
-        let Ok(answer) = serde_json::from_slice::<Value>(body) else { return };
+    pub fn acknowledge(&self, method: &Method, path: &str, body: &[u8]) -> anyhow::Result<()> {
+        let answer: Value = serde_json::from_slice(body).context("an answer that is no JSON")?;
         let (collection, name) = place(method, path);
         let mut collections = self.collections.lock();
         let Some(name) = name.or_else(|| answer["metadata"]["name"].as_str()) else {
             // a whole collection was deleted
             collections.remove(&collection);
-            return;
+            return Ok(());
         };
         self.acknowledged.fetch_add(1, Ordering::Relaxed);
-        let Some(watched) = collections.get_mut(&collection) else { return };
+        let Some(watched) = collections.get_mut(&collection) else { return Ok(()) };
         let written = watched.written.entry(name.to_owned()).or_default();
         match version_of(&answer) {
             _ if *method == Method::DELETE => written.deleted = true,
@@ -133,6 +133,7 @@ impl Journal {
             }
             None => {}
         }
+        Ok(())
     }
 
     /// Compares what was acknowledged with what is there and what the watches have shown, and forgets it.

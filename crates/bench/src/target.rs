@@ -26,8 +26,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// A request that takes longer has failed.
 const REQUEST: Duration = Duration::from_secs(120);
 /// How long a server that was killed may take to come back.
-const COME_BACK: Duration = Duration::from_secs(120);
-const RETRY: Duration = Duration::from_millis(10);
+pub const COME_BACK: Duration = Duration::from_secs(120);
+pub const RETRY: Duration = Duration::from_millis(10);
 /// How often a request is sent again when the server asks for it, as upstream's client does.
 const THROTTLED: u32 = 10;
 
@@ -408,7 +408,7 @@ impl Connection {
                         _ => (status, body),
                     };
                     if status.is_success() && request.method != Method::GET {
-                        journal.acknowledge(&request.method, request.path, &body);
+                        journal.acknowledge(&request.method, request.path, &body)?;
                     }
                     return Ok((status, body));
                 }
@@ -443,7 +443,7 @@ fn retry_after(answer: &http::Response<Incoming>) -> Option<Duration> {
 }
 
 /// Whether a server that is going or coming would not have said it.
-fn is_final(status: StatusCode) -> bool {
+pub fn is_final(status: StatusCode) -> bool {
     !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS
 }
 

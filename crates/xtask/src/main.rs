@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     let result = match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["facts", folder, table] => facts::write_table(folder.as_ref(), table.as_ref()),
         ["tidy"] => tidy::check(),
-        ["conformance"] => conformance::print(".".as_ref()),
+        ["conformance"] => conformance::print(concat!(env!("CARGO_MANIFEST_DIR"), "/../..").as_ref()),
         _ => Err(anyhow::anyhow!(USAGE)),
     };
     match result {

@@ -77,8 +77,6 @@ struct Watching {
     record: Arc<Record>,
     sent: Sent,
     objects: u64,
-    /// No more changes come after this one.
-    last: AtomicU64,
     done: AtomicBool,
     received: AtomicU64,
     missed: AtomicU64,
@@ -120,7 +118,6 @@ async fn measure(
         record: Arc::new(Record::default()),
         sent: RwLock::default(),
         objects: args.objects,
-        last: AtomicU64::new(u64::MAX),
         done: AtomicBool::new(false),
         received: AtomicU64::new(0),
         missed: AtomicU64::new(0),
@@ -165,7 +162,6 @@ async fn measure(
     })
     .await?;
     let sent = watching.sent.read().len() as u64;
-    watching.last.store(sent, Ordering::Relaxed);
     let drain = async {
         while watching.received.load(Ordering::Relaxed) < sent * fan_out {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -329,7 +325,6 @@ mod tests {
             record: Arc::default(),
             sent: RwLock::new(vec![Instant::now(); 20]),
             objects: 2,
-            last: AtomicU64::new(u64::MAX),
             done: AtomicBool::new(false),
             received: AtomicU64::new(0),
             missed: AtomicU64::new(0),
