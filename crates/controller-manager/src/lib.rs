@@ -44,6 +44,8 @@ pub struct Config {
     pub root_ca: String,
     /// How requests for certificates are signed, if they are.
     pub signing: Option<Signing>,
+    /// Signs the tokens of secrets, where there are to be such.
+    pub token_signer: Option<service_account_tokens::Signer>,
 }
 
 /// The identities that controllers run under.
@@ -72,6 +74,11 @@ pub trait Identities: Send + Sync {
 
 /// Runs all controllers until cancelled. `client` lists and watches for all of them.
 pub async fn run(config: Config, client: Client, identities: &dyn Identities, cancel: CancellationToken) {
+    let mut tasks = Vec::new();
+    if let Some(signer) = config.token_signer {
+        let (client, root_ca) = (client.clone(), config.root_ca.clone());
+        tasks.push(tokio::spawn(service_account_tokens::run(client, signer, root_ca, cancel.clone())));
+    }
     let shared = Shared {
         informers: Arc::new(Informers::new(client, cancel.clone())),
         root_ca: config.root_ca.into(),
@@ -97,7 +104,6 @@ pub async fn run(config: Config, client: Client, identities: &dyn Identities, ca
         ("token-cleaner", |s, c, t| Box::pin(bootstrap::run_cleaner(s, c, t))),
         ("bootstrap-signer", |s, c, t| Box::pin(bootstrap::run_signer(s, c, t))),
     ];
-    let mut tasks = Vec::new();
     for (name, run) in controllers {
         tasks.push(tokio::spawn(run(shared.clone(), identities.client(name), cancel.clone())));
     }

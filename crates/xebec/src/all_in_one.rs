@@ -109,28 +109,21 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
     let server = running.server.clone();
     let client = |user: &str, groups: &[&str]| InProcess::client(server.clone(), UserInfo::new(user, groups));
     tasks.spawn({
-        let config = controller_manager::Config {
-            cluster_cidr,
-            root_ca: running.pki.ca_pem().to_owned(),
-            signing: Some(args.signing.with_pki(&args.cluster.data_dir)?),
-        };
-        let identities = InOneProcess(server.clone());
-        let (client, cancel) = (client(KUBE_CONTROLLER_MANAGER, &[]), components.clone());
-        async move {
-            controller_manager::run(config, client, &identities, cancel).await;
-            Ok(())
-        }
-    });
-    tasks.spawn({
         let file = args.cluster.service_accounts.service_account_signing_key_file.as_deref();
         let key = match identity::signing_key("service-account-signing-key-file", file)? {
             Some(key) => key,
             None => running.pki.service_account_key()?,
         };
+        let config = controller_manager::Config {
+            cluster_cidr,
+            root_ca: running.pki.ca_pem().to_owned(),
+            signing: Some(args.signing.with_pki(&args.cluster.data_dir)?),
+            token_signer: Some(identity::token_signer(key)),
+        };
+        let identities = InOneProcess(server.clone());
         let (client, cancel) = (client(KUBE_CONTROLLER_MANAGER, &[]), components.clone());
-        let (signer, root_ca) = (identity::token_signer(key), running.pki.ca_pem().to_owned());
         async move {
-            controller_manager::service_account_tokens::run(client, signer, root_ca, cancel).await;
+            controller_manager::run(config, client, &identities, cancel).await;
             Ok(())
         }
     });

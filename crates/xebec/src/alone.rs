@@ -77,15 +77,9 @@ pub async fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<(
     let lister = client.clone();
     in_turn(&args.client, "kube-controller-manager", client.clone(), async move |cancel| {
         let identities = ByToken::new(&config, &client).await?;
-        let config = controller_manager::Config { cluster_cidr, root_ca, signing };
-        let signer = key.map(identity::token_signer);
-        let (root_ca, ended) = (config.root_ca.clone(), cancel.clone());
-        let tokens = async move {
-            if let Some(signer) = signer {
-                controller_manager::service_account_tokens::run(client, signer, root_ca, ended).await;
-            }
-        };
-        tokio::join!(tokens, controller_manager::run(config, lister, &identities, cancel));
+        let token_signer = key.map(identity::token_signer);
+        let config = controller_manager::Config { cluster_cidr, root_ca, signing, token_signer };
+        controller_manager::run(config, lister, &identities, cancel).await;
         Ok(())
     })
     .await

@@ -75,6 +75,7 @@ impl Cluster {
             cluster_cidr: controller_manager::ClusterCidr::parse("10.244.0.0/16", 24).expect("a range"),
             root_ca: pki.ca_pem().to_owned(),
             signing: None,
+            token_signer: None,
         };
         let manager = InProcess::client(server.clone(), user("system:kube-controller-manager", &[]));
         let (identities, cancel) = (Identities(server.clone()), stop.clone());
