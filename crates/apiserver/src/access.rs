@@ -110,7 +110,7 @@ fn follow(cache: &Cache, rbac: Arc<Rbac>, nodes: Arc<NodeAuthorizer>) {
             "rbac.authorization.k8s.io" => RbacKind::parse(resource.kind),
             _ => None,
         };
-        let node_kind = if resource.group.is_empty() { NodeKind::parse(resource.kind) } else { None };
+        let node_kind = NodeKind::parse(resource.group, resource.kind);
         if rbac_kind.is_none() && node_kind.is_none() {
             return;
         }

@@ -5,6 +5,7 @@
 pub mod https;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -38,4 +39,45 @@ pub async fn server(stopping: CancellationToken) -> (Arc<Server>, tempfile::Temp
         Config::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 6443)), "10.96.0.0/16".parse().expect("a range"));
     let server = Server::start(config, Arc::new(storage), &pki, stopping).await.expect("a server");
     (server, folder)
+}
+
+/// Somebody outside who is asked over TLS, and the kubeconfig that leads there.
+pub struct Webhook {
+    pub folder: tempfile::TempDir,
+    pub server: https::Https,
+}
+
+impl Webhook {
+    /// Answers at a path; the server shows a certificate and a token there.
+    pub async fn start(
+        path: &str,
+        does: impl Fn(&https::Asked) -> https::Says + Send + Sync + 'static,
+    ) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pki = pki(folder.path());
+        let serving = serving(&pki);
+        let own = pki.issue(&crate::pki::Profile::client("apiserver", &[])).expect("a certificate");
+        let authority = pki.ca_certificates().expect("some").swap_remove(0);
+        let certificates = serving.certificates().expect("some");
+        let key = serving.key().expect("a key");
+        let server = https::Https::start(certificates, key, Some(authority), does).await;
+        let kubeconfig = format!(
+            "clusters: [{{name: c, cluster: {{server: '{}', certificate-authority: ca}}}}]\n\
+             users: [{{name: u, user: {{client-certificate: crt, client-key: key, token: secret}}}}]\n",
+            server.url(path)
+        );
+        for (name, text) in [
+            ("ca", pki.ca_pem()),
+            ("crt", own.certificate_pem.as_str()),
+            ("key", own.key_pem.as_str()),
+            ("config", kubeconfig.as_str()),
+        ] {
+            std::fs::write(folder.path().join(name), text).expect("a file");
+        }
+        Self { folder, server }
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.folder.path().join("config")
+    }
 }

@@ -8,6 +8,7 @@ mod deployment;
 mod endpoints;
 mod expectations;
 mod garbage_collector;
+mod in_use;
 mod namespaces;
 pub mod node_ipam;
 mod node_lifecycle;
@@ -65,6 +66,9 @@ pub const CONTROLLERS: &[&str] = &[
     "certificate-controller",
     "token-cleaner",
     "bootstrap-signer",
+    "pvc-protection-controller",
+    "pv-protection-controller",
+    "volumeattributesclass-protection-controller",
 ];
 
 /// Gives each controller a client of its own, for the service account of its name in `kube-system`.
@@ -85,7 +89,7 @@ pub async fn run(config: Config, client: Client, identities: &dyn Identities, ca
         signing: config.signing.map(Arc::new),
     };
     type Run = fn(Shared, Client, CancellationToken) -> BoxFuture<'static, ()>;
-    let controllers: [(&'static str, Run); 17] = [
+    let controllers: [(&'static str, Run); 20] = [
         ("namespace-controller", |s, c, t| Box::pin(namespaces::run(s, c, t))),
         ("service-account-controller", |s, c, t| Box::pin(namespaces::run_service_accounts(s, c, t))),
         ("root-ca-cert-publisher", |s, c, t| Box::pin(namespaces::run_root_ca(s, c, t))),
@@ -103,6 +107,9 @@ pub async fn run(config: Config, client: Client, identities: &dyn Identities, ca
         ("certificate-controller", |s, c, t| Box::pin(certificates::run_cleaner(s, c, t))),
         ("token-cleaner", |s, c, t| Box::pin(bootstrap::run_cleaner(s, c, t))),
         ("bootstrap-signer", |s, c, t| Box::pin(bootstrap::run_signer(s, c, t))),
+        ("pvc-protection-controller", |s, c, t| Box::pin(in_use::run_claims(s, c, t))),
+        ("pv-protection-controller", |s, c, t| Box::pin(in_use::run_volumes(s, c, t))),
+        ("volumeattributesclass-protection-controller", |s, c, t| Box::pin(in_use::run_classes(s, c, t))),
     ];
     for (name, run) in controllers {
         tasks.push(tokio::spawn(run(shared.clone(), identities.client(name), cancel.clone())));

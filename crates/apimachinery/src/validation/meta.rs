@@ -232,33 +232,68 @@ pub fn validate_label_selector(selector: &Value, path: &Path) -> ErrorList {
     let expressions = selector.get("matchExpressions").and_then(Value::as_array);
     for (index, expression) in expressions.into_iter().flatten().enumerate() {
         let path = path.child("matchExpressions").index(index);
-        let values = expression.get("values").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        let operator = text(expression.get("operator"));
-        match operator {
-            "In" | "NotIn" if values.is_empty() => errors.push(Error::required(
-                &path.child("values"),
-                "must be specified when `operator` is 'In' or 'NotIn'",
-            )),
-            "Exists" | "DoesNotExist" if !values.is_empty() => errors.push(Error::forbidden(
-                &path.child("values"),
-                "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
-            )),
-            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            _ => {
-                errors.push(Error::invalid(
-                    &path.child("operator"),
-                    operator,
-                    "not a valid selector operator",
-                ));
-            }
-        }
-        errors.extend(validate_label_name(text(expression.get("key")), &path.child("key")));
-        for (at, value) in values.iter().enumerate() {
-            let value = text(Some(value));
-            let path = path.child("values").index(at);
-            errors.extend(is_valid_label_value(value).into_iter().map(|m| Error::invalid(&path, value, m)));
-        }
+        errors.extend(validate_label_selector_requirement(expression, UnknownOperator::Refused, &path));
     }
+    errors
+}
+
+/// What becomes of a selector's operator that nobody knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownOperator {
+    Refused,
+    /// Where a selector only narrows, as in access reviews.
+    Allowed,
+}
+
+fn selector_values(requirement: &Value) -> &[Value] {
+    requirement.get("values").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn validate_operator(requirement: &Value, unknown: UnknownOperator, path: &Path) -> Option<Error> {
+    let values = selector_values(requirement);
+    let operator = text(requirement.get("operator"));
+    match operator {
+        "In" | "NotIn" if values.is_empty() => Some(Error::required(
+            &path.child("values"),
+            "must be specified when `operator` is 'In' or 'NotIn'",
+        )),
+        "Exists" | "DoesNotExist" if !values.is_empty() => Some(Error::forbidden(
+            &path.child("values"),
+            "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+        )),
+        "In" | "NotIn" | "Exists" | "DoesNotExist" => None,
+        _ if unknown == UnknownOperator::Allowed => None,
+        _ => Some(Error::invalid(&path.child("operator"), operator, "not a valid selector operator")),
+    }
+}
+
+/// A `LabelSelectorRequirement`.
+pub fn validate_label_selector_requirement(
+    requirement: &Value,
+    unknown: UnknownOperator,
+    path: &Path,
+) -> ErrorList {
+    let mut errors: ErrorList = validate_operator(requirement, unknown, path).into_iter().collect();
+    errors.extend(validate_label_name(text(requirement.get("key")), &path.child("key")));
+    for (at, value) in selector_values(requirement).iter().enumerate() {
+        let value = text(Some(value));
+        let path = path.child("values").index(at);
+        errors.extend(is_valid_label_value(value).into_iter().map(|m| Error::invalid(&path, value, m)));
+    }
+    errors
+}
+
+/// A `FieldSelectorRequirement`.
+pub fn validate_field_selector_requirement(
+    requirement: &Value,
+    unknown: UnknownOperator,
+    path: &Path,
+) -> ErrorList {
+    let mut errors = ErrorList::new();
+    if text(requirement.get("key")).is_empty() {
+        errors.push(Error::required(&path.child("key"), "must be specified"));
+    }
+    errors.extend(validate_operator(requirement, unknown, path));
     errors
 }
 

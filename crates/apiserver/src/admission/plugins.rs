@@ -79,7 +79,7 @@ impl Plugin {
 }
 
 /// What runs unless it is disabled. Kubelets need NodeRestriction, so it is among them here.
-const DEFAULT: [Plugin; 20] = [
+const DEFAULT: [Plugin; 21] = [
     Plugin::NamespaceLifecycle,
     Plugin::LimitRanger,
     Plugin::ServiceAccount,
@@ -89,6 +89,7 @@ const DEFAULT: [Plugin; 20] = [
     Plugin::Priority,
     Plugin::DefaultTolerationSeconds,
     Plugin::DefaultStorageClass,
+    Plugin::StorageObjectInUseProtection,
     Plugin::PersistentVolumeClaimResize,
     Plugin::RuntimeClass,
     Plugin::CertificateApproval,
@@ -102,9 +103,8 @@ const DEFAULT: [Plugin; 20] = [
     Plugin::ResourceQuota,
 ];
 
-/// What runs when it is enabled. StorageObjectInUseProtection is among them, unlike upstream, until controllers take
-/// its finalizers away again: without them no claim could be deleted.
-const OPTIONAL: [Plugin; 10] = [
+/// What runs when it is enabled.
+const OPTIONAL: [Plugin; 9] = [
     Plugin::AlwaysAdmit,
     Plugin::AlwaysPullImages,
     Plugin::DenyServiceExternalIPs,
@@ -114,7 +114,6 @@ const OPTIONAL: [Plugin; 10] = [
     Plugin::OwnerReferencesPermissionEnforcement,
     Plugin::PodNodeSelector,
     Plugin::PodTolerationRestriction,
-    Plugin::StorageObjectInUseProtection,
 ];
 
 /// The plugins that run: a bit for each.

@@ -200,51 +200,21 @@ impl TokenAuthenticator for TokenWebhook {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use tempfile::TempDir;
-
     use super::*;
-    use crate::pki::Profile;
-    use crate::testing::https::{Asked, Https, Says};
-    use crate::testing::{self};
+    use crate::testing::Webhook;
+    use crate::testing::https::{Asked, Says};
 
-    struct World {
-        folder: TempDir,
-        server: Https,
+    async fn start(does: impl Fn(&Asked) -> Says + Send + Sync + 'static) -> Webhook {
+        Webhook::start("/authenticate", does).await
     }
 
-    impl World {
-        async fn new(does: impl Fn(&Asked) -> Says + Send + Sync + 'static) -> Self {
-            let folder = tempfile::tempdir().expect("a folder");
-            let pki = testing::pki(folder.path());
-            let serving = testing::serving(&pki);
-            let own = pki.issue(&Profile::client("apiserver", &[])).expect("a certificate");
-            for (name, text) in
-                [("ca", pki.ca_pem()), ("crt", own.certificate_pem.as_str()), ("key", own.key_pem.as_str())]
-            {
-                std::fs::write(folder.path().join(name), text).expect("a file");
-            }
-            let authority = pki.ca_certificates().expect("some").swap_remove(0);
-            let certificates = serving.certificates().expect("some");
-            let server =
-                Https::start(certificates, serving.key().expect("a key"), Some(authority), does).await;
-            Self { folder, server }
-        }
+    fn options(world: &Webhook) -> Options {
+        let backoff = Backoff { first: Duration::from_millis(1), steps: 5 };
+        Options { version: "v1".into(), backoff, ..Options::new(world.kubeconfig()) }
+    }
 
-        fn options(&self) -> Options {
-            let path = self.folder.path().join("config");
-            let text = format!(
-                "clusters: [{{name: c, cluster: {{server: '{}', certificate-authority: ca}}}}]\n\
-                 users: [{{name: u, user: {{client-certificate: crt, client-key: key}}}}]\n",
-                self.server.url("/authenticate")
-            );
-            std::fs::write(&path, text).expect("a file");
-            let backoff = Backoff { first: Duration::from_millis(1), steps: 5 };
-            Options { version: "v1".into(), backoff, ..Options::new(path) }
-        }
-
-        fn webhook(&self, options: &Options) -> TokenWebhook {
-            TokenWebhook::new(options, &["api".into()]).expect("a webhook")
-        }
+    fn open(options: &Options) -> TokenWebhook {
+        TokenWebhook::new(options, &["api".into()]).expect("a webhook")
     }
 
     fn review(status: Value) -> Says {
@@ -260,14 +230,14 @@ mod tests {
 
     #[tokio::test]
     async fn the_webhook_says_who_it_is() {
-        let world = World::new(|asked| match asked.body["spec"]["token"].as_str() {
+        let world = start(|asked| match asked.body["spec"]["token"].as_str() {
             Some("good") => review(jane(&[])),
             Some("narrow") => review(jane(&["other"])),
             Some("explained") => review(json!({"authenticated": false, "error": "too old"})),
             _ => review(json!({"authenticated": false})),
         })
         .await;
-        let webhook = world.webhook(&world.options());
+        let webhook = open(&options(&world));
         let found = webhook.authenticate_token("good", &[]).await.expect("no error").expect("known");
         assert_eq!(found.user.to_value(), jane(&[])["user"]);
         assert_eq!(found.audiences, ["api"], "a webhook that knows of none vouches for the server's own");
@@ -290,13 +260,13 @@ mod tests {
 
     #[tokio::test]
     async fn answers_are_kept_and_shared_but_failures_are_not() {
-        let world = World::new(|asked| match asked.body["spec"]["token"].as_str() {
+        let world = start(|asked| match asked.body["spec"]["token"].as_str() {
             Some("good") => review(jane(&[])),
             Some("broken") => Says::Text(404, String::new()),
             _ => review(json!({"authenticated": false})),
         })
         .await;
-        let webhook = world.webhook(&world.options());
+        let webhook = open(&options(&world));
         for (token, questions) in [("good", 1), ("bad", 1), ("broken", 3)] {
             let before = world.server.asked().len();
             for _ in 0..3 {
@@ -304,8 +274,7 @@ mod tests {
             }
             assert_eq!(world.server.asked().len() - before, questions, "{token}");
         }
-        let options = Options { cache_ttl: Duration::ZERO, ..world.options() };
-        let forgetful = world.webhook(&options);
+        let forgetful = open(&Options { cache_ttl: Duration::ZERO, ..options(&world) });
         let before = world.server.asked().len();
         let many = (0..8).map(|_| forgetful.authenticate_token("good", &[]));
         for found in futures::future::join_all(many).await {
@@ -320,7 +289,7 @@ mod tests {
     async fn what_may_pass_is_tried_again() {
         let calls = Arc::new(AtomicUsize::new(0));
         let counted = calls.clone();
-        let world = World::new(move |asked| {
+        let world = start(move |asked| {
             let number = counted.fetch_add(1, Ordering::SeqCst);
             match asked.body["spec"]["token"].as_str() {
                 Some("soon") if number >= 3 => review(jane(&[])),
@@ -336,7 +305,7 @@ mod tests {
             }
         })
         .await;
-        let webhook = world.webhook(&world.options());
+        let webhook = open(&options(&world));
         assert!(matches!(webhook.authenticate_token("soon", &[]).await, Ok(Some(_))));
         for (token, tries, why) in [
             (
@@ -355,26 +324,26 @@ mod tests {
             assert!(error.contains(why), "{token}: {error}");
             assert_eq!(calls.load(Ordering::SeqCst), tries, "{token}");
         }
-        let impatient = world.webhook(&Options { timeout: Duration::from_millis(50), ..world.options() });
+        let impatient = open(&Options { timeout: Duration::from_millis(50), ..options(&world) });
         let error = impatient.authenticate_token("hangs", &[]).await.expect_err("no answer");
         assert!(error.ends_with("/authenticate\": context deadline exceeded"), "{error}");
     }
 
     #[tokio::test]
     async fn one_that_is_gone_or_not_itself_is_told_from_one_that_refuses() {
-        let world = World::new(|_| review(jane(&[]))).await;
-        let options = world.options();
-        let gone = World::new(|_| review(jane(&[]))).await;
+        let world = start(|_| review(jane(&[]))).await;
+        let options = options(&world);
+        let gone = start(|_| review(jane(&[]))).await;
         let text = std::fs::read_to_string(&options.config_file).expect("a file");
         // another authority than that which signed the webhook's certificate
         std::fs::copy(gone.folder.path().join("ca"), world.folder.path().join("ca")).expect("a file");
-        let error = world.webhook(&options).authenticate_token("good", &[]).await.expect_err("not itself");
+        let error = open(&options).authenticate_token("good", &[]).await.expect_err("not itself");
         assert!(error.ends_with("x509: certificate signed by unknown authority"), "{error}");
         assert!(world.server.asked().is_empty(), "no token is told to a stranger");
         let unused = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("one");
         let moved = text.replace(&world.server.address.to_string(), &unused.to_string());
         std::fs::write(&options.config_file, moved).expect("a file");
-        let error = world.webhook(&options).authenticate_token("good", &[]).await.expect_err("gone");
+        let error = open(&options).authenticate_token("good", &[]).await.expect_err("gone");
         assert!(error.ends_with("connection refused"), "{error}");
         let wrong =
             TokenWebhook::new(&Options { version: "v2".into(), ..options }, &[]).err().expect("refused");

@@ -1,11 +1,11 @@
 //! Configurations told good from bad, and webhooks asked over TLS.
 
+use apimachinery::selectors::{FieldSelector, LabelSelector};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use super::*;
-use crate::testing::https::{Asked, Https, Says};
-use crate::testing::{self};
+use crate::testing;
+use crate::testing::https::{Asked, Says};
 
 fn file(authorizers: &str) -> String {
     format!(
@@ -123,44 +123,15 @@ impl Authorizer for Says1 {
     }
 }
 
-struct World {
-    folder: TempDir,
-    server: Https,
-}
-
-impl World {
-    async fn new(does: impl Fn(&Asked) -> Says + Send + Sync + 'static) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let pki = testing::pki(folder.path());
-        let serving = testing::serving(&pki);
-        std::fs::write(folder.path().join("ca"), pki.ca_pem()).expect("a file");
-        let certificates = serving.certificates().expect("some");
-        let server = Https::start(certificates, serving.key().expect("a key"), None, does).await;
-        let world = Self { folder, server };
-        let kubeconfig = format!(
-            "clusters: [{{name: c, cluster: {{server: '{}', certificate-authority: ca}}}}]\n\
-             users: [{{name: u, user: {{token: secret}}}}]\n",
-            world.server.url("/authorize")
-        );
-        std::fs::write(world.kubeconfig(), kubeconfig).expect("a file");
-        world
-    }
-
-    fn kubeconfig(&self) -> PathBuf {
-        self.folder.path().join("config")
-    }
-
-    /// Node, then the webhook, then RBAC.
-    fn chain(&self, change: impl Fn(String) -> String) -> Arc<Reloadable> {
-        let webhook = webhook(&self.kubeconfig().display().to_string(), "");
-        let text = change(webhook).replace("authorizers:\n", "authorizers:\n- {type: Node, name: node}\n");
-        let config =
-            AuthorizationConfiguration::parse(format!("{text}- {{type: RBAC, name: r}}\n").as_bytes());
-        let own = Own { node: Arc::new(Says1("node")), rbac: Arc::new(Says1("rbac")) };
-        let backoff = Backoff { first: Duration::from_millis(1), steps: 5 };
-        let options = Options { config: config.expect("good"), backoff, file: None };
-        Reloadable::start(&options, own, &CancellationToken::new()).expect("a chain")
-    }
+/// Node, then the webhook, then RBAC.
+fn chain_with(world: &testing::Webhook, change: impl Fn(String) -> String) -> Arc<Reloadable> {
+    let webhook = webhook(&world.kubeconfig().display().to_string(), "");
+    let text = change(webhook).replace("authorizers:\n", "authorizers:\n- {type: Node, name: node}\n");
+    let config = AuthorizationConfiguration::parse(format!("{text}- {{type: RBAC, name: r}}\n").as_bytes());
+    let own = Own { node: Arc::new(Says1("node")), rbac: Arc::new(Says1("rbac")) };
+    let backoff = Backoff { first: Duration::from_millis(1), steps: 5 };
+    let options = Options { config: config.expect("good"), backoff, file: None };
+    Reloadable::start(&options, own, &CancellationToken::new()).expect("a chain")
 }
 
 fn review(status: Value) -> Says {
@@ -171,11 +142,14 @@ fn review(status: Value) -> Says {
 
 async fn ask(chain: &Reloadable, user: &str) -> (Decision, String, Option<String>) {
     let user = UserInfo::new(user, &["g"]);
+    let fields = FieldSelector::parse("metadata.name=web,metadata.namespace!=other").expect("fields");
+    let labels = LabelSelector::parse("a=1,b notin (2,3),c,!d,e>5").expect("labels");
     let attributes = Attributes {
         namespace: "ns",
         name: "web",
         api_version: "v1",
-        field_selector: &[("metadata.name", "web")],
+        field_selector: fields.requirements(),
+        label_selector: labels.requirements(),
         ..Attributes::resource(&user, "list", "apps", "deployments")
     };
     let verdict = chain.authorize(&attributes).await;
@@ -199,8 +173,8 @@ fn answers(asked: &Asked) -> Says {
 
 #[tokio::test]
 async fn a_webhook_has_its_place_in_the_order() {
-    let world = World::new(answers).await;
-    let chain = world.chain(|text| text);
+    let world = testing::Webhook::start("/authorize", answers).await;
+    let chain = chain_with(&world, |text| text);
     let plain = |decision, reason: &str| (decision, reason.to_owned(), None);
     assert_eq!(ask(&chain, "node-1").await, plain(Decision::Allow, "node"));
     assert!(world.server.asked().is_empty(), "who comes before has decided");
@@ -222,7 +196,16 @@ async fn a_webhook_has_its_place_in_the_order() {
             "resourceAttributes": {
                 "namespace": "ns", "verb": "list", "group": "apps", "version": "v1", "resource": "deployments",
                 "name": "web",
-                "fieldSelector": {"requirements": [{"key": "metadata.name", "operator": "In", "values": ["web"]}]},
+                "fieldSelector": {"requirements": [
+                    {"key": "metadata.name", "operator": "In", "values": ["web"]},
+                    {"key": "metadata.namespace", "operator": "NotIn", "values": ["other"]},
+                ]},
+                "labelSelector": {"requirements": [
+                    {"key": "a", "operator": "In", "values": ["1"]},
+                    {"key": "b", "operator": "NotIn", "values": ["2", "3"]},
+                    {"key": "c", "operator": "Exists"},
+                    {"key": "d", "operator": "DoesNotExist"},
+                ]},
             },
         })
     );
@@ -241,7 +224,7 @@ async fn a_webhook_has_its_place_in_the_order() {
 
 #[tokio::test]
 async fn answers_are_kept_where_that_is_safe() {
-    let world = World::new(answers).await;
+    let world = testing::Webhook::start("/authorize", answers).await;
     let asked = async |chain: &Reloadable, user: &str| {
         let before = world.server.asked().len();
         for _ in 0..3 {
@@ -249,10 +232,11 @@ async fn answers_are_kept_where_that_is_safe() {
         }
         world.server.asked().len() - before
     };
-    let chain = world.chain(|text| text);
+    let chain = chain_with(&world, |text| text);
     assert_eq!(asked(&chain, "hook-allows").await, 1);
     assert_eq!(asked(&chain, "nobody").await, 1);
-    let careful = world.chain(|text| text.replace("timeout:", "cacheAuthorizedRequests: false, timeout:"));
+    let careful =
+        chain_with(&world, |text| text.replace("timeout:", "cacheAuthorizedRequests: false, timeout:"));
     assert_eq!(asked(&careful, "hook-allows").await, 3);
     assert_eq!(asked(&careful, "nobody").await, 1);
     let long = "x".repeat(MAX_NAME);
@@ -269,10 +253,10 @@ const MAX_NAME: usize = 10_000;
 
 #[tokio::test]
 async fn a_webhook_that_fails_lets_others_decide_or_nobody() {
-    let world = World::new(answers).await;
+    let world = testing::Webhook::start("/authorize", answers).await;
     let quick = |text: String| text.replace("timeout: 3s", "timeout: 50ms");
-    let open = world.chain(|text| quick(text).replace("Deny", "NoOpinion"));
-    let closed = world.chain(quick);
+    let open = chain_with(&world, |text| quick(text).replace("Deny", "NoOpinion"));
+    let closed = chain_with(&world, quick);
     let server_error = "an error on the server (\"out of order\") has prevented the request from succeeding";
     for (user, why, tries) in [
         ("rbac-failing", server_error, 5),
@@ -300,8 +284,8 @@ async fn a_webhook_that_fails_lets_others_decide_or_nobody() {
 
 #[tokio::test]
 async fn another_configuration_takes_over() {
-    let world = World::new(answers).await;
-    let chain = world.chain(|text| text);
+    let world = testing::Webhook::start("/authorize", answers).await;
+    let chain = chain_with(&world, |text| text);
     assert_eq!(ask(&chain, "hook-allows").await.0, Decision::Allow);
     chain.replace(file("- {type: RBAC, name: r}\n").as_bytes()).expect("good");
     assert_eq!(ask(&chain, "hook-allows").await.0, Decision::NoOpinion);

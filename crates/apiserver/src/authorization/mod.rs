@@ -15,6 +15,7 @@ mod webhook;
 
 use std::sync::Arc;
 
+use apimachinery::selectors::{FieldRequirement, Requirement};
 use apimachinery::{GroupResource, Status};
 use async_trait::async_trait;
 
@@ -35,8 +36,9 @@ pub struct Attributes<'a> {
     pub name: &'a str,
     pub path: &'a str,
     pub is_resource: bool,
-    /// Field and value of each `=` requirement of the request's field selector.
-    pub field_selector: &'a [(&'a str, &'a str)],
+    /// What a list, a watch or a deletion of many is narrowed to.
+    pub field_selector: &'a [FieldRequirement],
+    pub label_selector: &'a [Requirement],
 }
 
 impl<'a> Attributes<'a> {
@@ -54,6 +56,7 @@ impl<'a> Attributes<'a> {
             path: "",
             is_resource: true,
             field_selector: &[],
+            label_selector: &[],
         }
     }
 

@@ -4,6 +4,7 @@
 //! NodeRestriction admission plugin.
 
 use apimachinery::Object;
+use apimachinery::selectors::FieldRequirement;
 use async_trait::async_trait;
 use parking_lot::RwLock;
 
@@ -23,12 +24,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub fn parse(kind: &str) -> Option<Self> {
-        match kind {
-            "Pod" => Some(Self::Pod),
-            "PersistentVolume" => Some(Self::PersistentVolume),
-            "VolumeAttachment" => Some(Self::VolumeAttachment),
-            "ResourceSlice" => Some(Self::ResourceSlice),
+    pub fn parse(group: &str, kind: &str) -> Option<Self> {
+        match (group, kind) {
+            ("", "Pod") => Some(Self::Pod),
+            ("", "PersistentVolume") => Some(Self::PersistentVolume),
+            ("storage.k8s.io", "VolumeAttachment") => Some(Self::VolumeAttachment),
+            ("resource.k8s.io", "ResourceSlice") => Some(Self::ResourceSlice),
             _ => None,
         }
     }
@@ -197,7 +198,8 @@ fn no(reason: &str) -> Answer {
 }
 
 fn selects(request: &Attributes<'_>, field: &str, node: &str) -> bool {
-    request.field_selector.contains(&(field, node))
+    let narrows = |one: &FieldRequirement| one.equals && one.field == field && one.value == node;
+    request.field_selector.iter().any(narrows)
 }
 
 fn lease(node: &str, request: &Attributes<'_>) -> Answer {
@@ -255,6 +257,7 @@ impl Authorizer for NodeAuthorizer {
 
 #[cfg(test)]
 mod tests {
+    use apimachinery::selectors::FieldSelector;
     use serde_json::{Value, json};
 
     use super::*;
@@ -468,11 +471,26 @@ mod tests {
             assert_eq!(ask(&authorizer, "n1", verb, resource, object), Ok(()), "{verb} {resource} {object}");
         }
         let user = node("n1");
-        let own = [("spec.nodeName", "n1")];
-        let other = [("spec.nodeName", "n2")];
-        let list = Attributes::resource(&user, "list", "", "pods");
-        assert!(authorizer.decide(&Attributes { field_selector: &own, ..list }).is_allowed());
-        assert!(!authorizer.decide(&Attributes { field_selector: &other, ..list }).is_allowed());
+        let cases = [
+            ("pods", "spec.nodeName=n1", true),
+            ("pods", "spec.nodeName=n1,status.phase!=Failed", true),
+            ("pods", "spec.nodeName=n2", false),
+            ("pods", "spec.nodeName!=n1", false),
+            ("pods", "nodeName=n1", false),
+            ("resourceslices", "nodeName=n1", true),
+            ("resourceslices", "spec.nodeName=n1", false),
+        ];
+        for (resource, selector, allowed) in cases {
+            let group = if resource == "pods" { "" } else { "resource.k8s.io" };
+            let selector = FieldSelector::parse(selector).expect("a selector");
+            for verb in ["list", "watch"] {
+                let request = Attributes {
+                    field_selector: selector.requirements(),
+                    ..Attributes::resource(&user, verb, group, resource)
+                };
+                assert_eq!(authorizer.decide(&request).is_allowed(), allowed, "{verb} {resource} {selector}");
+            }
+        }
     }
 
     #[test]

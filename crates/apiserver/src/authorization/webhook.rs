@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use apimachinery::selectors::{FieldRequirement, Operator, Requirement};
 use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -104,15 +105,37 @@ impl WebhookAuthorizer {
             ("subresource", attributes.subresource),
             ("name", attributes.name),
         ]);
-        if !attributes.field_selector.is_empty() {
-            let requirement =
-                |(field, value): &(&str, &str)| json!({"key": field, "operator": "In", "values": [value]});
-            let requirements: Vec<Value> = attributes.field_selector.iter().map(requirement).collect();
-            about.insert("fieldSelector".into(), json!({"requirements": requirements}));
+        let fields: Vec<Value> = attributes.field_selector.iter().map(field_requirement).collect();
+        let labels: Vec<Value> = attributes.label_selector.iter().filter_map(label_requirement).collect();
+        for (selector, requirements) in [("fieldSelector", fields), ("labelSelector", labels)] {
+            if !requirements.is_empty() {
+                about.insert(selector.into(), json!({"requirements": requirements}));
+            }
         }
         spec.insert("resourceAttributes".into(), Value::Object(about));
         Value::Object(spec)
     }
+}
+
+fn field_requirement(requirement: &FieldRequirement) -> Value {
+    let operator = if requirement.equals { "In" } else { "NotIn" };
+    json!({"key": requirement.field, "operator": operator, "values": [requirement.value]})
+}
+
+/// Operators that a review cannot say are left out, which asks for more.
+fn label_requirement(requirement: &Requirement) -> Option<Value> {
+    let operator = match requirement.operator() {
+        Operator::Equals | Operator::DoubleEquals | Operator::In => "In",
+        Operator::NotEquals | Operator::NotIn => "NotIn",
+        Operator::Exists => "Exists",
+        Operator::DoesNotExist => "DoesNotExist",
+        Operator::GreaterThan | Operator::LessThan => return None,
+    };
+    let mut out = json!({"key": requirement.key(), "operator": operator});
+    if !requirement.values().is_empty() {
+        out["values"] = json!(requirement.values());
+    }
+    Some(out)
 }
 
 fn chosen_by_caller(attributes: &Attributes<'_>) -> usize {

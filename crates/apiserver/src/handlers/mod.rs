@@ -17,6 +17,7 @@ mod token;
 mod watch;
 
 use apimachinery::{GroupResource, Status};
+use http::Method;
 
 use crate::context::Context;
 use crate::http::body::{Request, Response};
@@ -36,6 +37,9 @@ pub struct Call<'a> {
 /// Answers a resource request.
 pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Result<Response, Status> {
     let info = &ctx.info;
+    if info.verb == "proxy" {
+        return Err(Status::no_such_path());
+    }
     let kind = server
         .registry
         .kind(&info.group, &info.version, &info.resource)
@@ -111,7 +115,8 @@ impl Call<'_> {
         match self.ctx.info.verb {
             "get" => self.get().await,
             "list" => self.list().await,
-            "watch" => self.watch(request).await,
+            // a path can say that it is a watch, whatever the method
+            "watch" if matches!(*request.method(), Method::GET | Method::HEAD) => self.watch(request).await,
             "create" => self.create(request).await,
             "update" | "patch" => self.part(request, Part::Main).await,
             "delete" => self.delete(request).await,

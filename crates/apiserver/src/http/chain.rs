@@ -6,7 +6,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use apimachinery::Status;
-use apimachinery::selectors::FieldSelector;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue, USER_AGENT};
@@ -108,7 +107,7 @@ async fn answer(
             peer: parts.extensions.get().copied(),
             received: now,
         };
-        server.audit.as_ref()?.begin(&attributes(user, &info, &[]), facts)
+        server.audit.as_ref()?.begin(&attributes(user, &info), facts)
     };
     let found = match server.access.authenticator.authenticate(&mut parts).await {
         Ok(found) => found,
@@ -136,7 +135,7 @@ async fn answer(
         trail.received();
         let _ = arrival.trail.set(trail.clone());
     }
-    let user = match impersonate(server, caller, &mut parts, &info, &query, trail.as_deref()).await {
+    let user = match impersonate(server, caller, &mut parts, &info, trail.as_deref()).await {
         Ok(user) => user,
         Err(status) => return respond::failure(&status, accepted),
     };
@@ -145,7 +144,7 @@ async fn answer(
         Err(response) => return response,
     };
     let request = Request::from_parts(parts, body);
-    match authorize(server, &user, &info, &query, trail.as_deref()).await {
+    match authorize(server, &user, &info, trail.as_deref()).await {
         Ok(()) => {}
         Err(Refusal::Forbidden(status)) => return place.leave(respond::failure(&status, accepted)),
         Err(Refusal::Failed(error)) => {
@@ -247,12 +246,9 @@ async fn impersonate(
     caller: Arc<UserInfo>,
     parts: &mut Parts,
     info: &RequestInfo,
-    query: &Query,
     trail: Option<&Trail>,
 ) -> Result<Arc<UserInfo>, Status> {
-    let selector = field_selector(query);
-    let fields = exact(&selector);
-    let asked = attributes(&caller, info, &fields);
+    let asked = attributes(&caller, info);
     let authorizer = server.access.authorizer.as_ref();
     let outcome = server.impersonation.impersonate(authorizer, &asked, &mut parts.headers).await;
     match outcome {
@@ -273,30 +269,13 @@ async fn impersonate(
     }
 }
 
-/// One that cannot be read is refused later; for the authorizer it narrows nothing.
-fn field_selector(query: &Query) -> FieldSelector {
-    match query.text("fieldSelector") {
-        "" => FieldSelector::everything(),
-        text => FieldSelector::parse(text).unwrap_or_default(),
-    }
-}
-
-/// Field and value of each `=` requirement.
-fn exact(selector: &FieldSelector) -> Vec<(&str, &str)> {
-    let exact = selector.requirements().iter().filter(|requirement| requirement.equals);
-    exact.map(|requirement| (requirement.field.as_str(), requirement.value.as_str())).collect()
-}
-
 async fn authorize(
     server: &Server,
     user: &UserInfo,
     info: &RequestInfo,
-    query: &Query,
     trail: Option<&Trail>,
 ) -> Result<(), Refusal> {
-    let selector = field_selector(query);
-    let fields = exact(&selector);
-    let attributes = attributes(user, info, &fields);
+    let attributes = attributes(user, info);
     let verdict = server.access.authorizer.authorize(&attributes).await;
     let annotate = |key: &str, value: &str| {
         if let Some(trail) = trail {
@@ -320,11 +299,7 @@ enum Refusal {
     Failed(String),
 }
 
-fn attributes<'a>(
-    user: &'a UserInfo,
-    info: &'a RequestInfo,
-    field_selector: &'a [(&'a str, &'a str)],
-) -> Attributes<'a> {
+fn attributes<'a>(user: &'a UserInfo, info: &'a RequestInfo) -> Attributes<'a> {
     Attributes {
         user,
         verb: info.verb,
@@ -336,7 +311,8 @@ fn attributes<'a>(
         name: &info.name,
         path: &info.path,
         is_resource: info.is_resource,
-        field_selector,
+        field_selector: info.field_selector.requirements(),
+        label_selector: info.label_selector.requirements(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use apimachinery::selectors::FieldSelector;
+use apimachinery::selectors::{FieldSelector, LabelSelector};
 use http::Method;
 
 /// The parsed path and verb of a request.
@@ -21,6 +21,10 @@ pub struct RequestInfo {
     pub name: String,
     /// What follows the subresource, as in `proxy/a/b`.
     pub rest: String,
+    /// What a list, a watch or a deletion of many is narrowed to. A selector that cannot be read is refused by the
+    /// handler; until then it narrows nothing.
+    pub field_selector: FieldSelector,
+    pub label_selector: LabelSelector,
 }
 
 /// Query parameters, decoded, in order.
@@ -82,12 +86,14 @@ impl RequestInfo {
             Method::DELETE => "delete",
             _ => "",
         };
-        let mut legacy_watch = false;
-        if let ["watch", tail @ ..] = rest
-            && !tail.is_empty()
-        {
-            legacy_watch = true;
-            rest = tail;
+        let special = match rest {
+            ["watch", _, ..] => Some("watch"),
+            ["proxy", _, ..] => Some("proxy"),
+            _ => None,
+        };
+        if let Some(verb) = special {
+            info.verb = verb;
+            rest = &rest[1..];
         }
         if let ["namespaces", namespace, tail @ ..] = rest {
             info.namespace = (*namespace).to_owned();
@@ -97,19 +103,25 @@ impl RequestInfo {
             }
         }
         let at = |index: usize| rest.get(index).copied().unwrap_or_default().to_owned();
-        (info.resource, info.name, info.subresource) = (at(0), at(1), at(2));
+        (info.resource, info.name) = (at(0), at(1));
+        if info.verb != "proxy" {
+            info.subresource = at(2);
+        }
         info.rest = rest.get(3..).map(|tail| tail.join("/")).unwrap_or_default();
-        if info.name.is_empty() && matches!(info.verb, "get" | "delete") || legacy_watch {
-            info.verb = match info.verb {
-                "delete" => "deletecollection",
-                _ if legacy_watch || query.flag("watch") => "watch",
-                _ => "list",
-            };
+        match info.verb {
+            "get" if info.name.is_empty() => {
+                info.verb = if query.flag("watch") { "watch" } else { "list" };
+            }
+            "delete" if info.name.is_empty() => info.verb = "deletecollection",
+            _ => {}
+        }
+        // not where the path says that it is a watch: that of one object takes no selectors
+        if special.is_none() && matches!(info.verb, "list" | "watch" | "deletecollection") {
+            info.field_selector = FieldSelector::parse(query.text("fieldSelector")).unwrap_or_default();
+            info.label_selector = LabelSelector::parse(query.text("labelSelector")).unwrap_or_default();
             // a list of one name is authorized by that name
-            if info.name.is_empty()
-                && let Ok(selector) = FieldSelector::parse(query.text("fieldSelector"))
-                && let Some(name) = selector.requires_exact_match("metadata.name")
-            {
+            let name = info.field_selector.requires_exact_match("metadata.name");
+            if let Some(name) = name.filter(|name| info.verb != "deletecollection" && is_path_segment(name)) {
                 info.name = name.to_owned();
             }
         }
@@ -122,6 +134,11 @@ impl RequestInfo {
             || self.is_resource
                 && matches!(self.subresource.as_str(), "attach" | "exec" | "proxy" | "log" | "portforward")
     }
+}
+
+/// Whether a name could stand in a path.
+fn is_path_segment(name: &str) -> bool {
+    !matches!(name, "." | "..") && !name.contains(['/', '%'])
 }
 
 fn percent_decode(part: &str) -> Cow<'_, str> {
@@ -219,6 +236,49 @@ mod tests {
                 "scale",
             ),
             (Method::GET, "/api/v1/pods?fieldSelector=metadata.name%3Dx", "list", "/v1", "", "pods", "x", ""),
+            (Method::GET, "/api/v1/pods?fieldSelector=metadata.name%3D..", "list", "/v1", "", "pods", "", ""),
+            (
+                Method::GET,
+                "/api/v1/pods?fieldSelector=metadata.name%3Da/b",
+                "list",
+                "/v1",
+                "",
+                "pods",
+                "",
+                "",
+            ),
+            (
+                Method::DELETE,
+                "/api/v1/namespaces/a/pods?fieldSelector=metadata.name%3Dx",
+                "deletecollection",
+                "/v1",
+                "a",
+                "pods",
+                "",
+                "",
+            ),
+            (Method::GET, "/api/v1/watch/namespaces/a/pods/p", "watch", "/v1", "a", "pods", "p", ""),
+            (
+                Method::GET,
+                "/api/v1/watch/pods?fieldSelector=metadata.name%3Dx",
+                "watch",
+                "/v1",
+                "",
+                "pods",
+                "",
+                "",
+            ),
+            (
+                Method::DELETE,
+                "/apis/apps/v1/watch/deployments",
+                "watch",
+                "apps/v1",
+                "",
+                "deployments",
+                "",
+                "",
+            ),
+            (Method::POST, "/api/v1/proxy/nodes/n/a/b", "proxy", "/v1", "", "nodes", "n", ""),
         ];
         for (method, uri, verb, gv, namespace, resource, name, subresource) in cases {
             let info = parse(method, uri);
@@ -237,6 +297,27 @@ mod tests {
         for path in ["/", "/api", "/api/v1", "/apis/apps/v1", "/version", "/readyz"] {
             let info = parse(Method::GET, path);
             assert!(!info.is_resource && info.verb == "get", "{path}");
+        }
+    }
+
+    #[test]
+    fn what_takes_many_is_narrowed_by_selectors() {
+        let selectors = "fieldSelector=a%3D1&labelSelector=b%21%3D2";
+        let cases = [
+            (Method::GET, format!("/api/v1/pods?{selectors}"), ("a=1", "b!=2")),
+            (Method::GET, format!("/api/v1/pods?watch=true&{selectors}"), ("a=1", "b!=2")),
+            (Method::DELETE, format!("/api/v1/namespaces/a/pods?{selectors}"), ("a=1", "b!=2")),
+            (Method::GET, "/api/v1/pods?fieldSelector=a&labelSelector=b%21%3D2".into(), ("", "b!=2")),
+            (Method::GET, "/api/v1/pods?fieldSelector=a%3D1&labelSelector=%3D".into(), ("a=1", "")),
+            (Method::GET, format!("/api/v1/namespaces/a/pods/p?{selectors}"), ("", "")),
+            (Method::POST, format!("/api/v1/namespaces/a/pods?{selectors}"), ("", "")),
+            (Method::GET, format!("/api/v1/watch/pods?{selectors}"), ("", "")),
+            (Method::GET, format!("/version?{selectors}"), ("", "")),
+        ];
+        for (method, uri, wanted) in cases {
+            let info = parse(method, &uri);
+            let found = (info.field_selector.to_string(), info.label_selector.to_string());
+            assert_eq!((found.0.as_str(), found.1.as_str()), wanted, "{uri}");
         }
     }
 }

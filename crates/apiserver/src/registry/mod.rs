@@ -5,7 +5,7 @@ pub mod allocators;
 mod create;
 mod delete;
 pub mod list;
-mod metadata;
+pub(crate) mod metadata;
 mod read;
 mod update;
 pub mod watch;
