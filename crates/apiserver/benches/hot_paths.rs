@@ -45,6 +45,7 @@ fn decide(criterion: &mut Criterion) {
 /// A server in this process, and what keeps it there.
 struct Running {
     server: Arc<Server>,
+    pki: Pki,
     _folder: tempfile::TempDir,
 }
 
@@ -64,7 +65,7 @@ async fn start(requests: RequestOptions) -> Running {
         ..Config::new(([10, 0, 0, 1], 6443).into(), "10.96.0.0/16".parse().expect("ranges"))
     };
     let server = Server::start(config, storage, &pki, CancellationToken::new()).await.expect("a server");
-    Running { server, _folder: folder }
+    Running { server, pki, _folder: folder }
 }
 
 async fn send(server: &Arc<Server>, method: &str, path: &str, body: String) -> Response {
@@ -146,9 +147,8 @@ fn places(criterion: &mut Criterion) {
         let running = runtime.block_on(start(options));
         let server = &running.server;
         runtime.block_on(async {
-            let authorities =
-                bootstrap::Authorities { client_ca: String::new(), front_proxy_ca: String::new() };
-            bootstrap::run(server.clone(), authorities).await.expect("what every cluster has");
+            let trust = running.pki.trust().clone();
+            bootstrap::run(server.clone(), trust).await.expect("what every cluster has");
             let binding = json!({
                 "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
                 "metadata": {"name": "team"},

@@ -76,8 +76,10 @@ impl Access {
         let tokens =
             ServiceAccountTokens::new(issuers.clone(), keys.clone(), audiences.clone(), objects.clone());
         let legacy = LegacyTokens::new(keys.clone(), audiences.clone(), objects.clone());
-        let proxy = FrontProxy::new(pki.front_proxy_ca()?, config.authentication.request_headers.clone());
-        let base = Authenticator::new().with_front_proxy(proxy).with_client_ca(pki.client_ca()?);
+        let proxy =
+            FrontProxy::new(pki.trust().front_proxies(), config.authentication.request_headers.clone());
+        let base = Authenticator::new().with_front_proxy(proxy).with_client_ca(pki.trust().clients());
+        let (tokens, legacy) = (tokens.with_metrics(&base.metrics), legacy.with_metrics(&base.metrics));
         let service_accounts: [Arc<dyn TokenAuthenticator>; 2] = [Arc::new(legacy), Arc::new(tokens)];
         let authenticator = config
             .authentication

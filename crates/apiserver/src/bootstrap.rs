@@ -1,6 +1,7 @@
 //! What every cluster has from the start: namespaces, roles, priority classes and levels, services of its own APIs,
 //! the `kubernetes` Service. Made when missing, put right when it drifted, before the server says that it is ready.
 
+mod authentication;
 mod flowcontrol;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use crate::authorization::rbac::Kind as RbacKind;
 use crate::authorization::reconcile::{Reconciled, reconcile};
 use crate::context::{Context, WriteOptions};
 use crate::kinds::Kind;
+use crate::pki::Trust;
 use crate::registry::{DeleteOptions, Part};
 use crate::server::Server;
 
@@ -24,15 +26,10 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 /// How often what may drift is put right.
 const RECONCILE: std::time::Duration = std::time::Duration::from_secs(10);
 
-/// Certificates that `extension-apiserver-authentication` hands to extension servers.
-pub struct Authorities {
-    pub client_ca: String,
-    pub front_proxy_ca: String,
-}
-
 /// Makes all of it, then keeps true what only the server itself has a say in.
-pub async fn run(server: Arc<Server>, authorities: Authorities) -> Result<(), Status> {
+pub async fn run(server: Arc<Server>, trust: Arc<Trust>) -> Result<(), Status> {
     let ctx = Context::internal();
+    let authorities = trust.authorities();
     let of_namespaces = NAMESPACES
         .map(|name| ensure(&server, &ctx, "", "v1", "namespaces", json!({"metadata": {"name": name}})));
     try_join_all(of_namespaces).await?;
@@ -58,15 +55,15 @@ pub async fn run(server: Arc<Server>, authorities: Authorities) -> Result<(), St
         priority_classes(&server, &ctx),
         flowcontrol::run(&server, &ctx),
         api_services(&server, &ctx),
-        authentication_config(&server, &ctx, authorities),
+        authentication::run(&server, &ctx, &authorities),
     )?;
     server.bootstrapped.store(true, Ordering::Release);
     tokio::spawn(crate::registry::allocators::repair::run(server.clone()));
-    tokio::spawn(keep(server));
+    tokio::spawn(keep(server, trust));
     Ok(())
 }
 
-async fn keep(server: Arc<Server>) {
+async fn keep(server: Arc<Server>, trust: Arc<Trust>) {
     loop {
         let ctx = Context::internal();
         if let Err(status) = identity_lease(&server, &ctx).await {
@@ -74,6 +71,9 @@ async fn keep(server: Arc<Server>) {
         }
         if let Err(status) = kubernetes_endpoints(&server, &ctx).await {
             tracing::warn!(%status, "the endpoints of default/kubernetes could not be put right");
+        }
+        if let Err(status) = authentication::run(&server, &ctx, &trust.authorities()).await {
+            tracing::warn!(%status, "whom the server believes could not be told to extension servers");
         }
         if let Err(status) = flowcontrol::run(&server, &ctx).await {
             tracing::warn!(%status, "priority levels and flow schemas could not be put right");
@@ -245,24 +245,6 @@ async fn api_services(server: &Server, ctx: &Context) -> Result<(), Status> {
     let each = services
         .map(|it| put(server, ctx, "apiregistration.k8s.io", "apiservices", it.into_value(), &["spec"]));
     try_join_all(each).await.map(drop)
-}
-
-async fn authentication_config(server: &Server, ctx: &Context, ca: Authorities) -> Result<(), Status> {
-    let list = |items: &[String]| json!(items).to_string();
-    let headers = &server.config.authentication.request_headers;
-    let map = json!({
-        "metadata": {"namespace": "kube-system", "name": "extension-apiserver-authentication"},
-        "data": {
-            "client-ca-file": ca.client_ca,
-            "requestheader-client-ca-file": ca.front_proxy_ca,
-            "requestheader-allowed-names": list(&headers.allowed_names),
-            "requestheader-username-headers": list(&headers.username),
-            "requestheader-uid-headers": list(&headers.uid),
-            "requestheader-group-headers": list(&headers.group),
-            "requestheader-extra-headers-prefix": list(&headers.extra_prefixes),
-        },
-    });
-    put(server, ctx, "", "configmaps", map, &["data"]).await
 }
 
 async fn kubernetes_service(server: &Server, ctx: &Context) -> Result<(), Status> {

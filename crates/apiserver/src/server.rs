@@ -164,12 +164,13 @@ impl Server {
         });
         let access = Access::new(&registry, pki, &config, &stopping)?;
         registry.admission.set_authorizer(access.authorizer.clone());
+        let metrics = Metrics::new(&access.authenticator.metrics, &registry.admission.metrics);
         let server = Arc::new(Self {
             kubelets: KubeletClient::new(pki)?,
             config,
             registry,
             access,
-            metrics: Arc::default(),
+            metrics: Arc::new(metrics),
             audit,
             impersonation: Impersonation::default(),
             max_in_flight,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use apiserver::authentication::ServiceAccountOptions;
 use apiserver::authentication::keys::SigningKey;
-use apiserver::pki::{Profile, Serving, TlsVersion};
+use apiserver::pki::{CaFile, Profile, Serving, TlsVersion};
 use apiserver::{Config, RequestOptions};
 use common::Cluster;
 use common::tokens::{ACCOUNTS, WHO, account, claims, key, signed_by, token, who};
@@ -161,20 +161,25 @@ async fn the_server_shows_and_believes_what_it_is_told() {
     std::fs::write(&certificate, &own.certificate_pem).unwrap();
     std::fs::write(&key, &own.key_pem).unwrap();
     let pki = apiserver::pki::Pki::load_or_create(common::pki_options(folder.path())).unwrap();
+    let ca_file = |name: &str, pem: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, pem).unwrap();
+        CaFile::read(&path).unwrap()
+    };
     let serving = Serving {
         certificate: Some((certificate, key)),
-        client_ca_pem: other.ca_pem().to_owned(),
-        front_proxy_ca_pem: other.front_proxy_ca_pem(),
+        client_ca: Some(ca_file("client-ca", other.ca_pem())),
+        front_proxy_ca: Some(ca_file("front-proxy-ca", &other.trust().authorities().front_proxy_ca)),
         min_version: TlsVersion::V13,
         ..Serving::default()
     };
     let pki = pki.with_serving(serving).unwrap();
     let cluster = Cluster::start_with(folder, pki, |_| {}).await;
-    let (tls, _) = cluster.pki.rotating_server_config().unwrap();
+    let tls = Arc::new(cluster.pki.serving_tls().unwrap());
     let listener = apiserver::http::serve::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = tokio_util::sync::CancellationToken::new();
-    let served = apiserver::http::serve::serve(cluster.server.clone(), listener, Arc::new(tls), stop.clone());
+    let served = apiserver::http::serve::serve(cluster.server.clone(), listener, tls, stop.clone());
     let served = tokio::spawn(served);
 
     let roots = other.ca_certificates().unwrap();
@@ -209,4 +214,158 @@ async fn the_server_shows_and_believes_what_it_is_told() {
     );
     stop.cancel();
     served.await.unwrap();
+}
+
+/// A connection that stays.
+struct Connection(tokio_rustls::client::TlsStream<tokio::net::TcpStream>);
+
+impl Connection {
+    async fn open(
+        address: std::net::SocketAddr,
+        pki: &apiserver::pki::Pki,
+        own: &apiserver::pki::KeyAndCertificate,
+    ) -> Self {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(pki.ca_certificates().unwrap().remove(0)).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(own.certificates().unwrap(), own.key().unwrap())
+            .unwrap();
+        let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+        let name = rustls::pki_types::ServerName::try_from("127.0.0.1").unwrap();
+        Self(tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap())
+    }
+
+    /// The status line of the answer to who this is.
+    async fn whoami(&mut self) -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let body = r#"{"apiVersion":"authentication.k8s.io/v1","kind":"SelfSubjectReview"}"#;
+        let length = body.len();
+        let request = format!(
+            "POST {WHO} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
+        self.0.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 1 << 16];
+        let length = self.0.read(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer[..length]).lines().next().unwrap_or_default().to_owned()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn authorities_that_are_put_in_place_are_believed_and_those_taken_away_no_more() {
+    use rustls::version::TLS13;
+    let folder = tempfile::tempdir().unwrap();
+    let other = |name: &str| {
+        apiserver::pki::Pki::load_or_create(common::pki_options(&folder.path().join(name))).unwrap()
+    };
+    let (first, second) = (other("first"), other("second"));
+    let (clients, proxies) = (folder.path().join("clients"), folder.path().join("proxies"));
+    let front_proxy_ca = |pki: &apiserver::pki::Pki| pki.trust().authorities().front_proxy_ca;
+    std::fs::write(&clients, first.ca_pem()).unwrap();
+    std::fs::write(&proxies, front_proxy_ca(&first)).unwrap();
+    let serving = Serving {
+        client_ca: Some(CaFile::read(&clients).unwrap()),
+        front_proxy_ca: Some(CaFile::read(&proxies).unwrap()),
+        ..Serving::default()
+    };
+    let pki = apiserver::pki::Pki::load_or_create(common::pki_options(folder.path())).unwrap();
+    let cluster = Cluster::start_with(folder, pki.with_serving(serving).unwrap(), |_| {}).await;
+    let tls = Arc::new(cluster.pki.serving_tls().unwrap());
+    let listener = apiserver::http::serve::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = tokio_util::sync::CancellationToken::new();
+    tokio::spawn(apiserver::http::serve::serve(cluster.server.clone(), listener, tls.clone(), stop.clone()));
+    tokio::spawn(cluster.pki.trust().clone().follow(tls, stop.clone()));
+
+    let roots = cluster.pki.ca_certificates().unwrap();
+    let issue = |pki: &apiserver::pki::Pki, name: &str| pki.issue(&Profile::client(name, &[])).unwrap();
+    let (jane, jim) = (issue(&first, "jane"), issue(&second, "jim"));
+    let proxy = "x-remote-user: joe\r\n";
+    let ask = async |own: &apiserver::pki::KeyAndCertificate, headers: &str, wanted: &str| {
+        let answer = whoami(address, &roots, Some(own), headers, &[&TLS13]).await;
+        answer.is_ok_and(|answer| answer.contains(wanted))
+    };
+    let refused = "401 Unauthorized";
+    assert!(ask(&jane, "", "\"username\":\"jane\"").await);
+    assert!(ask(&jim, "", refused).await);
+    assert!(ask(&first.front_proxy_client, proxy, "\"username\":\"joe\"").await);
+    assert!(ask(&second.front_proxy_client, proxy, refused).await);
+    let mut open = Connection::open(address, &cluster.pki, &jane).await;
+    assert_eq!(open.whoami().await, "HTTP/1.1 201 Created");
+
+    // nonsense changes nothing
+    std::fs::write(&clients, "nonsense").unwrap();
+    std::fs::write(&proxies, front_proxy_ca(&second)).unwrap();
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
+    let soon = async |own: &apiserver::pki::KeyAndCertificate, headers: &str, wanted: &str| {
+        while !ask(own, headers, wanted).await {
+            assert!(tokio::time::Instant::now() < deadline, "{wanted}");
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+    };
+    soon(&second.front_proxy_client, proxy, "\"username\":\"joe\"").await;
+    assert!(ask(&first.front_proxy_client, proxy, refused).await);
+    assert!(ask(&jane, "", "\"username\":\"jane\"").await);
+    std::fs::write(&clients, second.ca_pem()).unwrap();
+    soon(&jim, "", "\"username\":\"jim\"").await;
+    assert!(ask(&jane, "", refused).await);
+    assert_eq!(open.whoami().await, "HTTP/1.1 401 Unauthorized", "nor on a connection that was there before");
+    assert!(ask(&issue(&cluster.pki, "own"), "", "\"username\":\"own\"").await);
+
+    let map = "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication";
+    loop {
+        let data = cluster.admin("GET", map, Value::Null).await.body["data"].clone();
+        let has = |key: &str, pem: &str| data[key].as_str().unwrap_or_default().contains(pem);
+        let follows = has("client-ca-file", second.ca_pem())
+            && has("requestheader-client-ca-file", &front_proxy_ca(&second));
+        if follows {
+            let told = has("client-ca-file", cluster.pki.ca_pem()) && has("client-ca-file", first.ca_pem());
+            assert!(told, "what another server may believe stays: {data}");
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{data}");
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_for_a_name_is_shown_the_certificate_of_that_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let pki = apiserver::pki::Pki::load_or_create(common::pki_options(folder.path())).unwrap();
+    let made = pki.issue(&Profile::server("other", vec!["api.example.com".into()])).unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("sni.crt"), &made.certificate_pem).unwrap();
+    std::fs::write(path("sni.key"), &made.key_pem).unwrap();
+    let flag = format!("{},{}", path("sni.crt").display(), path("sni.key").display());
+    let serving = Serving { sni: vec![flag.parse().unwrap()], ..Serving::default() };
+    let cluster = Cluster::start_with(folder, pki.with_serving(serving).unwrap(), |_| {}).await;
+    let tls = Arc::new(cluster.pki.serving_tls().unwrap());
+    let listener = apiserver::http::serve::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = tokio_util::sync::CancellationToken::new();
+    tokio::spawn(apiserver::http::serve::serve(cluster.server.clone(), listener, tls, stop.clone()));
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(cluster.pki.ca_certificates().unwrap().remove(0)).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let config = Arc::new(config);
+    let shown = async |name: &'static str| {
+        let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+        let name = rustls::pki_types::ServerName::try_from(name).unwrap();
+        let tls = tokio_rustls::TlsConnector::from(config.clone()).connect(name, tcp).await.unwrap();
+        tls.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
+    };
+    let own = cluster.pki.apiserver.certificates().unwrap().remove(0);
+    assert_eq!(shown("api.example.com").await, made.certificates().unwrap()[0]);
+    assert_eq!(shown("kubernetes.default").await, own);
+    assert_eq!(shown("127.0.0.1").await, own, "who asks for an address names no host");
+    stop.cancel();
 }

@@ -36,11 +36,12 @@ async fn shown(pki: &Pki, address: SocketAddr) -> Option<CertificateDer<'static>
 async fn new_connections_are_shown_a_certificate_that_was_put_in_place() {
     let cluster = Cluster::start(RequestOptions::default()).await;
     let pki = &cluster.pki;
-    let (tls, rotating) = pki.rotating_server_config().unwrap();
+    let tls = Arc::new(pki.serving_tls().unwrap());
+    let rotating = tls.certificates().next().unwrap().clone();
     let listener = serve::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let cancel = CancellationToken::new();
-    tokio::spawn(serve::serve(cluster.server.clone(), listener, Arc::new(tls), cancel.clone()));
+    tokio::spawn(serve::serve(cluster.server.clone(), listener, tls, cancel.clone()));
     let write = |name: &str, text: &str| {
         std::fs::write(cluster.path().join("pki").join(name), text).unwrap();
     };

@@ -44,11 +44,7 @@ async fn start_server(folder: &std::path::Path, stop: &CancellationToken) -> Arc
     let storage = storage::sqlite::Sqlite::open(folder.join("state.db")).unwrap();
     let config = apiserver::Config::new(SocketAddr::from((NODE, 6443)), "10.96.0.0/16".parse().unwrap());
     let server = Server::start(config, Arc::new(storage), &pki, stop.clone()).await.unwrap();
-    let authorities = apiserver::bootstrap::Authorities {
-        client_ca: pki.ca_pem().to_owned(),
-        front_proxy_ca: pki.front_proxy_ca_pem(),
-    };
-    apiserver::bootstrap::run(server.clone(), authorities).await.unwrap();
+    apiserver::bootstrap::run(server.clone(), pki.trust().clone()).await.unwrap();
     server
 }
 

@@ -8,7 +8,7 @@ use anyhow::Context;
 use apiserver::authentication::{
     COREDNS, KUBE_CONTROLLER_MANAGER, KUBE_PROXY, KUBE_SCHEDULER, NODES_GROUP, UserInfo,
 };
-use apiserver::bootstrap::{self, Authorities};
+use apiserver::bootstrap;
 use apiserver::http::serve;
 use apiserver::pki::Pki;
 use apiserver::{Config, InProcess, Server};
@@ -65,12 +65,14 @@ impl Running {
         };
         let stop = CancellationToken::new();
         let server = Server::start(config, storage.clone(), &pki, stop.clone()).await?;
-        let (tls, certificate) = pki.rotating_server_config()?;
-        tokio::spawn(certificate.follow(stop.clone()));
-        let serving = tokio::spawn(serve::serve(server.clone(), listener, Arc::new(tls), stop.clone()));
-        let authorities =
-            Authorities { client_ca: pki.client_ca_pem(), front_proxy_ca: pki.front_proxy_ca_pem() };
-        bootstrap::run(server.clone(), authorities)
+        let tls = Arc::new(pki.serving_tls()?);
+        let (shown, trust) = (tls.clone(), pki.trust().clone());
+        let cancel = stop.clone();
+        tokio::spawn(async move {
+            tokio::join!(shown.follow(cancel.clone()), trust.follow(shown.clone(), cancel.clone()))
+        });
+        let serving = tokio::spawn(serve::serve(server.clone(), listener, tls, stop.clone()));
+        bootstrap::run(server.clone(), pki.trust().clone())
             .await
             .context("the cluster's own objects cannot be made")?;
         Ok(Self { server, pki, serving, storage, stop })

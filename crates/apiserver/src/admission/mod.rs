@@ -8,6 +8,7 @@ mod default_class;
 mod default_toleration_seconds;
 mod event_rate_limit;
 mod limit_ranger;
+pub mod metrics;
 mod namespace_lifecycle;
 mod node_restriction;
 mod optional;
@@ -29,10 +30,12 @@ mod tolerations;
 mod webhook;
 
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use apimachinery::{Object, Status};
 
 pub use config::Options;
+use metrics::{AdmissionMetrics, Step};
 use plugins::{Plugin, Plugins};
 
 use crate::authorization::Authorizer;
@@ -97,9 +100,26 @@ impl Attributes<'_> {
     }
 }
 
+/// Runs a plugin that is on, and notes how long it took.
+macro_rules! run {
+    ($admission:ident, $laps:ident, $plugin:ident, $outcome:expr) => {
+        if $admission.plugins.has(Plugin::$plugin) {
+            let outcome: Result<(), Status> = $outcome;
+            $laps.ended(Plugin::$plugin, outcome.is_err());
+            outcome?;
+        }
+    };
+}
+
+/// The outcome of a plugin that has nothing to refuse.
+fn sure((): ()) -> Result<(), Status> {
+    Ok(())
+}
+
 /// The chain. The plugins are few and known, so the chain is a list of calls.
 pub struct Admission {
     plugins: Plugins,
+    pub metrics: AdmissionMetrics,
     /// Who may sign for whom; set once, by the server that owns the registry.
     authorizer: OnceLock<Arc<dyn Authorizer>>,
     namespaces: namespace_lifecycle::NamespaceLifecycle,
@@ -113,7 +133,14 @@ pub struct Admission {
 
 impl Admission {
     pub fn new(options: Options) -> Self {
+        let metrics = AdmissionMetrics::default();
         Self {
+            webhooks: webhook::Webhooks::new(
+                options.mutating_credentials,
+                options.validating_credentials,
+                metrics.clone(),
+            ),
+            metrics,
             plugins: options.plugins,
             authorizer: OnceLock::new(),
             namespaces: Default::default(),
@@ -122,7 +149,6 @@ impl Admission {
             pod_tolerations: options.pod_tolerations,
             event_rates: event_rate_limit::EventRateLimit::new(&options.event_limits),
             quotas: resource_quota::ResourceQuotas::new(options.limited_resources),
-            webhooks: webhook::Webhooks::new(options.mutating_credentials, options.validating_credentials),
         }
     }
 
@@ -134,6 +160,18 @@ impl Admission {
 
     /// Lets plugins and webhooks change the object. When a webhook did, the others get to see what it did, once.
     pub async fn admit(
+        &self,
+        registry: &Registry,
+        ctx: &Context,
+        attributes: &mut Attributes<'_>,
+    ) -> Result<(), Status> {
+        let begun = Instant::now();
+        let outcome = self.admit_by_all(registry, ctx, attributes).await;
+        self.metrics.step(Step::Admit, attributes.operation, outcome.is_err(), begun.elapsed());
+        outcome
+    }
+
+    async fn admit_by_all(
         &self,
         registry: &Registry,
         ctx: &Context,
@@ -172,55 +210,28 @@ impl Admission {
         ctx: &Context,
         attributes: &mut Attributes<'_>,
     ) -> Result<(), Status> {
-        let on = |plugin| self.plugins.has(plugin);
-        if on(Plugin::NamespaceLifecycle) {
-            self.namespaces.check(registry, attributes).await?;
-        }
-        if on(Plugin::LimitRanger) {
-            limit_ranger::admit(registry, attributes)?;
-        }
-        if on(Plugin::ServiceAccount) {
-            service_account::admit(registry, attributes).await?;
-        }
-        if on(Plugin::NodeRestriction) {
-            node_restriction::check(registry, ctx, attributes)?;
-        }
-        if on(Plugin::TaintNodesByCondition) {
-            taint_nodes_by_condition::admit(attributes);
-        }
-        if on(Plugin::AlwaysPullImages) {
-            optional::always_pull_images(attributes);
-        }
-        if on(Plugin::PodNodeSelector) {
-            self.pod_node_selector.admit(registry, attributes)?;
-        }
-        if on(Plugin::Priority) {
-            priority::admit(registry, attributes)?;
-        }
-        if on(Plugin::DefaultTolerationSeconds) {
-            default_toleration_seconds::admit(attributes);
-        }
-        if on(Plugin::PodTolerationRestriction) {
-            self.pod_tolerations.admit(registry, attributes)?;
-        }
-        if on(Plugin::ExtendedResourceToleration) {
-            optional::extended_resource_toleration(attributes);
-        }
-        if on(Plugin::DefaultStorageClass) {
-            default_class::storage(registry, attributes);
-        }
-        if on(Plugin::StorageObjectInUseProtection) {
-            storage_objects::protect(attributes);
-        }
-        if on(Plugin::RuntimeClass) {
-            runtime_class::admit(registry, attributes).await?;
-        }
-        if on(Plugin::DefaultIngressClass) {
-            default_class::ingress(registry, attributes);
-        }
-        if on(Plugin::PodTopologyLabels) {
-            pod_topology_labels::admit(registry, attributes);
-        }
+        let mut laps = self.metrics.laps(Step::Admit, attributes.operation);
+        run!(self, laps, NamespaceLifecycle, self.namespaces.check(registry, attributes).await);
+        run!(self, laps, LimitRanger, limit_ranger::admit(registry, attributes));
+        run!(self, laps, ServiceAccount, service_account::admit(registry, attributes).await);
+        run!(self, laps, NodeRestriction, node_restriction::check(registry, ctx, attributes));
+        run!(self, laps, TaintNodesByCondition, sure(taint_nodes_by_condition::admit(attributes)));
+        run!(self, laps, AlwaysPullImages, sure(optional::always_pull_images(attributes)));
+        run!(self, laps, PodNodeSelector, self.pod_node_selector.admit(registry, attributes));
+        run!(self, laps, Priority, priority::admit(registry, attributes));
+        run!(self, laps, DefaultTolerationSeconds, sure(default_toleration_seconds::admit(attributes)));
+        run!(self, laps, PodTolerationRestriction, self.pod_tolerations.admit(registry, attributes));
+        run!(
+            self,
+            laps,
+            ExtendedResourceToleration,
+            sure(optional::extended_resource_toleration(attributes))
+        );
+        run!(self, laps, DefaultStorageClass, sure(default_class::storage(registry, attributes)));
+        run!(self, laps, StorageObjectInUseProtection, sure(storage_objects::protect(attributes)));
+        run!(self, laps, RuntimeClass, runtime_class::admit(registry, attributes).await);
+        run!(self, laps, DefaultIngressClass, sure(default_class::ingress(registry, attributes)));
+        run!(self, laps, PodTopologyLabels, sure(pod_topology_labels::admit(registry, attributes)));
         Ok(())
     }
 
@@ -231,65 +242,49 @@ impl Admission {
         ctx: &Context,
         attributes: &Attributes<'_>,
     ) -> Result<(), Status> {
+        let begun = Instant::now();
+        let outcome = self.validate_by_all(registry, ctx, attributes).await;
+        self.metrics.step(Step::Validate, attributes.operation, outcome.is_err(), begun.elapsed());
+        outcome
+    }
+
+    async fn validate_by_all(
+        &self,
+        registry: &Registry,
+        ctx: &Context,
+        attributes: &Attributes<'_>,
+    ) -> Result<(), Status> {
         let on = |plugin| self.plugins.has(plugin);
+        let mut laps = self.metrics.laps(Step::Validate, attributes.operation);
         if attributes.operation == Operation::Delete {
-            if on(Plugin::NamespaceLifecycle) {
-                self.namespaces.check(registry, attributes).await?;
-            }
-            if on(Plugin::NodeRestriction) {
-                node_restriction::check(registry, ctx, attributes)?;
-            }
+            run!(self, laps, NamespaceLifecycle, self.namespaces.check(registry, attributes).await);
+            run!(self, laps, NodeRestriction, node_restriction::check(registry, ctx, attributes));
         }
-        if on(Plugin::LimitPodHardAntiAffinityTopology) {
-            optional::limit_anti_affinity(attributes)?;
+        run!(self, laps, LimitPodHardAntiAffinityTopology, optional::limit_anti_affinity(attributes));
+        run!(self, laps, LimitRanger, limit_ranger::validate(registry, attributes));
+        run!(self, laps, ServiceAccount, service_account::validate(registry, attributes));
+        run!(self, laps, AlwaysPullImages, optional::validate_pull_images(attributes));
+        run!(self, laps, PodSecurity, self.pod_security.validate(registry, ctx, attributes));
+        run!(self, laps, PodNodeSelector, self.pod_node_selector.validate(registry, attributes));
+        run!(self, laps, Priority, priority::validate(registry, attributes));
+        run!(self, laps, PodTolerationRestriction, self.pod_tolerations.validate(registry, attributes));
+        run!(self, laps, EventRateLimit, self.event_rates.validate(&ctx.user, attributes));
+        if let Some(authorizer) = self.authorizer.get() {
+            run!(
+                self,
+                laps,
+                OwnerReferencesPermissionEnforcement,
+                owner_references::validate(authorizer.as_ref(), registry, ctx, attributes).await
+            );
         }
-        if on(Plugin::LimitRanger) {
-            limit_ranger::validate(registry, attributes)?;
-        }
-        if on(Plugin::ServiceAccount) {
-            service_account::validate(registry, attributes)?;
-        }
-        if on(Plugin::AlwaysPullImages) {
-            optional::validate_pull_images(attributes)?;
-        }
-        if on(Plugin::PodSecurity) {
-            self.pod_security.validate(registry, ctx, attributes)?;
-        }
-        if on(Plugin::PodNodeSelector) {
-            self.pod_node_selector.validate(registry, attributes)?;
-        }
-        if on(Plugin::Priority) {
-            priority::validate(registry, attributes)?;
-        }
-        if on(Plugin::PodTolerationRestriction) {
-            self.pod_tolerations.validate(registry, attributes)?;
-        }
-        if on(Plugin::EventRateLimit) {
-            self.event_rates.validate(&ctx.user, attributes)?;
-        }
-        if let Some(authorizer) =
-            self.authorizer.get().filter(|_| on(Plugin::OwnerReferencesPermissionEnforcement))
-        {
-            owner_references::validate(authorizer.as_ref(), registry, ctx, attributes).await?;
-        }
-        if on(Plugin::PersistentVolumeClaimResize) {
-            storage_objects::resize(registry, attributes)?;
-        }
-        if on(Plugin::RuntimeClass) {
-            runtime_class::validate(registry, attributes).await?;
-        }
+        run!(self, laps, PersistentVolumeClaimResize, storage_objects::resize(registry, attributes));
+        run!(self, laps, RuntimeClass, runtime_class::validate(registry, attributes).await);
         if let Some(authorizer) = self.authorizer.get() {
             certificate_signers::validate(authorizer.as_ref(), ctx, attributes, on).await?;
         }
-        if on(Plugin::CertificateSubjectRestriction) {
-            certificate_subject::validate(attributes)?;
-        }
-        if on(Plugin::DenyServiceExternalIPs) {
-            optional::deny_external_ips(attributes)?;
-        }
-        if on(Plugin::ValidatingAdmissionWebhook) {
-            self.webhooks.validate(registry, ctx, attributes).await?;
-        }
+        run!(self, laps, CertificateSubjectRestriction, certificate_subject::validate(attributes));
+        run!(self, laps, DenyServiceExternalIPs, optional::deny_external_ips(attributes));
+        run!(self, laps, ValidatingAdmissionWebhook, self.webhooks.validate(registry, ctx, attributes).await);
         Ok(())
     }
 
@@ -299,10 +294,13 @@ impl Admission {
         registry: &Registry,
         attributes: &Attributes<'_>,
     ) -> Result<resource_quota::Charge, Status> {
-        match self.plugins.has(Plugin::ResourceQuota) {
-            true => self.quotas.charge(registry, attributes).await,
-            false => Ok(Default::default()),
+        if !self.plugins.has(Plugin::ResourceQuota) {
+            return Ok(Default::default());
         }
+        let mut laps = self.metrics.laps(Step::Validate, attributes.operation);
+        let outcome = self.quotas.charge(registry, attributes).await;
+        laps.ended(Plugin::ResourceQuota, outcome.is_err());
+        outcome
     }
 
     /// Takes a charge back whose write did not happen.

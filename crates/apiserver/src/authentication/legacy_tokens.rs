@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
 use super::keys::{PublicKey, PublicKeys};
+use super::metrics::TokenCacheMetrics;
 use super::service_account::{check_account, now, untrusted_issuer};
 use super::token_cache::TokenCache;
 use super::{Authenticated, TokenAuthenticator, TokenGetter, UserInfo, service_account_username};
@@ -49,6 +50,11 @@ impl LegacyTokens {
         getter: Arc<dyn TokenGetter>,
     ) -> Self {
         Self { keys: keys.into_iter().collect(), audiences, getter, verified: TokenCache::default() }
+    }
+
+    /// Counts tokens that come again.
+    pub fn with_metrics(self, metrics: &TokenCacheMetrics) -> Self {
+        Self { verified: TokenCache::new(metrics.clone()), ..self }
     }
 
     fn authenticate_at(

@@ -8,6 +8,7 @@ mod csv;
 pub mod jwt;
 pub mod keys;
 mod legacy_tokens;
+pub mod metrics;
 mod options;
 mod request_header;
 pub mod service_account;
@@ -29,6 +30,7 @@ use http::request::Parts;
 
 pub use bootstrap_tokens::BootstrapTokens;
 pub use legacy_tokens::{LAST_USED_LABEL, LegacyTokens};
+use metrics::TokenCacheMetrics;
 pub use options::{Options, ServiceAccountOptions};
 pub use request_header::{FrontProxy, RequestHeaders};
 pub use service_account::{
@@ -111,6 +113,7 @@ pub struct Authenticator {
     client_ca: Option<ClientCa>,
     tokens: Vec<Arc<dyn TokenAuthenticator>>,
     anonymous: Anonymous,
+    pub metrics: TokenCacheMetrics,
 }
 
 /// Where requests without credentials may pass as `system:anonymous`.

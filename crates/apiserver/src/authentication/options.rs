@@ -108,6 +108,7 @@ impl Options {
         if let Some(options) = &self.webhook {
             let webhook = webhook::TokenWebhook::new(options, audiences)
                 .map_err(|error| format!("--authentication-token-webhook-config-file: {error}"))?;
+            let webhook = webhook.with_metrics(&chain.metrics);
             chain = chain.with_tokens(Arc::new(webhook));
         }
         Ok(chain)

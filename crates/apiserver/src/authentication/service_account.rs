@@ -14,6 +14,7 @@ use chrono::DateTime;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::keys::{PublicKey, PublicKeys, SigningKey};
+use super::metrics::TokenCacheMetrics;
 use super::token_cache::TokenCache;
 use super::{
     Authenticated, CREDENTIAL_ID_KEY, NODE_NAME_KEY, NODE_UID_KEY, POD_NAME_KEY, POD_UID_KEY,
@@ -232,6 +233,11 @@ impl ServiceAccountTokens {
     ) -> Self {
         let keys = keys.into_iter().collect();
         Self { issuers, keys, api_audiences, getter, verified: TokenCache::default() }
+    }
+
+    /// Counts tokens that come again.
+    pub fn with_metrics(self, metrics: &TokenCacheMetrics) -> Self {
+        Self { verified: TokenCache::new(metrics.clone()), ..self }
     }
 
     fn authenticate_at(

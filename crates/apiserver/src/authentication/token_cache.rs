@@ -3,16 +3,22 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
+
+use super::metrics::TokenCacheMetrics;
 
 /// Tokens of one generation; two are kept.
 const GENERATION: usize = 4096;
 
 /// By the token's digest, so that the tokens themselves are not in memory. A lock, since every request with a
 /// token comes by; it is held for a lookup.
-pub struct TokenCache<T>(Mutex<Generations<T>>);
+pub struct TokenCache<T> {
+    known: Mutex<Generations<T>>,
+    metrics: TokenCacheMetrics,
+}
 
 struct Generations<T> {
     young: HashMap<[u8; 32], Arc<T>>,
@@ -21,24 +27,37 @@ struct Generations<T> {
 
 impl<T> Default for TokenCache<T> {
     fn default() -> Self {
-        Self(Mutex::new(Generations { young: HashMap::new(), old: HashMap::new() }))
+        Self::new(TokenCacheMetrics::default())
     }
 }
 
 impl<T> TokenCache<T> {
+    pub fn new(metrics: TokenCacheMetrics) -> Self {
+        let known = Mutex::new(Generations { young: HashMap::new(), old: HashMap::new() });
+        Self { known, metrics }
+    }
+
     /// What is known of the token, or what `verify` finds; failures are not kept.
     pub fn get_or_verify<E>(&self, token: &str, verify: impl FnOnce() -> Result<T, E>) -> Result<Arc<T>, E> {
+        let begun = Instant::now();
         let key: [u8; 32] = Sha256::digest(token).into();
         if let Some(found) = self.get(&key) {
+            self.metrics.asked(true, begun.elapsed());
             return Ok(found);
         }
-        let verified = Arc::new(verify()?);
+        let verified = {
+            let _in_flight = self.metrics.in_flight();
+            verify()
+        };
+        self.metrics.fetched(verified.is_ok());
+        self.metrics.asked(false, begun.elapsed());
+        let verified = Arc::new(verified?);
         self.insert(key, verified.clone());
         Ok(verified)
     }
 
     fn get(&self, key: &[u8; 32]) -> Option<Arc<T>> {
-        let mut generations = self.0.lock();
+        let mut generations = self.known.lock();
         if let Some(found) = generations.young.get(key) {
             return Some(found.clone());
         }
@@ -49,7 +68,7 @@ impl<T> TokenCache<T> {
     }
 
     fn insert(&self, key: [u8; 32], value: Arc<T>) {
-        insert(&mut self.0.lock(), key, value);
+        insert(&mut self.known.lock(), key, value);
     }
 }
 
@@ -77,7 +96,7 @@ mod tests {
             assert!(known("used"));
         }
         assert!(!known("unused"));
-        let generations = cache.0.lock();
+        let generations = cache.known.lock();
         assert!(generations.young.len() + generations.old.len() <= 2 * GENERATION);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::FutureExt;
@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::metrics::TokenCacheMetrics;
 use super::{Authenticated, TokenAuthenticator, UserInfo};
 use crate::outgoing::retry::{Backoff, post_review};
 use crate::outgoing::ttl_cache::{Key, TtlCache, key};
@@ -61,6 +62,7 @@ pub struct TokenWebhook {
     asking: Arc<Mutex<HashMap<Key, Shared<BoxFuture<'static, Outcome>>>>>,
     /// The API server's own audiences.
     audiences: Vec<String>,
+    metrics: TokenCacheMetrics,
 }
 
 struct Asker {
@@ -120,7 +122,13 @@ impl TokenWebhook {
             ttl: options.cache_ttl,
             asking: Arc::default(),
             audiences: audiences.to_vec(),
+            metrics: TokenCacheMetrics::default(),
         })
+    }
+
+    /// Counts tokens that come again.
+    pub fn with_metrics(self, metrics: &TokenCacheMetrics) -> Self {
+        Self { metrics: metrics.clone(), ..self }
     }
 
     /// The answer that is on its way already, or a question that goes on even when its caller leaves.
@@ -131,8 +139,12 @@ impl TokenWebhook {
         }
         let (asker, known, ttl) = (self.asker.clone(), self.known.clone(), self.ttl);
         let (open, token, wanted) = (self.asking.clone(), token.to_owned(), wanted.to_vec());
+        let metrics = self.metrics.clone();
         let question = tokio::spawn(async move {
+            let in_flight = metrics.in_flight();
             let outcome = asker.ask(&token, &wanted).await;
+            drop(in_flight);
+            metrics.fetched(outcome.is_ok());
             if let Ok(found) = &outcome {
                 known.insert(key, found.clone(), ttl);
             }
@@ -189,10 +201,15 @@ impl TokenAuthenticator for TokenWebhook {
     async fn authenticate_token(&self, token: &str, audiences: &[String]) -> Outcome {
         let wanted = if audiences.is_empty() { &self.audiences } else { audiences };
         let key = key(std::iter::once(token).chain(wanted.iter().map(String::as_str)));
+        let begun = Instant::now();
         if let Some(known) = self.known.get(&key) {
+            self.metrics.asked(true, begun.elapsed());
             return Ok(known);
         }
-        self.ask(key, token, wanted).await
+        let _blocked = self.metrics.blocked();
+        let outcome = self.ask(key, token, wanted).await;
+        self.metrics.asked(false, begun.elapsed());
+        outcome
     }
 }
 

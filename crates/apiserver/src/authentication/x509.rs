@@ -1,7 +1,8 @@
 //! Client certificates: the subject's common name is the user, its organizations are the groups.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
@@ -24,10 +25,31 @@ const EXPIRED: &str = "x509: certificate has expired or is not yet valid";
 #[derive(Debug)]
 pub struct PeerCertificates {
     chain: Vec<CertificateDer<'static>>,
-    /// What the first request of the connection found.
-    found: OnceLock<Result<Option<Identity>, String>>,
+    /// Who the client is.
+    found: Found<Option<Identity>>,
     /// The same for the authority of front proxies: the common name, and when it ends.
-    proxy: OnceLock<Result<(String, u64), String>>,
+    proxy: Found<(String, u64)>,
+}
+
+/// What the first request of a connection found, or the first since other authorities are believed.
+#[derive(Debug)]
+struct Found<T>(ArcSwapOption<(Arc<Roots>, Result<T, String>)>);
+
+impl<T> Found<T> {
+    fn get_or_verify(
+        &self,
+        roots: &Arc<Roots>,
+        verify: impl FnOnce() -> Result<T, String>,
+    ) -> Arc<(Arc<Roots>, Result<T, String>)> {
+        if let Some(known) = &*self.0.load()
+            && Arc::ptr_eq(&known.0, roots)
+        {
+            return known.clone();
+        }
+        let found = Arc::new((roots.clone(), verify()));
+        self.0.store(Some(found.clone()));
+        found
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -43,16 +65,23 @@ impl PeerCertificates {
             return None;
         }
         let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
-        Some(Arc::new(Self { chain, found: OnceLock::new(), proxy: OnceLock::new() }))
+        Some(Arc::new(Self {
+            chain,
+            found: Found(ArcSwapOption::empty()),
+            proxy: Found(ArcSwapOption::empty()),
+        }))
     }
 }
 
-/// The authority whose client certificates are accepted.
+/// The authorities whose client certificates are accepted. All clones change together.
 #[derive(Clone, Debug)]
-pub struct ClientCa(Arc<dyn ClientCertVerifier>);
+pub struct ClientCa(Arc<ArcSwap<Roots>>);
 
-impl ClientCa {
-    pub fn new(roots: impl IntoIterator<Item = CertificateDer<'static>>) -> Result<Self, rustls::Error> {
+#[derive(Debug)]
+struct Roots(Arc<dyn ClientCertVerifier>);
+
+impl Roots {
+    fn new(roots: impl IntoIterator<Item = CertificateDer<'static>>) -> Result<Self, rustls::Error> {
         let mut store = RootCertStore::empty();
         for root in roots {
             store.add(root)?;
@@ -63,15 +92,32 @@ impl ClientCa {
             .map_err(|error| rustls::Error::General(error.to_string()))?;
         Ok(Self(verifier))
     }
+}
 
-    pub(crate) fn verifier(&self) -> &Arc<dyn ClientCertVerifier> {
-        &self.0
+impl ClientCa {
+    pub fn new(roots: impl IntoIterator<Item = CertificateDer<'static>>) -> Result<Self, rustls::Error> {
+        Ok(Self(Arc::new(ArcSwap::from_pointee(Roots::new(roots)?))))
+    }
+
+    /// Accepts those of these authorities from now on, and of no others.
+    pub fn replace(
+        &self,
+        roots: impl IntoIterator<Item = CertificateDer<'static>>,
+    ) -> Result<(), rustls::Error> {
+        self.0.store(Arc::new(Roots::new(roots)?));
+        Ok(())
+    }
+
+    pub(crate) fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
+        self.0.load().0.clone()
     }
 
     /// Who a client is by its certificate; `None` for one without a common name.
     pub fn authenticate(&self, peer: &PeerCertificates) -> Result<Option<Arc<UserInfo>>, String> {
         let now = UnixTime::now();
-        match peer.found.get_or_init(|| self.verify(&peer.chain, now)) {
+        let roots = self.0.load();
+        let found = peer.found.get_or_verify(&roots, || identity(roots.verified(&peer.chain, now)?));
+        match &found.1 {
             Ok(Some(identity)) if now.as_secs() > identity.not_after => Err(EXPIRED.into()),
             Ok(identity) => Ok(identity.as_ref().map(|identity| identity.user.clone())),
             Err(error) => Err(error.clone()),
@@ -81,24 +127,23 @@ impl ClientCa {
     /// The common name of a front proxy's certificate, of which this is the authority.
     pub(super) fn proxy_name(&self, peer: &PeerCertificates) -> Result<String, String> {
         let now = UnixTime::now();
+        let roots = self.0.load();
         let verify = || {
-            let own = self.verified(&peer.chain, now)?;
+            let own = roots.verified(&peer.chain, now)?;
             let certificate = parse(own)?;
             let name = certificate.subject().iter_common_name().last().map(text).transpose()?;
             Ok((name.unwrap_or_default(), not_after(&certificate)))
         };
-        match peer.proxy.get_or_init(verify) {
+        match &peer.proxy.get_or_verify(&roots, verify).1 {
             Ok((_, not_after)) if now.as_secs() > *not_after => Err(EXPIRED.into()),
             Ok((name, _)) => Ok(name.clone()),
             Err(error) => Err(error.clone()),
         }
     }
+}
 
-    fn verify(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<Option<Identity>, String> {
-        identity(self.verified(chain, now)?)
-    }
-
-    /// The client's own certificate, if the chain leads to this authority.
+impl Roots {
+    /// The client's own certificate, if the chain leads to one of these authorities.
     fn verified<'c, 'd>(
         &self,
         chain: &'c [CertificateDer<'d>],

@@ -19,9 +19,10 @@ use super::negotiate::{self, Accepted, Asked};
 use super::request_info::{Query, RequestInfo};
 use super::respond;
 use crate::audit::{self, Trail};
-use crate::authentication::{PeerCertificates, UserInfo};
+use crate::authentication::{Authenticated, PeerCertificates, Unauthenticated, UserInfo};
 use crate::authorization::Attributes;
 use crate::context::Context;
+use crate::metrics::Authentication;
 use crate::server::Server;
 use crate::{handlers, nonresource};
 
@@ -109,7 +110,10 @@ async fn answer(
         };
         server.audit.as_ref()?.begin(&attributes(user, &info), facts)
     };
-    let found = match server.access.authenticator.authenticate(&mut parts).await {
+    let begun = Instant::now();
+    let outcome = server.access.authenticator.authenticate(&mut parts).await;
+    count_authentication(server, &outcome, begun.elapsed());
+    let found = match outcome {
         Ok(found) => found,
         Err(error) => {
             // who shows nothing at all has nothing wrong with it
@@ -185,6 +189,16 @@ async fn answer(
     let mut response = outcome.unwrap_or_else(|status| respond::failure(&status, accepted));
     respond::warn(&mut response, &ctx);
     ctx.place.leave(response)
+}
+
+fn count_authentication(server: &Server, outcome: &Result<Authenticated, Unauthenticated>, took: Duration) {
+    let (ended, name) = match outcome {
+        Ok(found) => (Authentication::Success, found.user.name.as_str()),
+        // who shows nothing at all has nothing wrong with it
+        Err(why) if why.0.is_empty() => (Authentication::Failure, ""),
+        Err(_) => (Authentication::Error, ""),
+    };
+    server.metrics.access.authenticated(ended, name, took);
 }
 
 /// The sorts of credentials that a request came with, for the record of those that did not do.
@@ -276,7 +290,9 @@ async fn authorize(
     trail: Option<&Trail>,
 ) -> Result<(), Refusal> {
     let attributes = attributes(user, info);
+    let begun = Instant::now();
     let verdict = server.access.authorizer.authorize(&attributes).await;
+    server.metrics.access.authorized(&verdict, begun.elapsed());
     let annotate = |key: &str, value: &str| {
         if let Some(trail) = trail {
             trail.annotate(key, value);

@@ -19,6 +19,7 @@ use super::body::BoxError;
 use super::chain;
 use crate::audit::PeerAddress;
 use crate::authentication::PeerCertificates;
+use crate::pki::ServingTls;
 use crate::server::Server;
 
 /// How long a client may take for its TLS handshake.
@@ -49,10 +50,9 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub async fn serve(
     server: Arc<Server>,
     listener: TcpListener,
-    tls: Arc<rustls::ServerConfig>,
+    tls: Arc<ServingTls>,
     cancel: CancellationToken,
 ) {
-    let acceptor = TlsAcceptor::from(tls);
     let graceful = GracefulShutdown::new();
     let mut http = auto::Builder::new(TokioExecutor::new());
     http.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
@@ -77,7 +77,7 @@ pub async fn serve(
                 }
             },
         };
-        let (server, acceptor, http) = (server.clone(), acceptor.clone(), http.clone());
+        let (server, acceptor, http) = (server.clone(), TlsAcceptor::from(tls.config()), http.clone());
         let watcher = graceful.watcher();
         tokio::spawn(async move {
             if let Err(error) = connection(server, acceptor, http, watcher, stream, peer).await {

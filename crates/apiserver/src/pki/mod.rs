@@ -9,7 +9,9 @@ mod files;
 mod kubeconfig;
 mod rotation;
 mod serving;
+mod sni;
 mod tls;
+mod trust;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -20,14 +22,17 @@ use rustls::pki_types::CertificateDer;
 
 use crate::authentication::keys::{KeyError, SigningKey};
 use crate::authentication::{
-    COREDNS, ClientCa, KUBE_CONTROLLER_MANAGER, KUBE_PROXY, KUBE_SCHEDULER, NODES_GROUP, node_username,
+    COREDNS, KUBE_CONTROLLER_MANAGER, KUBE_PROXY, KUBE_SCHEDULER, NODES_GROUP, node_username,
 };
 use crate::authorization::bootstrap::CLUSTER_ADMINS_GROUP;
 
 pub use certificates::{KeyAndCertificate, Profile, Usage};
 pub use kubeconfig::Kubeconfig;
 pub use rotation::Rotating;
-pub use serving::{CIPHER_SUITES, Serving, TlsVersion};
+pub use serving::{CIPHER_SUITES, CaFile, Serving, TlsVersion};
+pub use sni::SniCertificate;
+pub use tls::ServingTls;
+pub use trust::{Authorities, Trust};
 
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
@@ -90,6 +95,7 @@ pub struct Pki {
     pub front_proxy_client: KeyAndCertificate,
     service_account_key: (String, String),
     serving: Serving,
+    trust: Arc<Trust>,
 }
 
 impl Pki {
@@ -109,7 +115,9 @@ impl Pki {
         let server = Profile::server("kube-apiserver", options.server_names());
         let kubelet_client = Profile::client("kube-apiserver-kubelet-client", &[CLUSTER_ADMINS_GROUP]);
         let front_proxy_client = Profile::client("front-proxy-client", &[]);
+        let trust = Trust::new((&ca, None), (&front_proxy_ca, None))?;
         Ok(Self {
+            trust: Arc::new(trust),
             apiserver: leaf("apiserver", &server, &ca)?,
             apiserver_kubelet_client: leaf("apiserver-kubelet-client", &kubelet_client, &ca)?,
             front_proxy_client: leaf("front-proxy-client", &front_proxy_client, &front_proxy_ca)?,
@@ -124,9 +132,18 @@ impl Pki {
 
     /// Shows and believes what was chosen besides what is in the directory.
     pub fn with_serving(self, serving: Serving) -> Result<Self, PkiError> {
-        let chosen = Self { serving, ..self };
-        chosen.rotating_server_config()?;
+        let trust = Trust::new(
+            (&self.ca, serving.client_ca.as_ref()),
+            (&self.front_proxy_ca, serving.front_proxy_ca.as_ref()),
+        )?;
+        let chosen = Self { serving, trust: Arc::new(trust), ..self };
+        chosen.serving_tls()?;
         Ok(chosen)
+    }
+
+    /// Whose certificates are believed.
+    pub fn trust(&self) -> &Arc<Trust> {
+        &self.trust
     }
 
     /// The cluster's authority, as clients need it to trust the API server.
@@ -134,59 +151,21 @@ impl Pki {
         &self.ca.certificate_pem
     }
 
-    /// All authorities of clients: the cluster's own, and those that were chosen.
-    pub fn client_ca_pem(&self) -> String {
-        format!("{}{}", self.ca_pem(), self.serving.client_ca_pem)
-    }
-
-    /// The same for front proxies.
-    pub fn front_proxy_ca_pem(&self) -> String {
-        format!("{}{}", self.front_proxy_ca.certificate_pem, self.serving.front_proxy_ca_pem)
-    }
-
-    /// What checks client certificates.
-    pub fn client_ca(&self) -> Result<ClientCa, PkiError> {
-        let chosen = serving::authorities(&self.serving.client_ca_pem)?;
-        authority(std::iter::once(self.ca_der()?).chain(chosen))
-    }
-
-    /// What checks the certificates of front proxies.
-    pub fn front_proxy_ca(&self) -> Result<ClientCa, PkiError> {
-        let chosen = serving::authorities(&self.serving.front_proxy_ca_pem)?;
-        authority(self.front_proxy_ca.certificates()?.into_iter().chain(chosen))
-    }
-
     /// The cluster's authority, for a TLS client to trust.
     pub fn ca_certificates(&self) -> Result<Vec<CertificateDer<'static>>, PkiError> {
         self.ca.certificates()
     }
 
-    fn ca_der(&self) -> Result<CertificateDer<'static>, PkiError> {
-        let chain = self.ca.certificates()?;
-        chain.into_iter().next().ok_or_else(|| PkiError::Tls("the authority has no certificate".into()))
-    }
-
     /// What the API server listens with: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1. Clients are asked for a
-    /// certificate and may come without; whether one is good is judged with [`ClientCa`] per request.
-    pub fn server_config(&self) -> Result<rustls::ServerConfig, PkiError> {
-        Ok(self.rotating_server_config()?.0)
-    }
-
-    /// The same, with what has new connections shown a new certificate once its files have changed.
-    pub fn rotating_server_config(&self) -> Result<(rustls::ServerConfig, Arc<Rotating>), PkiError> {
+    /// certificate and may come without; whether one is good is judged with [`Trust`] per request.
+    pub fn serving_tls(&self) -> Result<ServingTls, PkiError> {
         let provider = Arc::new(self.serving.provider());
-        let rotating = match &self.serving.certificate {
+        let shown = match &self.serving.certificate {
             Some((certificate, key)) => Rotating::open(certificate, key, provider.clone())?,
             None => Rotating::new(&self.options.dir, "apiserver", &self.apiserver, provider.clone())?,
         };
-        let rotating = Arc::new(rotating);
-        // All authorities are named in the handshake: clients pick their certificate by that.
-        let mut authorities = self.front_proxy_ca.certificates()?;
-        authorities.push(self.ca_der()?);
-        authorities.extend(serving::authorities(&self.serving.client_ca_pem)?);
-        authorities.extend(serving::authorities(&self.serving.front_proxy_ca_pem)?);
-        let versions = self.serving.versions();
-        Ok((tls::server_config(rotating.clone(), provider, &versions, &authority(authorities)?)?, rotating))
+        let certificates = sni::ByName::open(shown, &self.serving.sni, &provider)?;
+        ServingTls::new(certificates, provider, self.serving.versions(), &self.trust)
     }
 
     /// The key that signs service account tokens.
@@ -247,10 +226,6 @@ impl Pki {
         }
         identities
     }
-}
-
-fn authority(roots: impl IntoIterator<Item = CertificateDer<'static>>) -> Result<ClientCa, PkiError> {
-    ClientCa::new(roots).map_err(|error| PkiError::Tls(error.to_string()))
 }
 
 /// How long before its end a certificate is made anew.

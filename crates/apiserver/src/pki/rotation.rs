@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use apimachinery::validation::is_dns1123_subdomain;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rustls::crypto::CryptoProvider;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 use tokio_util::sync::CancellationToken;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use super::{KeyAndCertificate, PkiError, files};
 
@@ -21,9 +23,15 @@ pub struct Rotating {
     certificate: PathBuf,
     key: PathBuf,
     provider: Arc<CryptoProvider>,
-    shown: ArcSwap<CertifiedKey>,
+    shown: ArcSwap<Shown>,
     /// What the files held when they were last looked at, good or not.
     read: Mutex<KeyAndCertificate>,
+}
+
+struct Shown {
+    key: Arc<CertifiedKey>,
+    /// The names of hosts that the certificate says it is for.
+    names: Vec<String>,
 }
 
 impl std::fmt::Debug for Rotating {
@@ -92,6 +100,15 @@ impl Rotating {
         Ok(true)
     }
 
+    pub(super) fn shown(&self) -> Arc<CertifiedKey> {
+        self.shown.load().key.clone()
+    }
+
+    /// Whether the certificate says this name, as it stands there.
+    pub(super) fn is_for(&self, name: &str) -> bool {
+        self.shown.load().names.iter().any(|one| one == name)
+    }
+
     /// Looks at the files again and again.
     pub async fn follow(self: Arc<Self>, cancel: CancellationToken) {
         loop {
@@ -102,7 +119,8 @@ impl Rotating {
             let this = self.clone();
             match tokio::task::spawn_blocking(move || this.reload()).await {
                 Ok(Ok(true)) => {
-                    tracing::info!("the server's certificate changed; new connections are shown it")
+                    let certificate = self.certificate.display();
+                    tracing::info!("{certificate} changed; new connections are shown it");
                 }
                 Ok(Ok(false)) => {}
                 Ok(Err(error)) => {
@@ -115,18 +133,31 @@ impl Rotating {
     }
 }
 
-impl ResolvesServerCert for Rotating {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.shown.load_full())
-    }
+/// The pair, if it is one.
+fn certified(own: &KeyAndCertificate, provider: &CryptoProvider) -> Result<Shown, PkiError> {
+    let certificates = own.certificates()?;
+    let Some(first) = certificates.first() else {
+        return Err(PkiError::Tls("the file holds no certificate".into()));
+    };
+    let names = host_names(first)?;
+    let key = CertifiedKey::from_der(certificates, own.key()?, provider)
+        .map_err(|error| PkiError::Tls(error.to_string()))?;
+    Ok(Shown { key: Arc::new(key), names })
 }
 
-/// The pair, if it is one.
-fn certified(own: &KeyAndCertificate, provider: &CryptoProvider) -> Result<CertifiedKey, PkiError> {
-    let certificates = own.certificates()?;
-    if certificates.is_empty() {
-        return Err(PkiError::Tls("the file holds no certificate".into()));
-    }
-    CertifiedKey::from_der(certificates, own.key()?, provider)
-        .map_err(|error| PkiError::Tls(error.to_string()))
+/// Its common name where that is a host's, and its DNS names. Addresses cannot be asked for by SNI.
+fn host_names(der: &CertificateDer<'_>) -> Result<Vec<String>, PkiError> {
+    let (_, certificate) =
+        X509Certificate::from_der(der).map_err(|error| PkiError::Tls(error.to_string()))?;
+    let common = certificate.subject().iter_common_name().filter_map(|name| name.as_str().ok()).last();
+    let is_host =
+        |name: &str| name == "*" || is_dns1123_subdomain(name.strip_prefix("*.").unwrap_or(name)).is_empty();
+    let mut names: Vec<String> = common.into_iter().filter(|name| is_host(name)).map(str::to_owned).collect();
+    let alternatives = certificate.subject_alternative_name().ok().flatten();
+    let alternatives = alternatives.iter().flat_map(|found| &found.value.general_names);
+    names.extend(alternatives.filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        _ => None,
+    }));
+    Ok(names)
 }

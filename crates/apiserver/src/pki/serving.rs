@@ -3,12 +3,10 @@
 use std::path::PathBuf;
 
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use rustls::version::{TLS12, TLS13};
 use rustls::{CipherSuite, SupportedProtocolVersion};
 
-use super::PkiError;
+use super::SniCertificate;
 
 /// The oldest version that clients may speak. There is none before 1.2 here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,14 +44,24 @@ pub const CIPHER_SUITES: [(&str, CipherSuite); 8] = [
     ("TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256", CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256),
 ];
 
+/// Authorities in a file that is followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CaFile {
+    pub(super) path: PathBuf,
+    /// What it held when it was read.
+    pub(super) pem: String,
+}
+
 #[derive(Clone, Debug, Default)]
 pub struct Serving {
     /// A certificate and its key to show instead of the folder's.
     pub certificate: Option<(PathBuf, PathBuf)>,
+    /// Certificates for clients that ask for other names.
+    pub sni: Vec<SniCertificate>,
     /// Authorities of clients besides the cluster's own.
-    pub client_ca_pem: String,
+    pub client_ca: Option<CaFile>,
     /// Authorities of front proxies besides the cluster's own.
-    pub front_proxy_ca_pem: String,
+    pub front_proxy_ca: Option<CaFile>,
     pub min_version: TlsVersion,
     /// The cipher suites of TLS 1.2; all if there are none.
     pub cipher_suites: Vec<CipherSuite>,
@@ -89,10 +97,4 @@ impl Serving {
             TlsVersion::V13 => vec![&TLS13],
         }
     }
-}
-
-pub(super) fn authorities(pem: &str) -> Result<Vec<CertificateDer<'static>>, PkiError> {
-    CertificateDer::pem_slice_iter(pem.as_bytes())
-        .collect::<Result<_, _>>()
-        .map_err(|error| PkiError::Tls(error.to_string()))
 }

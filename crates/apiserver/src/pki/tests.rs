@@ -167,7 +167,7 @@ fn handshake(
 ) -> Result<Option<Arc<PeerCertificates>>, rustls::Error> {
     let name = ServerName::try_from(name.to_owned()).expect("a name");
     let mut client = Connection::from(ClientConnection::new(Arc::new(client), name)?);
-    let server = ServerConnection::new(Arc::new(pki.server_config().expect("a configuration")))?;
+    let server = ServerConnection::new(pki.serving_tls().expect("a configuration").config())?;
     let mut server = Connection::from(server);
     let pump = |from: &mut Connection, to: &mut Connection| -> Result<(), rustls::Error> {
         let mut bytes = Vec::new();
@@ -191,7 +191,7 @@ fn handshake(
 
 fn client(trusted: &Pki, identity: Option<&KeyAndCertificate>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
-    roots.add(trusted.ca_der().expect("an authority")).expect("a root");
+    roots.add(trusted.ca_certificates().expect("an authority").remove(0)).expect("a root");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -212,7 +212,7 @@ fn clients_are_asked_and_judged() {
     let (directory, other) = (directory(), directory());
     let pki = Pki::load_or_create(options(directory.path())).expect("made");
     let stranger = Pki::load_or_create(options(other.path())).expect("made");
-    let ca = pki.client_ca().expect("an authority");
+    let ca = pki.trust().clients();
     for name in ["kubernetes.default.svc.cluster.local", "node-1", "127.0.0.1", "10.96.0.1", "192.0.2.1"] {
         assert!(handshake(&pki, client(&pki, None), name).expect("connected").is_none(), "{name}");
     }
@@ -271,8 +271,8 @@ async fn front_proxies_speak_for_others() {
         let allowed_names = allowed_names.iter().map(|name| (*name).to_owned()).collect();
         let headers = RequestHeaders { allowed_names, ..RequestHeaders::default() };
         Authenticator::new()
-            .with_front_proxy(FrontProxy::new(pki.front_proxy_ca().expect("an authority"), headers))
-            .with_client_ca(pki.client_ca().expect("an authority"))
+            .with_front_proxy(FrontProxy::new(pki.trust().front_proxies(), headers))
+            .with_client_ca(pki.trust().clients())
             .with_anonymous(Anonymous::Everywhere)
     };
     let usual: &[&str] = &["front-proxy-client"];
@@ -331,5 +331,8 @@ fn openssl_agrees() {
             .expect("openssl");
         assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
     }
-    assert!(pki.ca_pem().contains("BEGIN CERTIFICATE") && pki.front_proxy_ca_pem() != pki.ca_pem());
+    assert!(
+        pki.ca_pem().contains("BEGIN CERTIFICATE")
+            && pki.trust().authorities().front_proxy_ca != pki.ca_pem()
+    );
 }

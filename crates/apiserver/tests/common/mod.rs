@@ -79,11 +79,7 @@ impl Cluster {
         let mut config = Config::new("10.0.0.1:6443".parse().unwrap(), "10.96.0.0/16".parse().unwrap());
         change(&mut config);
         let server = Server::start(config, storage.clone(), &pki, stop.clone()).await.unwrap();
-        let authorities = bootstrap::Authorities {
-            client_ca: pki.client_ca_pem(),
-            front_proxy_ca: pki.front_proxy_ca_pem(),
-        };
-        bootstrap::run(server.clone(), authorities).await.unwrap();
+        bootstrap::run(server.clone(), pki.trust().clone()).await.unwrap();
         Self { server, pki, folder: Some(folder), storage, stop }
     }
 

@@ -65,11 +65,7 @@ impl Cluster {
         let config =
             apiserver::Config::new(SocketAddr::from((ip, 6443)), "10.96.0.0/16".parse().expect("a range"));
         let server = Server::start(config, Arc::new(storage), &pki, stop.clone()).await.expect("a server");
-        let authorities = apiserver::bootstrap::Authorities {
-            client_ca: pki.ca_pem().to_owned(),
-            front_proxy_ca: pki.front_proxy_ca_pem(),
-        };
-        apiserver::bootstrap::run(server.clone(), authorities).await.expect("a bootstrapped server");
+        apiserver::bootstrap::run(server.clone(), pki.trust().clone()).await.expect("a bootstrapped server");
         let admin = InProcess::client(server.clone(), user("admin", &["system:masters"]));
         let controllers = controller_manager::Config {
             cluster_cidr: controller_manager::ClusterCidr::parse("10.244.0.0/16", 24).expect("a range"),

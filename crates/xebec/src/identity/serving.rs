@@ -2,21 +2,19 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use apiserver::encryption;
-use apiserver::pki::{Serving, TlsVersion};
+use apiserver::pki::{CaFile, Serving, SniCertificate, TlsVersion};
 use clap::Args;
-
-use super::text;
 
 /// What the server shows and whom it believes besides what is in its folder.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Serving")]
 pub struct ServingArgs {
-    /// Authorities of client certificates besides the cluster's own, in PEM.
+    /// Authorities of client certificates besides the cluster's own, in PEM; read again when it changes.
     #[arg(long, value_name = "FILE")]
     pub client_ca_file: Option<PathBuf>,
-    /// Authorities of front proxies besides the cluster's own, in PEM.
+    /// Authorities of front proxies besides the cluster's own, in PEM; read again when it changes.
     #[arg(long, value_name = "FILE")]
     pub requestheader_client_ca_file: Option<PathBuf>,
     /// The certificate that the server shows, in PEM; read again when it changes [default: pki/apiserver.crt].
@@ -25,6 +23,10 @@ pub struct ServingArgs {
     /// The key of that certificate, in PEM.
     #[arg(long, requires = "tls_cert_file", value_name = "FILE")]
     pub tls_private_key_file: Option<PathBuf>,
+    /// A certificate and its key, in PEM, for clients that ask for one of these names, which can begin with "*."; those
+    /// that the certificate says if none are given. Can be given several times.
+    #[arg(long, value_name = "CERT,KEY[:NAME,...]")]
+    pub tls_sni_cert_key: Vec<SniCertificate>,
     /// The oldest TLS that clients may speak: VersionTLS12 or VersionTLS13.
     #[arg(long, default_value = "VersionTLS12", value_name = "VERSION", value_parser = TlsVersion::parse)]
     pub tls_min_version: TlsVersion,
@@ -35,25 +37,15 @@ pub struct ServingArgs {
 
 impl ServingArgs {
     pub fn resolve(&self) -> anyhow::Result<Serving> {
-        let authorities = |flag: &str, path: &Option<PathBuf>| match path {
-            None => Ok(String::new()),
-            Some(path) => {
-                let pem = text(flag, path)?;
-                let shown = path.display();
-                ensure!(
-                    pem.contains("-----BEGIN CERTIFICATE-----"),
-                    "--{flag} {shown}: data does not contain any valid RSA or ECDSA certificates"
-                );
-                Ok(pem)
-            }
+        let authorities = |flag: &str, path: &Option<PathBuf>| {
+            let file = path.as_deref().map(CaFile::read).transpose();
+            file.map_err(|error| anyhow!("--{flag} {error}"))
         };
         Ok(Serving {
             certificate: self.tls_cert_file.clone().zip(self.tls_private_key_file.clone()),
-            client_ca_pem: authorities("client-ca-file", &self.client_ca_file)?,
-            front_proxy_ca_pem: authorities(
-                "requestheader-client-ca-file",
-                &self.requestheader_client_ca_file,
-            )?,
+            sni: self.tls_sni_cert_key.clone(),
+            client_ca: authorities("client-ca-file", &self.client_ca_file)?,
+            front_proxy_ca: authorities("requestheader-client-ca-file", &self.requestheader_client_ca_file)?,
             min_version: self.tls_min_version,
             cipher_suites: Serving::suites(&self.tls_cipher_suites)
                 .map_err(anyhow::Error::msg)
@@ -114,6 +106,7 @@ mod tests {
                 "Cipher suite TLS_RSA_WITH_RC4_128_SHA not supported or doesn't exist",
             ),
             (vec!["--tls-cert-file=x"], "--tls-private-key-file"),
+            (vec!["--tls-sni-cert-key=x"], "expected comma separated certificate and key file paths"),
             (vec![&ca], "data does not contain any valid RSA or ECDSA certificates"),
             (vec!["--requestheader-client-ca-file=/nowhere"], "cannot be read"),
         ] {

@@ -78,6 +78,12 @@ pub struct Client {
     tls: Mutex<HashMap<(Vec<u8>, Option<String>), Arc<rustls::ClientConfig>>>,
 }
 
+/// Why there is no answer that could be used, and the code that stands for that.
+pub struct Unanswered {
+    pub code: u16,
+    pub why: String,
+}
+
 impl Client {
     pub fn new(credentials: Credentials) -> Self {
         Self { credentials, idle: Mutex::default(), tls: Mutex::default() }
@@ -90,13 +96,19 @@ impl Client {
         target: &Target,
         review: Bytes,
         timeout: Duration,
-    ) -> Result<Bytes, String> {
+    ) -> Result<Bytes, Unanswered> {
         let seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
         let url = format!("https://{}{}?timeout={seconds}s", target.authority(), target.path);
-        let fail = |why: &dyn std::fmt::Display| format!("failed to call webhook: Post {url:?}: {why}");
+        let fail = |why: &dyn std::fmt::Display| Unanswered {
+            code: http::StatusCode::SERVICE_UNAVAILABLE.as_u16(),
+            why: format!("failed to call webhook: Post {url:?}: {why}"),
+        };
         match tokio::time::timeout(timeout, self.exchange(registry, target, &review, seconds)).await {
             Ok(Ok((code, answer))) if code.is_success() => Ok(answer),
-            Ok(Ok((code, answer))) => Err(format!("failed to call webhook: {}", refusal(code, &answer))),
+            Ok(Ok((code, answer))) => Err(Unanswered {
+                code: code.as_u16(),
+                why: format!("failed to call webhook: {}", refusal(code, &answer)),
+            }),
             Ok(Err(why)) => Err(fail(&why)),
             Err(_) => Err(fail(&"context deadline exceeded")),
         }

@@ -18,11 +18,12 @@ use apimachinery::{GroupVersionKind, Object, Status, codec, patch};
 use futures::future::join_all;
 use serde_json::json;
 
+use super::metrics::{AdmissionMetrics, Rejection, Step};
 use super::{Attributes, Operation};
 use crate::context::Context;
 use crate::kinds::Kind;
 use crate::registry::Registry;
-use client::Client;
+use client::{Client, Unanswered};
 pub use credentials::Credentials;
 use hooks::{Hook, Hooks, Sort};
 use matching::Write;
@@ -38,6 +39,7 @@ const EXEMPT: [&str; 6] = [
 ];
 
 pub struct Webhooks {
+    metrics: AdmissionMetrics,
     mutating: Hooks,
     validating: Hooks,
     /// The ways to those that change objects, and to those that judge them: they may be shown different credentials.
@@ -70,8 +72,16 @@ impl Reinvocation {
 /// Why a webhook's word is a no.
 enum Failure {
     /// It could not be asked, or did not answer well; its policy says what that means.
-    Call(String),
+    Call(Unanswered),
+    /// What it asks for cannot be.
+    Internal(Status),
     Denied(Status),
+}
+
+impl Failure {
+    fn call(code: u16, why: impl Into<String>) -> Self {
+        Self::Call(Unanswered { code, why: why.into() })
+    }
 }
 
 /// A webhook that is to be asked, with the form in which it wants to see the object.
@@ -81,8 +91,9 @@ struct Invocation<'a> {
 }
 
 impl Webhooks {
-    pub fn new(mutating: Credentials, validating: Credentials) -> Self {
+    pub fn new(mutating: Credentials, validating: Credentials, metrics: AdmissionMetrics) -> Self {
         Self {
+            metrics,
             mutating: Hooks::default(),
             validating: Hooks::default(),
             mutating_client: Client::new(mutating),
@@ -110,7 +121,9 @@ impl Webhooks {
             if round.is_second && !round.again.contains(&hook.uid) {
                 continue;
             }
+            let begun = Instant::now();
             let changed = self.ask_to_change(registry, ctx, attributes, &invocation).await;
+            self.observe(Step::Admit, attributes.operation, hook, changed.as_ref().err(), begun.elapsed());
             let place = format!("round_{}_index_{index}", u8::from(round.is_second));
             let mutated = matches!(changed, Ok(Some((true, _))));
             let note = json!({"configuration": hook.configuration, "webhook": hook.name, "mutated": mutated});
@@ -132,6 +145,7 @@ impl Webhooks {
                 round.asked.insert(hook.uid.clone());
             }
             if let Err(failure) = changed {
+                self.note_fail_open(Step::Admit, hook, &failure);
                 judge(ctx, hook, failure, &format!("failed-open.mutation.webhook.admission.k8s.io/{place}"))?;
             }
         }
@@ -157,12 +171,52 @@ impl Webhooks {
         let asked = invocations.iter().enumerate().map(|(index, invocation)| async move {
             let object =
                 attributes.object.as_ref().map(|object| shown(attributes.kind, &invocation.kind, object));
+            let begun = Instant::now();
             let answer =
                 self.ask(registry, ctx, attributes, invocation, Sort::Validating, object.as_ref()).await;
+            let failure = answer.as_ref().err();
+            self.observe(Step::Validate, attributes.operation, invocation.hook, failure, begun.elapsed());
             let key = format!("failed-open.validating.webhook.admission.k8s.io/round_0_index_{index}");
-            answer.map(drop).or_else(|failure| judge(ctx, invocation.hook, failure, &key))
+            answer.map(drop).or_else(|failure| {
+                self.note_fail_open(Step::Validate, invocation.hook, &failure);
+                judge(ctx, invocation.hook, failure, &key)
+            })
         });
         join_all(asked).await.into_iter().collect()
+    }
+
+    /// Counts how a webhook's answer ended.
+    fn observe(
+        &self,
+        step: Step,
+        operation: Operation,
+        hook: &Hook,
+        failure: Option<&Failure>,
+        took: Duration,
+    ) {
+        let rejection = match failure {
+            None => None,
+            Some(Failure::Call(_)) if hook.ignores_failures => None,
+            Some(Failure::Call(_)) => Some(Rejection::Calling),
+            Some(Failure::Internal(_)) => Some(Rejection::Internal),
+            Some(Failure::Denied(_)) => Some(Rejection::NoError),
+        };
+        let code = match failure {
+            None => 200,
+            Some(Failure::Call(unanswered)) => unanswered.code,
+            Some(Failure::Internal(_)) => 0,
+            Some(Failure::Denied(status)) => status.code,
+        };
+        if let Some(rejection) = rejection {
+            self.metrics.rejection(&hook.name, step, operation, rejection, code);
+        }
+        self.metrics.webhook(&hook.name, step, operation, code, rejection.is_some(), took);
+    }
+
+    fn note_fail_open(&self, step: Step, hook: &Hook, failure: &Failure) {
+        if hook.ignores_failures && matches!(failure, Failure::Call(_)) {
+            self.metrics.failed_open(&hook.name, step);
+        }
     }
 
     /// Whether the object became another, and by which patch; nothing where no patch came.
@@ -181,19 +235,19 @@ impl Webhooks {
             return Ok(None);
         }
         let operations: serde_json::Value = serde_json::from_slice(&answer.patch).map_err(|error| {
-            Failure::Call(format!("received undecodable patch in webhook response: {error}"))
+            Failure::call(503, format!("received undecodable patch in webhook response: {error}"))
         })?;
         if operations.as_array().is_some_and(Vec::is_empty) {
             return Ok(None);
         }
-        let internal = |why: String| Failure::Denied(Status::internal(why));
+        let internal = |why: String| Failure::Internal(Status::internal(why));
         let Some(object) = object else {
             return Err(internal(format!(
                 "admission webhook {name:?} attempted to modify the object, which is not supported for this operation"
             )));
         };
         if answer.patch_type != "JSONPatch" {
-            return Err(Failure::Call(format!("unsupported patch type {:?}", answer.patch_type)));
+            return Err(Failure::call(503, format!("unsupported patch type {:?}", answer.patch_type)));
         }
         let mut value = object.as_value().clone();
         patch::json_patch(&mut value, &operations).map_err(|status| internal(status.message))?;
@@ -218,18 +272,18 @@ impl Webhooks {
         let Invocation { hook, kind } = invocation;
         if attributes.dry_run && hook.has_side_effects {
             let why = format!("admission webhook {:?} does not support dry run", hook.name);
-            return Err(Failure::Denied(Status::bad_request(why)));
+            return Err(Failure::Internal(Status::bad_request(why)));
         }
         if !hook.speaks_v1 {
             let why = "could not create admission objects: webhook does not accept known AdmissionReview versions (v1)";
-            return Err(Failure::Call(why.into()));
+            return Err(Failure::call(400, why));
         }
         let target = hook.target.as_ref();
-        let target = target.map_err(|why| Failure::Call(format!("could not get REST client: {why}")))?;
+        let target = target.map_err(|why| Failure::call(500, format!("could not get REST client: {why}")))?;
         let uid = uuid::Uuid::new_v4().to_string();
         let old = attributes.old.as_ref().map(|old| shown(attributes.kind, kind, old));
         let request = review::request(ctx, attributes, kind, &uid, object, old.as_ref());
-        let request = serde_json::to_vec(&request).map_err(|error| Failure::Call(error.to_string()))?;
+        let request = serde_json::to_vec(&request).map_err(|error| Failure::call(503, error.to_string()))?;
         let left = ctx.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let timeout = left.unwrap_or(Duration::MAX).min(hook.timeout);
         let client = match sort {
@@ -237,7 +291,7 @@ impl Webhooks {
             Sort::Validating => &self.validating_client,
         };
         let answer = client.post(registry, target, request.into(), timeout).await.map_err(Failure::Call)?;
-        let answer = review::response(&answer, &uid, sort).map_err(Failure::Call)?;
+        let answer = review::response(&answer, &uid, sort).map_err(|why| Failure::call(503, why))?;
         for (key, value) in &answer.annotations {
             ctx.annotate(&format!("{}/{key}", hook.name), value);
         }
@@ -254,8 +308,8 @@ impl Webhooks {
 /// What a failure means for the request.
 fn judge(ctx: &Context, hook: &Hook, failure: Failure, failed_open: &str) -> Result<(), Status> {
     match failure {
-        Failure::Denied(status) => Err(status),
-        Failure::Call(why) if hook.ignores_failures => {
+        Failure::Denied(status) | Failure::Internal(status) => Err(status),
+        Failure::Call(Unanswered { why, .. }) if hook.ignores_failures => {
             tracing::warn!(webhook = hook.name, %why, "a webhook could not be asked; its policy is to go on");
             ctx.annotate(failed_open, &hook.name);
             match ctx.deadline {
@@ -265,7 +319,9 @@ fn judge(ctx: &Context, hook: &Hook, failure: Failure, failed_open: &str) -> Res
                 _ => Ok(()),
             }
         }
-        Failure::Call(why) => Err(Status::internal(format!("failed calling webhook {:?}: {why}", hook.name))),
+        Failure::Call(Unanswered { why, .. }) => {
+            Err(Status::internal(format!("failed calling webhook {:?}: {why}", hook.name)))
+        }
     }
 }
 

@@ -1,5 +1,8 @@
 //! `/metrics`: what the server does, under upstream's names.
 
+mod access;
+mod text;
+
 use std::fmt::Write;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -13,6 +16,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+pub use access::{AccessMetrics, Authentication};
+
+use crate::admission::metrics::AdmissionMetrics;
+use crate::authentication::metrics::TokenCacheMetrics;
 use crate::http::request_info::RequestInfo;
 use crate::server::Server;
 
@@ -69,6 +76,7 @@ impl EncodeLabelValue for Verb {
 }
 
 pub struct Metrics {
+    pub access: AccessMetrics,
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
     durations: Family<DurationLabels, Histogram, fn() -> Histogram>,
@@ -88,9 +96,13 @@ fn histogram() -> Histogram {
     ])
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
+impl Metrics {
+    /// With what the parts of the server count themselves.
+    pub fn new(tokens: &TokenCacheMetrics, admission: &AdmissionMetrics) -> Self {
         let mut registry = Registry::default();
+        tokens.register(&mut registry);
+        admission.register(&mut registry);
+        let access = AccessMetrics::register(&mut registry);
         let requests = Family::default();
         registry.register("apiserver_request", "Requests by verb, resource and answer", requests.clone());
         let durations: Family<DurationLabels, Histogram, fn() -> Histogram> =
@@ -143,6 +155,7 @@ impl Default for Metrics {
             impersonation.clone(),
         );
         Self {
+            access,
             registry,
             requests,
             durations,
@@ -216,8 +229,7 @@ impl Metrics {
         if encode(&mut out, &self.registry).is_err() {
             tracing::error!("metrics could not be written");
         }
-        // the text ends with a marker of OpenMetrics that the older format does not know
-        let mut out = out.trim_end_matches("# EOF\n").to_owned();
+        let mut out = text::from_open_metrics(&out);
         let stored = "# HELP apiserver_storage_objects Objects in the store, by resource\n# TYPE apiserver_storage_objects gauge\n";
         if let Some(audit) = &server.audit {
             let (written, lost) = audit.counts();
