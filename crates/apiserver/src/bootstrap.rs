@@ -3,6 +3,7 @@
 
 mod authentication;
 mod flowcontrol;
+mod legacy_tokens;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -56,6 +57,7 @@ pub async fn run(server: Arc<Server>, trust: Arc<Trust>) -> Result<(), Status> {
         flowcontrol::run(&server, &ctx),
         api_services(&server, &ctx),
         authentication::run(&server, &ctx, &authorities),
+        legacy_tokens::run(&server, &ctx),
     )?;
     server.bootstrapped.store(true, Ordering::Release);
     tokio::spawn(crate::registry::allocators::repair::run(server.clone()));
@@ -74,6 +76,9 @@ async fn keep(server: Arc<Server>, trust: Arc<Trust>) {
         }
         if let Err(status) = authentication::run(&server, &ctx, &trust.authorities()).await {
             tracing::warn!(%status, "whom the server believes could not be told to extension servers");
+        }
+        if let Err(status) = legacy_tokens::run(&server, &ctx).await {
+            tracing::warn!(%status, "since when uses of tokens are noted could not be told");
         }
         if let Err(status) = flowcontrol::run(&server, &ctx).await {
             tracing::warn!(%status, "priority levels and flow schemas could not be put right");

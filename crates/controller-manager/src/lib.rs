@@ -9,6 +9,7 @@ mod endpoints;
 mod expectations;
 mod garbage_collector;
 mod in_use;
+mod legacy_token_cleaner;
 mod namespaces;
 pub mod node_ipam;
 mod node_lifecycle;
@@ -20,6 +21,7 @@ mod resource_quota;
 pub mod service_account_tokens;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use client::Informers;
 use futures::future::{BoxFuture, join_all};
@@ -27,6 +29,7 @@ use kube::Client;
 use tokio_util::sync::CancellationToken;
 
 pub use certificates::Signing;
+pub use legacy_token_cleaner::CLEAN_UP_PERIOD;
 pub use node_ipam::ClusterCidr;
 
 /// What all controllers share.
@@ -37,6 +40,8 @@ pub struct Shared {
     pub root_ca: Arc<str>,
     /// How requests for certificates are signed, if they are.
     pub signing: Option<Arc<Signing>>,
+    /// How long a service account's token that was made for it has to go unused until it goes.
+    pub legacy_token_clean_up_period: Duration,
 }
 
 pub struct Config {
@@ -47,6 +52,8 @@ pub struct Config {
     pub signing: Option<Signing>,
     /// Signs the tokens of secrets, where there are to be such.
     pub token_signer: Option<service_account_tokens::Signer>,
+    /// How long a service account's token that was made for it has to go unused until it goes.
+    pub legacy_token_clean_up_period: Duration,
 }
 
 /// The identities that controllers run under.
@@ -69,6 +76,7 @@ pub const CONTROLLERS: &[&str] = &[
     "pvc-protection-controller",
     "pv-protection-controller",
     "volumeattributesclass-protection-controller",
+    "legacy-service-account-token-cleaner",
 ];
 
 /// Gives each controller a client of its own, for the service account of its name in `kube-system`.
@@ -87,9 +95,10 @@ pub async fn run(config: Config, client: Client, identities: &dyn Identities, ca
         informers: Arc::new(Informers::new(client, cancel.clone())),
         root_ca: config.root_ca.into(),
         signing: config.signing.map(Arc::new),
+        legacy_token_clean_up_period: config.legacy_token_clean_up_period,
     };
     type Run = fn(Shared, Client, CancellationToken) -> BoxFuture<'static, ()>;
-    let controllers: [(&'static str, Run); 20] = [
+    let controllers: [(&'static str, Run); 21] = [
         ("namespace-controller", |s, c, t| Box::pin(namespaces::run(s, c, t))),
         ("service-account-controller", |s, c, t| Box::pin(namespaces::run_service_accounts(s, c, t))),
         ("root-ca-cert-publisher", |s, c, t| Box::pin(namespaces::run_root_ca(s, c, t))),
@@ -110,6 +119,7 @@ pub async fn run(config: Config, client: Client, identities: &dyn Identities, ca
         ("pvc-protection-controller", |s, c, t| Box::pin(in_use::run_claims(s, c, t))),
         ("pv-protection-controller", |s, c, t| Box::pin(in_use::run_volumes(s, c, t))),
         ("volumeattributesclass-protection-controller", |s, c, t| Box::pin(in_use::run_classes(s, c, t))),
+        ("legacy-service-account-token-cleaner", |s, c, t| Box::pin(legacy_token_cleaner::run(s, c, t))),
     ];
     for (name, run) in controllers {
         tasks.push(tokio::spawn(run(shared.clone(), identities.client(name), cancel.clone())));

@@ -13,9 +13,9 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-const TYPE: &str = "kubernetes.io/service-account-token";
-const NAME: &str = "kubernetes.io/service-account.name";
-const UID: &str = "kubernetes.io/service-account.uid";
+pub(crate) const TYPE: &str = "kubernetes.io/service-account-token";
+pub(crate) const NAME: &str = "kubernetes.io/service-account.name";
+pub(crate) const UID: &str = "kubernetes.io/service-account.uid";
 
 /// Who tokens of secrets say they are from.
 const ISSUER: &str = "kubernetes/serviceaccount";
@@ -35,7 +35,7 @@ enum Plan {
     Fill,
 }
 
-fn annotation<'s>(secret: &'s Secret, key: &str) -> &'s str {
+pub(crate) fn annotation<'s>(secret: &'s Secret, key: &str) -> &'s str {
     secret.metadata.annotations.as_ref().and_then(|all| all.get(key)).map_or("", String::as_str)
 }
 

@@ -253,3 +253,67 @@ fn nobody_grants_what_they_do_not_hold() {
     let role = ["--as=granter", "create", "role", "r", "--verb=get", "--resource=roles"];
     assert!(cluster.kubectl(&role).unwrap().ok);
 }
+
+const STORAGE: &str = r#"
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: used}
+spec: {accessModes: [ReadWriteOnce], volumeAttributesClassName: gold, resources: {requests: {storage: 1Gi}}}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: free}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
+---
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: bound}
+spec: {accessModes: [ReadWriteOnce], capacity: {storage: 1Gi}, hostPath: {path: /tmp}}
+---
+apiVersion: storage.k8s.io/v1
+kind: VolumeAttributesClass
+metadata: {name: gold}
+driverName: example.com
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: user}
+spec:
+  nodeName: n
+  containers: [{name: c, image: i}]
+  volumes: [{name: v, persistentVolumeClaim: {claimName: used}}]
+"#;
+
+#[test]
+fn what_is_in_use_is_deleted_when_it_is_not() {
+    or_skip!();
+    let cluster = Cluster::control_plane().unwrap();
+    let account = ["get", "sa", "default", "--ignore-not-found", "-o", "name"];
+    cluster.until(SOON, &account, |out| out.contains("default")).unwrap();
+    cluster.apply(STORAGE).unwrap();
+    let bound = ["patch", "pv", "bound", "--subresource=status", "-p", r#"{"status":{"phase":"Bound"}}"#];
+    cluster.run(&bound).unwrap();
+    let all = ["pvc/used", "pv/bound", "vac/gold"];
+    cluster.run(&["delete", "pvc/free", "--timeout=20s"]).unwrap();
+    let waiting = cluster.kubectl(&[&["delete", "--timeout=3s"], &all[..]].concat()).unwrap();
+    assert!(!waiting.ok && waiting.stderr.contains("timed out waiting for the condition"), "{waiting:?}");
+    for object in all {
+        let since = cluster.run(&["get", object, "-o", "jsonpath={.metadata.deletionTimestamp}"]).unwrap();
+        assert!(!since.is_empty(), "{object}");
+    }
+    let shown = cluster.run(&["get", "pvc", "used"]).unwrap();
+    assert!(shown.contains("Terminating"), "{shown}");
+
+    cluster.run(&["delete", "pod", "user", "--force", "--grace-period=0"]).unwrap();
+    let released =
+        ["patch", "pv", "bound", "--subresource=status", "-p", r#"{"status":{"phase":"Released"}}"#];
+    cluster.run(&released).unwrap();
+    for object in all {
+        let get = ["get", object, "--ignore-not-found", "-o", "name"];
+        cluster.until(SOON, &get, str::is_empty).unwrap();
+    }
+}

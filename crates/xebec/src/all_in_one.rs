@@ -121,6 +121,7 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
             root_ca: running.pki.ca_pem().to_owned(),
             signing: Some(args.signing.with_pki(&args.cluster.data_dir)?),
             token_signer: Some(identity::token_signer(key)),
+            legacy_token_clean_up_period: args.legacy_tokens.legacy_service_account_token_clean_up_period,
         };
         let identities = InOneProcess(server.clone());
         let (client, cancel) = (client(KUBE_CONTROLLER_MANAGER, &[]), components.clone());

@@ -78,7 +78,13 @@ pub async fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<(
     in_turn(&args.client, "kube-controller-manager", client.clone(), async move |cancel| {
         let identities = ByToken::new(&config, &client).await?;
         let token_signer = key.map(identity::token_signer);
-        let config = controller_manager::Config { cluster_cidr, root_ca, signing, token_signer };
+        let config = controller_manager::Config {
+            cluster_cidr,
+            root_ca,
+            signing,
+            token_signer,
+            legacy_token_clean_up_period: args.legacy_tokens.legacy_service_account_token_clean_up_period,
+        };
         controller_manager::run(config, lister, &identities, cancel).await;
         Ok(())
     })

@@ -8,7 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::identity::{EncryptionArgs, IssuerArgs, ServiceAccountArgs, ServingArgs, WebhookArgs};
 use crate::node_certificates::NodeCertificateArgs;
-use crate::signing::{DurationArgs, SigningArgs};
+use crate::signing::{DurationArgs, LegacyTokenArgs, SigningArgs};
 
 /// Kubernetes in one binary.
 #[derive(Debug, Parser)]
@@ -215,6 +215,8 @@ pub struct ServerArgs {
     pub node_cidr_mask_size: u8,
     #[command(flatten)]
     pub signing: DurationArgs,
+    #[command(flatten)]
+    pub legacy_tokens: LegacyTokenArgs,
     /// The address of the cluster's DNS [default: the tenth of the Services'].
     #[arg(long, value_name = "IP")]
     pub cluster_dns: Option<IpAddr>,
@@ -258,6 +260,8 @@ pub struct ControllerManagerArgs {
     pub root_ca_file: PathBuf,
     #[command(flatten)]
     pub signing: SigningArgs,
+    #[command(flatten)]
+    pub legacy_tokens: LegacyTokenArgs,
     /// The key that signs the tokens of secrets, in PEM [default: no such tokens].
     #[arg(long, value_name = "FILE")]
     pub service_account_private_key_file: Option<PathBuf>,

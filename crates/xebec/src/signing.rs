@@ -17,6 +17,15 @@ pub struct DurationArgs {
     pub cluster_signing_duration: Duration,
 }
 
+/// What becomes of tokens that lie in secrets.
+#[derive(Debug, Args)]
+pub struct LegacyTokenArgs {
+    /// How long a token that was made for a service account, and that nobody mounts, has to go unused until it is marked
+    /// invalid, and then until it is deleted.
+    #[arg(long, default_value = "8760h0m0s", value_name = "DURATION", value_parser = positive)]
+    pub legacy_service_account_token_clean_up_period: Duration,
+}
+
 /// With what requests for certificates are signed.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Signing")]
@@ -59,7 +68,7 @@ fn positive(text: &str) -> Result<Duration, String> {
     let nanos = apimachinery::time::parse_duration(text).map_err(|error| error.to_string())?;
     match u64::try_from(nanos) {
         Ok(nanos) if nanos > 0 => Ok(Duration::from_nanos(nanos)),
-        _ => Err("a life is longer than nothing".into()),
+        _ => Err("must be longer than nothing".into()),
     }
 }
 
@@ -119,6 +128,7 @@ mod tests {
     #[test]
     fn durations_are_gos_and_positive() {
         assert_eq!(positive("8760h0m0s"), Ok(controller_manager::certificates::SIGNING_DURATION));
+        assert_eq!(positive("8760h0m0s"), Ok(controller_manager::CLEAN_UP_PERIOD));
         assert_eq!(positive("1m30s"), Ok(Duration::from_secs(90)));
         for wrong in ["0s", "-1h", "1", "soon", ""] {
             assert!(positive(wrong).is_err(), "{wrong}");

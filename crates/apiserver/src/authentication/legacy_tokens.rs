@@ -105,6 +105,10 @@ impl LegacyTokens {
         }
         let owner = check_account(self.getter.as_ref(), namespace, account, uid, now)?;
         let label = |name: &str| held.get_str(&["metadata", "labels", name]).to_owned();
+        let day = DateTime::<Utc>::from_timestamp(now, 0).unwrap_or_default().format("%Y-%m-%d").to_string();
+        if label(LAST_USED_LABEL) != day {
+            self.getter.mark_used(&held, &day);
+        }
         if !label(INVALID_SINCE_LABEL).is_empty() {
             return Err(format!(
                 "the token in secret {namespace}/{secret} for service account {namespace}/{account} has been marked invalid. Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the '{INVALID_SINCE_LABEL}' label from the secret to temporarily allow use of this token"
@@ -123,10 +127,6 @@ impl LegacyTokens {
         };
         found.audit_annotations.push((annotation, secret.clone()));
         found.warnings.extend(warning.map(str::to_owned));
-        let day = DateTime::<Utc>::from_timestamp(now, 0).unwrap_or_default().format("%Y-%m-%d").to_string();
-        if label(LAST_USED_LABEL) != day {
-            self.getter.mark_used(&held, &day);
-        }
         Ok(found)
     }
 }

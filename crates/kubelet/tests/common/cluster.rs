@@ -72,6 +72,7 @@ impl Cluster {
             root_ca: pki.ca_pem().to_owned(),
             signing: None,
             token_signer: None,
+            legacy_token_clean_up_period: controller_manager::CLEAN_UP_PERIOD,
         };
         let manager = InProcess::client(server.clone(), user("system:kube-controller-manager", &[]));
         let (identities, cancel) = (Identities(server.clone()), stop.clone());
