@@ -270,11 +270,11 @@ mod tests {
         }
     }
 
-    /// Merges a document into another.
+    /// Merges a document into another; nulls change nothing.
     fn json_patch(into: &mut Value, from: &Value) {
         match (into, from) {
             (Value::Object(into), Value::Object(from)) => {
-                for (key, value) in from {
+                for (key, value) in from.iter().filter(|(_, value)| !value.is_null()) {
                     json_patch(into.entry(key).or_insert(Value::Null), value);
                 }
             }

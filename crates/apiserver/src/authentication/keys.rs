@@ -15,6 +15,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use x509_parser::public_key::PublicKey as Parsed;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
+use super::es512;
 use crate::outgoing::url;
 
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +24,7 @@ pub enum KeyError {
     PublicPem(String),
     #[error("not a PEM-encoded private key: {0}")]
     PrivatePem(String),
-    #[error("service account keys are RSA or ECDSA with the curves P-256 and P-384")]
+    #[error("service account keys are RSA or ECDSA with the curves P-256, P-384 and P-521")]
     Unsupported,
 }
 
@@ -31,9 +32,14 @@ pub enum KeyError {
 #[derive(Clone)]
 pub struct PublicKey {
     key_id: String,
-    algorithm: Algorithm,
-    decoding: DecodingKey,
+    verifying: Verifying,
     jwk: Value,
+}
+
+#[derive(Clone)]
+enum Verifying {
+    Common(Algorithm, DecodingKey),
+    P521(p521::ecdsa::VerifyingKey),
 }
 
 impl PublicKey {
@@ -69,7 +75,7 @@ impl PublicKey {
         let key_id = URL_SAFE_NO_PAD.encode(Sha256::digest(info.raw));
         let parsed = info.parsed().map_err(|error| wrong(&error))?;
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-        let (algorithm, decoding, jwk) = match parsed {
+        let (verifying, jwk) = match parsed {
             Parsed::RSA(rsa) => {
                 // DER puts a zero before a leading bit.
                 let strip = |bytes: &[u8]| {
@@ -81,38 +87,55 @@ impl PublicKey {
                     "use": "sig", "kty": "RSA", "kid": key_id, "alg": "RS256",
                     "n": encode(&modulus), "e": encode(&exponent),
                 });
-                (Algorithm::RS256, DecodingKey::from_rsa_raw_components(&modulus, &exponent), jwk)
+                let decoding = DecodingKey::from_rsa_raw_components(&modulus, &exponent);
+                (Verifying::Common(Algorithm::RS256, decoding), jwk)
             }
             Parsed::EC(point) => {
                 let [4, coordinates @ ..] = point.data() else { return Err(KeyError::Unsupported) };
-                let (algorithm, name, curve) = match coordinates.len() {
-                    64 => (Algorithm::ES256, "ES256", "P-256"),
-                    96 => (Algorithm::ES384, "ES384", "P-384"),
+                let (x, y) = coordinates.split_at(coordinates.len() / 2);
+                let common = |algorithm| {
+                    let decoding = DecodingKey::from_ec_components(&encode(x), &encode(y));
+                    Ok(Verifying::Common(algorithm, decoding.map_err(|error| wrong(&error))?))
+                };
+                let (verifying, name, curve) = match x.len() {
+                    32 => (common(Algorithm::ES256)?, "ES256", "P-256"),
+                    48 => (common(Algorithm::ES384)?, "ES384", "P-384"),
+                    es512::LENGTH => {
+                        let key =
+                            es512::verifying_key(x, y).ok_or_else(|| wrong(&"no point of its curve"))?;
+                        (Verifying::P521(key), es512::NAME, "P-521")
+                    }
                     _ => return Err(KeyError::Unsupported),
                 };
-                let (x, y) = coordinates.split_at(coordinates.len() / 2);
-                let (x, y) = (encode(x), encode(y));
-                let decoding = DecodingKey::from_ec_components(&x, &y).map_err(|error| wrong(&error))?;
                 let jwk = json!({
-                    "use": "sig", "kty": "EC", "kid": key_id, "crv": curve, "alg": name, "x": x, "y": y,
+                    "use": "sig", "kty": "EC", "kid": key_id, "crv": curve, "alg": name,
+                    "x": encode(x), "y": encode(y),
                 });
-                (algorithm, decoding, jwk)
+                (verifying, jwk)
             }
             _ => return Err(KeyError::Unsupported),
         };
-        Ok(Self { key_id, algorithm, decoding, jwk })
+        Ok(Self { key_id, verifying, jwk })
     }
 
     pub fn key_id(&self) -> &str {
         &self.key_id
     }
 
-    pub(super) fn algorithm(&self) -> Algorithm {
-        self.algorithm
-    }
-
-    pub(super) fn decoding(&self) -> &DecodingKey {
-        &self.decoding
+    /// What a token says that this key has signed; times and audiences are for others to check.
+    fn verify<C: DeserializeOwned + Clone>(&self, token: &str) -> Result<C, String> {
+        // the algorithm is the key's, whatever the token says
+        match &self.verifying {
+            Verifying::Common(algorithm, decoding) => {
+                let mut validation = Validation::new(*algorithm);
+                validation.required_spec_claims.clear();
+                validation.validate_exp = false;
+                validation.validate_aud = false;
+                let decoded = jsonwebtoken::decode::<C>(token, decoding, &validation);
+                decoded.map(|decoded| decoded.claims).map_err(|error| error.to_string())
+            }
+            Verifying::P521(key) => es512::decode(key, token),
+        }
     }
 }
 
@@ -129,21 +152,19 @@ impl FromIterator<PublicKey> for PublicKeys {
 impl PublicKeys {
     /// What a token says whose signature is good. Times and audiences are for others to check.
     pub(super) fn verify<C: DeserializeOwned + Clone>(&self, token: &str) -> Result<C, String> {
-        let header = jsonwebtoken::decode_header(token).map_err(|error| error.to_string())?;
-        let keys: Vec<&PublicKey> = match header.kid.as_deref() {
+        let key_id = match es512::header(token) {
+            Some(header) => header["kid"].as_str().map(str::to_owned),
+            None => jsonwebtoken::decode_header(token).map_err(|error| error.to_string())?.kid,
+        };
+        let keys: Vec<&PublicKey> = match key_id.as_deref() {
             None | Some("") => self.0.values().collect(),
             Some(kid) => self.0.get(kid).into_iter().collect(),
         };
         let mut errors = Vec::new();
         for key in keys {
-            // the algorithm is the key's, whatever the token says
-            let mut validation = Validation::new(key.algorithm());
-            validation.required_spec_claims.clear();
-            validation.validate_exp = false;
-            validation.validate_aud = false;
-            match jsonwebtoken::decode::<C>(token, key.decoding(), &validation) {
-                Ok(decoded) => return Ok(decoded.claims),
-                Err(error) => errors.push(error.to_string()),
+            match key.verify(token) {
+                Ok(claims) => return Ok(claims),
+                Err(error) => errors.push(error),
             }
         }
         if errors.is_empty() {
@@ -158,7 +179,13 @@ impl PublicKeys {
 #[derive(Clone)]
 pub struct SigningKey {
     public: PublicKey,
-    encoding: EncodingKey,
+    signing: Signing,
+}
+
+#[derive(Clone)]
+enum Signing {
+    Common(Algorithm, EncodingKey),
+    P521(p521::ecdsa::SigningKey),
 }
 
 impl SigningKey {
@@ -176,12 +203,20 @@ impl SigningKey {
     /// From files such as `sa.key` and `sa.pub`.
     pub fn from_pem(private: &[u8], public: &[u8]) -> Result<Self, KeyError> {
         let public = PublicKey::from_pem(public)?.swap_remove(0);
-        let encoding = match public.algorithm {
-            Algorithm::RS256 => EncodingKey::from_rsa_pem(private),
-            _ => EncodingKey::from_ec_pem(private),
+        let signing = match &public.verifying {
+            Verifying::Common(algorithm, _) => {
+                let encoding = match algorithm {
+                    Algorithm::RS256 => EncodingKey::from_rsa_pem(private),
+                    _ => EncodingKey::from_ec_pem(private),
+                };
+                Signing::Common(
+                    *algorithm,
+                    encoding.map_err(|error| KeyError::PrivatePem(error.to_string()))?,
+                )
+            }
+            Verifying::P521(_) => Self::from_private_pem(private)?.signing,
         };
-        let encoding = encoding.map_err(|error| KeyError::PrivatePem(error.to_string()))?;
-        Ok(Self { public, encoding })
+        Ok(Self { public, signing })
     }
 
     pub fn public(&self) -> &PublicKey {
@@ -190,11 +225,16 @@ impl SigningKey {
 
     /// A token that says `claims`.
     pub fn sign<C: Serialize>(&self, claims: &C) -> Result<String, jsonwebtoken::errors::Error> {
-        // As upstream's signer writes it: no type.
-        let mut header = Header::new(self.public.algorithm());
-        header.typ = None;
-        header.kid = Some(self.public.key_id().to_owned());
-        jsonwebtoken::encode(&header, claims, &self.encoding)
+        match &self.signing {
+            Signing::Common(algorithm, encoding) => {
+                // As upstream's signer writes it: no type.
+                let mut header = Header::new(*algorithm);
+                header.typ = None;
+                header.kid = Some(self.public.key_id().to_owned());
+                jsonwebtoken::encode(&header, claims, encoding)
+            }
+            Signing::P521(key) => Ok(es512::sign(key, self.public.key_id(), claims)?),
+        }
     }
 }
 
@@ -206,6 +246,11 @@ fn private(label: &str, der: &[u8]) -> Result<SigningKey, KeyError> {
         "EC PRIVATE KEY" => ("PRIVATE KEY", spki::pkcs8_of_sec1(der).ok_or(KeyError::Unsupported)?),
         label => (label, der.to_vec()),
     };
+    if let Some(key) = es512::signing_key(&der) {
+        let (x, y) = es512::coordinates(&key).ok_or(KeyError::Unsupported)?;
+        let public = PublicKey::from_der(&spki::of_point(spki::P521, &x, &y))?;
+        return Ok(SigningKey { public, signing: Signing::P521(key) });
+    }
     let body = base64::engine::general_purpose::STANDARD.encode(&der);
     let pem = format!("-----BEGIN {pem_label}-----\n{body}\n-----END {pem_label}-----\n");
     let pem = pem.as_bytes();
@@ -217,7 +262,8 @@ fn private(label: &str, der: &[u8]) -> Result<SigningKey, KeyError> {
     let jwk = algorithms.iter().find_map(|algorithm| Jwk::from_encoding_key(&encoding, *algorithm).ok());
     let jwk = serde_json::to_value(jwk.ok_or(KeyError::Unsupported)?).map_err(|error| wrong(&error))?;
     let public = PublicKey::from_der(&spki::of_jwk(&jwk).ok_or(KeyError::Unsupported)?)?;
-    Ok(SigningKey { public, encoding })
+    let Verifying::Common(algorithm, _) = public.verifying else { return Err(KeyError::Unsupported) };
+    Ok(SigningKey { public, signing: Signing::Common(algorithm, encoding) })
 }
 
 /// The few structures of DER that keys come in.
@@ -230,6 +276,7 @@ mod spki {
     const EC: &[u8] = &[0x06, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
     const P256: &[u8] = &[0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
     const P384: &[u8] = &[0x06, 5, 0x2b, 0x81, 4, 0, 0x22];
+    pub const P521: &[u8] = &[0x06, 5, 0x2b, 0x81, 4, 0, 0x23];
 
     fn tagged(tag: u8, content: &[u8]) -> Vec<u8> {
         let length = content.len().to_be_bytes();
@@ -277,13 +324,18 @@ mod spki {
             ("EC", Some("P-384")) => P384,
             _ => return None,
         };
-        let point = [&[4][..], &bytes("x")?, &bytes("y")?].concat();
-        Some(sequence(&[&sequence(&[EC, curve]), &bits(&point)]))
+        Some(of_point(curve, &bytes("x")?, &bytes("y")?))
+    }
+
+    /// The `SubjectPublicKeyInfo` of a point of a curve.
+    pub fn of_point(curve: &[u8], x: &[u8], y: &[u8]) -> Vec<u8> {
+        sequence(&[&sequence(&[EC, curve]), &bits(&[&[4], x, y].concat())])
     }
 
     /// PKCS #8 around the form that `openssl ecparam -genkey` writes.
     pub fn pkcs8_of_sec1(der: &[u8]) -> Option<Vec<u8>> {
-        let curve = [P256, P384].into_iter().find(|curve| der.windows(curve.len()).any(|at| at == *curve))?;
+        let curve =
+            [P256, P384, P521].into_iter().find(|curve| der.windows(curve.len()).any(|at| at == *curve))?;
         Some(sequence(&[&integer(&[0]), &sequence(&[EC, curve]), &tagged(0x04, der)]))
     }
 }
@@ -364,11 +416,12 @@ mod tests {
         assert!(DecodingKey::from_jwk(&jwk).is_ok());
     }
 
-    /// Made with `openssl ecparam -genkey`, for P-256 and P-384, with the ids that openssl works out of
+    /// Made with `openssl ecparam -genkey`, for P-256, P-384 and P-521, with the ids that openssl works out of
     /// `openssl ec -pubout -outform DER`.
-    const EC_PRIVATE: [(&str, &str); 2] = [
+    const EC_PRIVATE: [(&str, &str); 3] = [
         (include_str!("testdata/p256.key"), include_str!("testdata/p256.kid")),
         (include_str!("testdata/p384.key"), include_str!("testdata/p384.kid")),
+        (include_str!("testdata/p521.key"), include_str!("testdata/p521.kid")),
     ];
 
     #[test]
@@ -378,14 +431,18 @@ mod tests {
         for (pem, id) in EC_PRIVATE {
             let key = SigningKey::from_private_pem(pem.as_bytes()).expect("a key");
             assert_eq!(key.public().key_id(), id.trim());
-            let message = jsonwebtoken::crypto::sign(b"m", &key.encoding, key.public().algorithm());
-            let good = jsonwebtoken::crypto::verify(
-                &message.expect("a signature"),
-                b"m",
-                key.public().decoding(),
-                key.public().algorithm(),
+            let keys: PublicKeys = [key.public().clone()].into_iter().collect();
+            let token = key.sign(&json!({"sub": "jane"})).expect("a token");
+            assert_eq!(
+                keys.verify::<Value>(&token),
+                Ok(json!({"sub": "jane"})),
+                "the halves belong together"
             );
-            assert!(good.expect("an answer"), "the halves belong together");
+            let (message, signature) = token.rsplit_once('.').expect("three parts");
+            let (header, _) = message.split_once('.').expect("three parts");
+            let other = URL_SAFE_NO_PAD.encode(json!({"sub": "jim"}).to_string());
+            let forged = format!("{header}.{other}.{signature}");
+            assert_eq!(keys.verify::<Value>(&forged), Err("InvalidSignature".into()));
         }
         let pair = rcgen::KeyPair::generate().expect("a key");
         let both = SigningKey::from_pem(pair.serialize_pem().as_bytes(), pair.public_key_pem().as_bytes());
@@ -397,15 +454,16 @@ mod tests {
     #[test]
     fn a_file_may_hold_several_keys_in_several_forms() {
         let certificate = rcgen::generate_simple_self_signed(vec!["x".into()]).expect("a certificate");
-        let all = [RSA_PUBLIC, EC_PRIVATE[0].0, EC_PRIVATE[1].0, &certificate.cert.pem()].concat();
+        let [p256, p384, p521] = EC_PRIVATE.map(|(pem, _)| pem);
+        let all = [RSA_PUBLIC, p256, p384, p521, &certificate.cert.pem()].concat();
         let ids: Vec<String> = PublicKey::from_pem(all.as_bytes())
             .expect("keys")
             .iter()
             .map(|key| key.key_id().to_owned())
             .collect();
-        assert_eq!(ids.len(), 4);
+        assert_eq!(ids.len(), 5);
         assert_eq!(ids[0], include_str!("testdata/rsa.kid").trim());
-        assert_eq!([ids[1].as_str(), &ids[2]], EC_PRIVATE.map(|(_, id)| id.trim()));
+        assert_eq!(ids[1..4], EC_PRIVATE.map(|(_, id)| id.trim()));
     }
 
     #[test]

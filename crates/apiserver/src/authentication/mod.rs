@@ -5,6 +5,7 @@
 
 mod bootstrap_tokens;
 mod csv;
+mod es512;
 pub mod jwt;
 pub mod keys;
 mod legacy_tokens;

@@ -83,6 +83,16 @@ impl Cluster {
         Self { server, pki, folder: Some(folder), storage, stop }
     }
 
+    /// Another server over the same store, with the same certificates.
+    pub async fn beside(&self, change: impl FnOnce(&mut Config)) -> Arc<Server> {
+        let pki = Pki::load_or_create(pki_options(self.path())).unwrap();
+        let mut config = Config::new("10.0.0.2:6443".parse().unwrap(), "10.96.0.0/16".parse().unwrap());
+        change(&mut config);
+        let server = Server::start(config, self.storage.clone(), &pki, self.stop.clone()).await.unwrap();
+        bootstrap::run(server.clone(), pki.trust().clone()).await.unwrap();
+        server
+    }
+
     /// Ends the server and leaves the folder.
     pub async fn stop(mut self) -> TempDir {
         self.stop.cancel();
@@ -127,6 +137,18 @@ impl Cluster {
         body: Value,
         headers: &[(&str, &str)],
     ) -> Answer {
+        Self::send_to(&self.server, user, method, uri, body, headers).await
+    }
+
+    /// The same, of one of several servers.
+    pub async fn send_to(
+        server: &Arc<Server>,
+        user: Option<InProcessUser>,
+        method: &str,
+        uri: &str,
+        body: Value,
+        headers: &[(&str, &str)],
+    ) -> Answer {
         let content = if body.is_null() { Vec::new() } else { serde_json::to_vec(&body).unwrap() };
         let mut request = Request::builder().method(method).uri(uri).header("user-agent", "test/1");
         let typed = headers.iter().any(|(name, _)| *name == "content-type");
@@ -141,7 +163,7 @@ impl Cluster {
         if let Some(user) = user {
             request.extensions_mut().insert(user);
         }
-        Self::read(chain::handle(self.server.clone(), request).await).await
+        Self::read(chain::handle(server.clone(), request).await).await
     }
 
     /// What becomes of a request without a body. Of an answer that does not end, no more than its head is read.

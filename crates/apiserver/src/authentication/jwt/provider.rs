@@ -8,10 +8,10 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
 use jsonwebtoken::{Algorithm as Known, DecodingKey};
-use p521::ecdsa::signature::Verifier;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::authentication::es512;
 use crate::outgoing::{HttpsClient, TIMEOUT, status_line};
 
 /// The algorithms by which tokens may be signed: none that shares a secret, and never none at all.
@@ -71,15 +71,7 @@ impl Key {
             ("EC", "P-256" | "P-384") => {
                 Material::Common(DecodingKey::from_ec_components(text("x"), text("y")).ok()?, "E")
             }
-            ("EC", "P-521") => {
-                const LENGTH: usize = 66;
-                let mut point = vec![4];
-                for coordinate in [bytes("x")?, bytes("y")?] {
-                    point.extend(std::iter::repeat_n(0, LENGTH.checked_sub(coordinate.len())?));
-                    point.extend(coordinate);
-                }
-                Material::P521(p521::ecdsa::VerifyingKey::from_sec1_bytes(&point).ok()?)
-            }
+            ("EC", "P-521") => Material::P521(es512::verifying_key(&bytes("x")?, &bytes("y")?)?),
             _ => return None,
         };
         Some(Self { id: text("kid").to_owned(), material })
@@ -92,11 +84,7 @@ impl Key {
                 name.starts_with(|c| family.contains(c))
                     && jsonwebtoken::crypto::verify(signature, message, key, known).unwrap_or(false)
             }
-            (Material::P521(key), None) => URL_SAFE_NO_PAD
-                .decode(signature)
-                .ok()
-                .and_then(|bytes| p521::ecdsa::Signature::from_slice(&bytes).ok())
-                .is_some_and(|signature| key.verify(message, &signature).is_ok()),
+            (Material::P521(key), None) => es512::verifies(key, message, signature),
             _ => false,
         }
     }

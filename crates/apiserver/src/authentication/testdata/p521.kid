@@ -1,0 +1,1 @@
+S4xJiBF884A5xnczLdl_DKn_cIsTI1b-D-g2_bBXafE
