@@ -87,6 +87,31 @@ fn of_resources(name: &str, shown: &str) -> Vec<Asked> {
     out
 }
 
+/// The paths that say themselves that they are watches, which are no longer used: of a collection, of an object, and
+/// with every method.
+fn of_watch_paths(name: &str, shown: &str) -> Vec<Asked> {
+    let mut out = Vec::new();
+    for resource in api::catalogue().all() {
+        let (root, full) = match resource.group {
+            "" => (format!("/api/{}", resource.version), format!("{}/{}", resource.version, resource.plural)),
+            group => {
+                let version = format!("{group}/{}", resource.version);
+                (format!("/apis/{version}"), format!("{version}/{}", resource.plural))
+            }
+        };
+        let namespace = if resource.namespaced { "namespaces/default/" } else { "" };
+        let collection = format!("{root}/watch/{namespace}{}", resource.plural);
+        let mut uris = vec![collection.clone(), format!("{collection}/{name}")];
+        if resource.namespaced {
+            uris.push(format!("{root}/watch/{}", resource.plural));
+        }
+        for method in ["DELETE", "GET", "PATCH", "POST", "PUT"] {
+            out.extend(uris.iter().map(|uri| (format!("watch {full}{shown}"), method, uri.clone())));
+        }
+    }
+    out
+}
+
 fn of_resource(resource: &api::Resource, root: &str, name: &str, shown: &str) -> Vec<Asked> {
     let collection = format!("{root}/{}", resource.plural);
     let full = |part: &str| match resource.group {
@@ -168,8 +193,10 @@ async fn nothing_is_open_that_upstream_closes() {
     for (caller, user, groups) in CALLERS {
         let mut asked = of_paths(&cluster);
         asked.extend(of_resources("x", ""));
+        asked.extend(of_watch_paths("x", ""));
         if caller == "node" {
             asked.extend(of_resources("n1", " own"));
+            asked.extend(of_watch_paths("n1", " own"));
         }
         let open = open(&cluster, user, groups, asked).await;
         let nothing = BTreeMap::new();

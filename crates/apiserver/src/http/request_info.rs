@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use apimachinery::selectors::{FieldSelector, LabelSelector};
+use apimachinery::validation::is_path_segment_name;
 use http::Method;
 
 /// The parsed path and verb of a request.
@@ -121,7 +122,9 @@ impl RequestInfo {
             info.label_selector = LabelSelector::parse(query.text("labelSelector")).unwrap_or_default();
             // a list of one name is authorized by that name
             let name = info.field_selector.requires_exact_match("metadata.name");
-            if let Some(name) = name.filter(|name| info.verb != "deletecollection" && is_path_segment(name)) {
+            if let Some(name) =
+                name.filter(|name| info.verb != "deletecollection" && is_path_segment_name(name).is_empty())
+            {
                 info.name = name.to_owned();
             }
         }
@@ -134,11 +137,6 @@ impl RequestInfo {
             || self.is_resource
                 && matches!(self.subresource.as_str(), "attach" | "exec" | "proxy" | "log" | "portforward")
     }
-}
-
-/// Whether a name could stand in a path.
-fn is_path_segment(name: &str) -> bool {
-    !matches!(name, "." | "..") && !name.contains(['/', '%'])
 }
 
 fn percent_decode(part: &str) -> Cow<'_, str> {

@@ -1,9 +1,10 @@
 //! Which level holds in a namespace: its labels over the server's defaults.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use apimachinery::field::{Error, Path};
+use apimachinery::validation::{is_dns1123_label, is_dns1123_subdomain};
 use apimachinery::{Object, field};
 use serde::Deserialize;
 
@@ -170,6 +171,7 @@ pub struct Configuration {
 impl Configuration {
     pub fn resolve(self) -> Result<(Policy, Exemptions), String> {
         let mut policy = Policy::default();
+        let mut errors = Vec::new();
         for (key, value) in &self.defaults {
             let (mode, is_version) = match key.strip_suffix("-version") {
                 Some(mode) => (mode, true),
@@ -182,14 +184,22 @@ impl Configuration {
                 _ => return Err(format!("strict decoding error: unknown field \"defaults.{key}\"")),
             };
             let path = Path::new("defaults").child(key);
-            let wrong = |why| field::Error::invalid(&path, value.as_str(), why).to_string();
-            if is_version {
-                one.version = Version::parse(value).ok_or_else(|| wrong(WRONG_VERSION))?;
-            } else {
-                one.level = Level::parse(value).ok_or_else(|| wrong(WRONG_LEVEL))?;
+            let mut wrong = |why| errors.push(field::Error::invalid(&path, value.as_str(), why));
+            // what is given as nothing is not given
+            match (is_version, value.as_str()) {
+                (_, "") => {}
+                (true, value) => match Version::parse(value) {
+                    Some(version) => one.version = version,
+                    None => wrong(WRONG_VERSION),
+                },
+                (false, value) => match Level::parse(value) {
+                    Some(level) => one.level = level,
+                    None => wrong(WRONG_LEVEL),
+                },
             }
         }
-        Ok((policy, self.exemptions))
+        errors.extend(self.exemptions.validate());
+        if errors.is_empty() { Ok((policy, self.exemptions)) } else { Err(field::aggregate(&errors)) }
     }
 }
 
@@ -202,10 +212,80 @@ pub struct Exemptions {
     pub runtime_classes: Vec<String>,
 }
 
+impl Exemptions {
+    fn validate(&self) -> Vec<Error> {
+        let invalid = |check: fn(&str) -> Vec<String>| {
+            move |path: &Path, name: &str| {
+                let why = check(name);
+                (!why.is_empty()).then(|| field::Error::invalid(path, name, why.join(", ")))
+            }
+        };
+        let mut errors = each(&self.namespaces, "namespaces", invalid(is_dns1123_label));
+        errors.extend(each(&self.runtime_classes, "runtimeClasses", invalid(is_dns1123_subdomain)));
+        errors.extend(each(&self.usernames, "usernames", |path, name| {
+            name.is_empty().then(|| field::Error::required(path, ""))
+        }));
+        errors
+    }
+}
+
+/// What is wrong with names, or is there before.
+fn each(names: &[String], list: &str, check: impl Fn(&Path, &str) -> Option<Error>) -> Vec<Error> {
+    let at = Path::new("exemptions").child(list);
+    let mut seen = BTreeSet::new();
+    let judged = names.iter().enumerate().filter_map(|(index, name)| {
+        let path = at.index(index);
+        let wrong = check(&path, name);
+        wrong.or_else(|| (!seen.insert(name)).then(|| field::Error::duplicate(&path, name.as_str())))
+    });
+    judged.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn configurations_are_checked() {
+        let resolve = |value: serde_json::Value| {
+            let read: Configuration = serde_json::from_value(value).expect("a configuration");
+            read.resolve().map(|(policy, exemptions)| (policy.enforce.to_string(), exemptions.namespaces))
+        };
+        let label = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
+        let cases = [
+            (json!({}), Ok(("privileged:latest".to_owned(), vec![]))),
+            (json!({"defaults": {"enforce": "", "audit": ""}}), Ok(("privileged:latest".into(), vec![]))),
+            (
+                json!({"defaults": {"enforce": "baseline"}, "exemptions": {"namespaces": ["a", "b"],
+                    "runtimeClasses": ["vm.example"], "usernames": ["jane"]}}),
+                Ok(("baseline:latest".into(), vec!["a".to_owned(), "b".into()])),
+            ),
+            (
+                json!({"defaults": {"enforce": "strict", "warn-version": "1.2"}}),
+                Err(format!(
+                    "[defaults.enforce: Invalid value: \"strict\": {WRONG_LEVEL}, defaults.warn-version: Invalid value: \"1.2\": {WRONG_VERSION}]"
+                )),
+            ),
+            (
+                json!({"exemptions": {"namespaces": ["a", "B", "a"]}}),
+                Err(format!(
+                    "[exemptions.namespaces[1]: Invalid value: \"B\": {label}, exemptions.namespaces[2]: Duplicate value: \"a\"]"
+                )),
+            ),
+            (
+                json!({"exemptions": {"runtimeClasses": ["vm", "vm"]}}),
+                Err("exemptions.runtimeClasses[1]: Duplicate value: \"vm\"".into()),
+            ),
+            (
+                json!({"exemptions": {"usernames": ["", "jane", "jane"]}}),
+                Err("[exemptions.usernames[0]: Required value, exemptions.usernames[2]: Duplicate value: \"jane\"]".into()),
+            ),
+        ];
+        for (value, wanted) in cases {
+            assert_eq!(resolve(value.clone()), wanted, "{value}");
+        }
+    }
 
     #[test]
     fn labels_make_the_policy() {

@@ -308,7 +308,11 @@ impl Webhooks {
 /// What a failure means for the request.
 fn judge(ctx: &Context, hook: &Hook, failure: Failure, failed_open: &str) -> Result<(), Status> {
     match failure {
-        Failure::Denied(status) | Failure::Internal(status) => Err(status),
+        Failure::Denied(status) => Err(status),
+        Failure::Internal(status) => {
+            tracing::warn!(webhook = hook.name, why = status.message, "what a webhook asks for cannot be");
+            Err(status)
+        }
         Failure::Call(Unanswered { why, .. }) if hook.ignores_failures => {
             tracing::warn!(webhook = hook.name, %why, "a webhook could not be asked; its policy is to go on");
             ctx.annotate(failed_open, &hook.name);
@@ -320,6 +324,7 @@ fn judge(ctx: &Context, hook: &Hook, failure: Failure, failed_open: &str) -> Res
             }
         }
         Failure::Call(Unanswered { why, .. }) => {
+            tracing::warn!(webhook = hook.name, %why, "a webhook could not be asked; the write is refused");
             Err(Status::internal(format!("failed calling webhook {:?}: {why}", hook.name)))
         }
     }
