@@ -213,7 +213,13 @@ async fn writes_that_bad_webhooks_keep_from_happening_are_refused_logged_once_an
         "/dies" => Does::Dies,
         "/garbage" => Does::Says(200, "<html>".into()),
         "/absent" => patches(json!([{"op": "remove", "path": "/data/absent"}])),
-        "/type" => Does::Answers(json!({"allowed": true, "patch": "W10=", "patchType": "Other"})),
+        "/type" => match patches(json!([{"op": "add", "path": "/data", "value": {}}])) {
+            Does::Answers(mut answer) => {
+                answer["patchType"] = json!("Other");
+                Does::Answers(answer)
+            }
+            other => other,
+        },
         _ => allows(),
     })
     .await;

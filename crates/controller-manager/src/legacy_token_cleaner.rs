@@ -198,6 +198,8 @@ async fn carry_out(client: &Client, secret: &Secret, action: Action) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     const DAY: i64 = 24 * 3600;
@@ -233,10 +235,15 @@ mod tests {
                     "annotations": {"kubernetes.io/service-account.name": "s", "kubernetes.io/service-account.uid": "1"},
                 },
             });
-            json_patch(&mut secret, &change);
+            merge(&mut secret, &change);
             serde_json::from_value::<Secret>(secret).unwrap()
         };
-        let labels = |used: Option<&str>, invalid: Option<&str>| json!({"metadata": {"labels": {LAST_USED_LABEL: used, INVALID_SINCE_LABEL: invalid}}});
+        let labels = |used: Option<&str>, invalid: Option<&str>| {
+            let given = [(LAST_USED_LABEL, used), (INVALID_SINCE_LABEL, invalid)];
+            let labels: BTreeMap<_, _> =
+                given.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+            json!({"metadata": {"labels": labels}})
+        };
         let account = |uid: &str, secrets: &[&str]| {
             let mut account = ServiceAccount::default();
             account.metadata.uid = Some(uid.into());
@@ -270,12 +277,12 @@ mod tests {
         }
     }
 
-    /// Merges a document into another; nulls change nothing.
-    fn json_patch(into: &mut Value, from: &Value) {
+    /// Merges a document into another.
+    fn merge(into: &mut Value, from: &Value) {
         match (into, from) {
             (Value::Object(into), Value::Object(from)) => {
-                for (key, value) in from.iter().filter(|(_, value)| !value.is_null()) {
-                    json_patch(into.entry(key).or_insert(Value::Null), value);
+                for (key, value) in from {
+                    merge(into.entry(key).or_insert(Value::Null), value);
                 }
             }
             (into, from) => *into = from.clone(),

@@ -210,7 +210,7 @@ fn offered_credentials(parts: &Parts, query: &Query) -> Vec<&'static str> {
         (is("basic"), "basic"),
         (is("bearer"), "bearer"),
         (!query.text("access_token").trim().is_empty(), "access_token"),
-        (parts.extensions.get::<PeerCertificates>().is_some(), "x509"),
+        (parts.extensions.get::<Arc<PeerCertificates>>().is_some(), "x509"),
     ];
     offered.into_iter().filter(|(is, _)| *is).map(|(_, name)| name).collect()
 }
