@@ -354,3 +354,63 @@ async fn services_are_found_by_their_endpoints() {
     assert_eq!(made.code, 201, "{made:?}");
     assert_eq!(create(&cluster, "a").await.message(), failed("no endpoints available for service \"hook\""));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_let_in_and_what_is_refused_is_counted() {
+    let cluster = cluster().await;
+    let hook = Hook::start(&cluster.pki, |path, request| match (path, request["name"].as_str()) {
+        ("/dies", _) => Does::Dies,
+        (_, Some("denied")) => Does::Answers(json!({"allowed": false, "status": {"code": 403}})),
+        _ => allows(),
+    })
+    .await;
+    configure(&cluster, "validating", "v", vec![hook.webhook("v.example.com", "/")]).await;
+    let mut open = hook.webhook("open.example.com", "/dies");
+    open["failurePolicy"] = json!("Ignore");
+    configure(&cluster, "mutating", "m", vec![open]).await;
+    assert_eq!(create(&cluster, "passes").await.code, 201);
+    assert_eq!(create(&cluster, "denied").await.code, 403);
+    assert_eq!(cluster.with_token("nobody", "GET", "/api", Value::Null).await.code, 401);
+    assert_eq!(cluster.send(None, "GET", "/metrics", Value::Null, &[]).await.code, 403);
+    let metrics = cluster.admin("GET", "/metrics", Value::Null).await;
+    let text = metrics.body.as_str().unwrap();
+    let value = |series: &str| {
+        let found = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        found.unwrap_or_else(|| panic!("{series} is not in\n{text}")).parse::<f64>().unwrap()
+    };
+    for (series, wanted) in [
+        ("authentication_attempts{result=\"error\"}", 1.0),
+        ("authorization_attempts_total{result=\"no-opinion\"}", 1.0),
+        ("authenticated_user_requests{username=\"email_id\"}", 0.0),
+        (
+            "apiserver_admission_webhook_request_total{name=\"v.example.com\",type=\"validating\",operation=\"CREATE\",code=\"403\",rejected=\"true\"}",
+            1.0,
+        ),
+        (
+            "apiserver_admission_webhook_request_total{name=\"v.example.com\",type=\"validating\",operation=\"CREATE\",code=\"200\",rejected=\"false\"}",
+            1.0,
+        ),
+        (
+            "apiserver_admission_webhook_rejection_count{name=\"v.example.com\",type=\"validating\",operation=\"CREATE\",error_type=\"no_error\",rejection_code=\"403\"}",
+            1.0,
+        ),
+        ("apiserver_admission_webhook_fail_open_count{name=\"open.example.com\",type=\"admit\"}", 2.0),
+    ] {
+        assert_eq!(value(series), wanted, "{series}");
+    }
+    for series in [
+        "authentication_attempts{result=\"success\"}",
+        "authorization_attempts_total{result=\"allowed\"}",
+        "authenticated_user_requests{username=\"admin\"}",
+        "authentication_duration_seconds_count{result=\"success\"}",
+        "authorization_duration_seconds_count{result=\"allowed\"}",
+        "apiserver_admission_step_admission_duration_seconds_count{type=\"admit\",operation=\"CREATE\",rejected=\"false\"}",
+        "apiserver_admission_controller_admission_duration_seconds_count{name=\"NamespaceLifecycle\",type=\"admit\",operation=\"CREATE\",rejected=\"false\"}",
+        "apiserver_admission_webhook_admission_duration_seconds_count{name=\"v.example.com\",type=\"validating\",operation=\"CREATE\",rejected=\"true\"}",
+    ] {
+        assert!(value(series) > 0.0, "{series}");
+    }
+    assert!(text.contains("# TYPE authentication_attempts counter\n"), "{text}");
+    assert!(text.contains("# TYPE apiserver_request_total counter\n"), "{text}");
+    assert!(!text.contains("# EOF"));
+}

@@ -69,7 +69,10 @@ impl UserInfo {
 
     /// The user as `authentication.k8s.io/v1` `UserInfo`.
     pub fn to_value(&self) -> Value {
-        let mut out = json!({"username": self.name});
+        let mut out = json!({});
+        if !self.name.is_empty() {
+            out["username"] = json!(self.name);
+        }
         if !self.uid.is_empty() {
             out["uid"] = json!(self.uid);
         }
