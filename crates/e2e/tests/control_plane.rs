@@ -274,16 +274,17 @@ apiVersion: storage.k8s.io/v1
 kind: VolumeAttributesClass
 metadata: {name: gold}
 driverName: example.com
+parameters: {iops: "1000"}
 ---
 apiVersion: v1
 kind: Node
-metadata: {name: n}
+metadata: {name: node-1}
 ---
 apiVersion: v1
 kind: Pod
 metadata: {name: user}
 spec:
-  nodeName: n
+  nodeName: node-1
   containers: [{name: c, image: i}]
   volumes: [{name: v, persistentVolumeClaim: {claimName: used}}]
 "#;
