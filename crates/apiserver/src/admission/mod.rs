@@ -102,6 +102,13 @@ impl Attributes<'_> {
 
 /// Runs a plugin that is on, and notes how long it took.
 macro_rules! run {
+    // one that has nothing to refuse
+    ($admission:ident, $laps:ident, $plugin:ident, always $change:expr) => {
+        run!($admission, $laps, $plugin, {
+            $change;
+            Ok(())
+        })
+    };
     ($admission:ident, $laps:ident, $plugin:ident, $outcome:expr) => {
         if $admission.plugins.has(Plugin::$plugin) {
             let outcome: Result<(), Status> = $outcome;
@@ -109,11 +116,6 @@ macro_rules! run {
             outcome?;
         }
     };
-}
-
-/// The outcome of a plugin that has nothing to refuse.
-fn sure((): ()) -> Result<(), Status> {
-    Ok(())
 }
 
 /// The chain. The plugins are few and known, so the chain is a list of calls.
@@ -215,23 +217,18 @@ impl Admission {
         run!(self, laps, LimitRanger, limit_ranger::admit(registry, attributes));
         run!(self, laps, ServiceAccount, service_account::admit(registry, attributes).await);
         run!(self, laps, NodeRestriction, node_restriction::check(registry, ctx, attributes));
-        run!(self, laps, TaintNodesByCondition, sure(taint_nodes_by_condition::admit(attributes)));
-        run!(self, laps, AlwaysPullImages, sure(optional::always_pull_images(attributes)));
+        run!(self, laps, TaintNodesByCondition, always taint_nodes_by_condition::admit(attributes));
+        run!(self, laps, AlwaysPullImages, always optional::always_pull_images(attributes));
         run!(self, laps, PodNodeSelector, self.pod_node_selector.admit(registry, attributes));
         run!(self, laps, Priority, priority::admit(registry, attributes));
-        run!(self, laps, DefaultTolerationSeconds, sure(default_toleration_seconds::admit(attributes)));
+        run!(self, laps, DefaultTolerationSeconds, always default_toleration_seconds::admit(attributes));
         run!(self, laps, PodTolerationRestriction, self.pod_tolerations.admit(registry, attributes));
-        run!(
-            self,
-            laps,
-            ExtendedResourceToleration,
-            sure(optional::extended_resource_toleration(attributes))
-        );
-        run!(self, laps, DefaultStorageClass, sure(default_class::storage(registry, attributes)));
-        run!(self, laps, StorageObjectInUseProtection, sure(storage_objects::protect(attributes)));
+        run!(self, laps, ExtendedResourceToleration, always optional::extended_resource_toleration(attributes));
+        run!(self, laps, DefaultStorageClass, always default_class::storage(registry, attributes));
+        run!(self, laps, StorageObjectInUseProtection, always storage_objects::protect(attributes));
         run!(self, laps, RuntimeClass, runtime_class::admit(registry, attributes).await);
-        run!(self, laps, DefaultIngressClass, sure(default_class::ingress(registry, attributes)));
-        run!(self, laps, PodTopologyLabels, sure(pod_topology_labels::admit(registry, attributes)));
+        run!(self, laps, DefaultIngressClass, always default_class::ingress(registry, attributes));
+        run!(self, laps, PodTopologyLabels, always pod_topology_labels::admit(registry, attributes));
         Ok(())
     }
 
