@@ -12,6 +12,7 @@ use crate::printers::{AGE, NAME, column, count, template_containers, wide};
 use crate::strategy::{Strategy, bump_generation, keep_status, reset_status_for_create, restore};
 use crate::validation::at::At;
 use crate::validation::forms::not_decremented;
+use crate::validation::pod;
 
 pub const COLUMNS: &[Column] = &[
     NAME,
@@ -269,7 +270,7 @@ fn pods(spec: &At<'_>, judge_template: bool) -> ErrorList {
         object.set(&["spec", "volumes"], volumes);
     }
     if judge_template {
-        errors.extend(crate::validation::pod::template(&object, &template.path));
+        errors.extend(pod::template(&At::new(object.as_value(), template.path.clone())));
     }
     if let Some(labels) = object.labels() {
         errors.extend(names::validate_labels(labels, &template.path.child("labels")));

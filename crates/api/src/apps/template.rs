@@ -49,7 +49,7 @@ pub fn matches(spec: &At<'_>, matches_nothing: bool, unreadable: &str) -> ErrorL
 
 /// The template's pod, which has to run for ever.
 pub fn pods(template: &At<'_>) -> ErrorList {
-    pod::template(&Object::from(template.value.clone()), &template.path)
+    pod::template(template)
 }
 
 /// What a controller that restarts its pods refuses of a template.

@@ -107,7 +107,7 @@ fn result(allocation: &At<'_>, names: &RequestNames<'_>) -> ErrorList {
     }));
     let selector = allocation.child("nodeSelector");
     if selector.is_set() {
-        errors.extend(pod::node_selector(selector.value, false, &selector.path));
+        errors.extend(pod::node_selector(&selector, false));
     }
     errors
 }

@@ -25,7 +25,7 @@ impl Strategy for ResourceClaimTemplates {
     fn validate(&self, template: &Object) -> ErrorList {
         let spec = At::root(template).child("spec");
         let metadata = spec.child("metadata");
-        let mut errors = template_metadata(metadata.value, &metadata.path);
+        let mut errors = template_metadata(&metadata);
         errors.extend(claim::validate_spec(&spec.child("spec")));
         errors
     }

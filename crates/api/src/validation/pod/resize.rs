@@ -6,7 +6,8 @@ use serde_json::Map;
 
 use super::{MIRROR, Options, metadata_and_spec};
 use crate::core::pod::qos_class;
-use crate::validation::value::{entries, has, list, text};
+use crate::validation::at::At;
+use crate::validation::value::{has, list, text};
 
 pub fn pod_resize(new: &Object, old: &Object) -> ErrorList {
     let refuse = |why: &str| vec![Error::forbidden(&Path::new("[]"), why)];
@@ -17,7 +18,7 @@ pub fn pod_resize(new: &Object, old: &Object) -> ErrorList {
         return refuse("windows pods cannot be resized");
     }
     let mut errors = metadata_and_spec(new, &Options::after(old, true));
-    let path = Path::new("spec");
+    let (spec, old_spec) = (At::of(new, &["spec"]), At::of(old, &["spec"]));
     let before = match old.get_str(&["status", "qosClass"]) {
         "" => qos_class(old),
         class => class,
@@ -25,28 +26,23 @@ pub fn pod_resize(new: &Object, old: &Object) -> ErrorList {
     if before != qos_class(new) {
         let class = new.get_str(&["status", "qosClass"]);
         let why = "Pod QOS Class may not change as a result of resizing";
-        errors.push(Error::invalid(&path, class, why));
+        errors.push(Error::invalid(&spec.path, class, why));
     }
     if !node_can_resize(old) {
-        errors.push(Error::forbidden(&path, "Pod running on node without support for resize"));
+        errors.push(spec.forbidden("Pod running on node without support for resize"));
     }
-    let empty = Value::Null;
-    let of_pod = |pod: &'_ Object| pod.get(&["spec", "resources"]).unwrap_or(&empty).clone();
-    errors.extend(nothing_removed(&of_pod(new), &of_pod(old), &path.child("resources")));
+    errors.extend(nothing_removed(&spec, &old_spec));
     for key in ["initContainers", "containers"] {
-        let pairs = old.get_array(&["spec", key]).iter().zip(new.get_array(&["spec", key])).enumerate();
-        for (index, (before, after)) in pairs {
-            if key == "initContainers" && !is_sidecar(before) {
-                continue;
+        for (before, after) in old_spec.each(key).zip(spec.each(key)) {
+            if key == "containers" || is_sidecar(before.value) {
+                errors.extend(nothing_removed(&after, &before));
             }
-            let at = path.child(key).index(index).child("resources");
-            errors.extend(nothing_removed(&after["resources"], &before["resources"], &at));
         }
     }
     let mut munged = new.clone();
-    errors.extend(put_back(&mut munged, old, &path));
+    errors.extend(put_back(&mut munged, old, &spec.path));
     if errors.is_empty() && munged.get(&["spec"]) != old.get(&["spec"]) {
-        errors.push(Error::forbidden(&path, "only cpu and memory resources are mutable"));
+        errors.push(spec.forbidden("only cpu and memory resources are mutable"));
     }
     errors
 }
@@ -64,14 +60,15 @@ fn node_can_resize(pod: &Object) -> bool {
         .is_none_or(|status| has(status, "resources"))
 }
 
-fn nothing_removed(new: &Value, old: &Value, path: &Path) -> ErrorList {
+/// Of the `resources` of a pod's spec or a container.
+fn nothing_removed(new: &At<'_>, old: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
     for (part, why) in
         [("requests", "resource requests cannot be removed"), ("limits", "resource limits cannot be removed")]
     {
-        let gone = |name: &str| new.get(part).is_none_or(|part| part.get(name).is_none());
-        if entries(old, part).any(|(name, _)| gone(name)) {
-            errors.push(Error::forbidden(&path.child(part), why));
+        let [after, before] = [new, old].map(|owner| owner.child("resources").child(part));
+        if before.entries().any(|(name, _)| !after.has(name)) {
+            errors.push(after.forbidden(why));
         }
     }
     errors
