@@ -1,7 +1,5 @@
 //! What an endpoint slice may hold.
 
-use std::net::IpAddr;
-
 use apimachinery::Object;
 use apimachinery::field::{Error, ErrorList};
 use apimachinery::validation as names;
@@ -10,6 +8,7 @@ use crate::core::defaults::{each, set};
 use crate::strategy::Strategy;
 use crate::validation::at::At;
 use crate::validation::forms::unchanged;
+use crate::validation::non_special_ip;
 
 const MAX_TOPOLOGY_LABELS: usize = 16;
 const MAX_ADDRESSES: usize = 100;
@@ -139,14 +138,22 @@ fn hints(hints: &At<'_>, form: impl Fn(&At<'_>) -> ErrorList) -> ErrorList {
 }
 
 fn address(address: &At<'_>, kind: &str) -> ErrorList {
-    let parsed = address.str().parse::<IpAddr>().ok();
-    match (kind, parsed) {
-        ("IPv4", Some(ip)) if ip.is_ipv4() => special(address, ip),
-        ("IPv6", Some(ip)) if ip.is_ipv6() => special(address, ip),
-        ("IPv4", _) => vec![address.invalid("must be a valid IPv4 address")],
-        ("IPv6", _) => vec![address.invalid("must be a valid IPv6 address")],
-        ("IP", _) => names::is_valid_ip(&address.path, address.str()),
-        ("FQDN", _) => domain(address),
+    let of_family = |is_ipv6: bool, why: &str| {
+        let wrong = address.ip(&[]);
+        if !wrong.is_empty() {
+            return wrong;
+        }
+        let mut errors = ErrorList::new();
+        if names::parse_ip_sloppy(address.str()).is_some_and(|ip| ip.is_ipv6() != is_ipv6) {
+            errors.push(address.invalid(why));
+        }
+        errors.extend(non_special_ip(address));
+        errors
+    };
+    match kind {
+        "IPv4" => of_family(false, "must be an IPv4 address"),
+        "IPv6" => of_family(true, "must be an IPv6 address"),
+        "FQDN" => domain(address),
         _ => ErrorList::new(),
     }
 }
@@ -173,28 +180,6 @@ fn domain(address: &At<'_>) -> ErrorList {
         .map(|(label, wrong)| Error::invalid(&address.path, label, wrong.join(",")))
         .into_iter()
         .collect()
-}
-
-/// Addresses that no endpoint may have.
-fn special(address: &At<'_>, ip: IpAddr) -> ErrorList {
-    let link_local = match ip {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.segments()[0] & 0xffc0 == 0xfe80,
-    };
-    let link_local_multicast = match ip {
-        IpAddr::V4(v4) => v4.octets()[..3] == [224, 0, 0],
-        IpAddr::V6(v6) => v6.octets()[0] == 0xff && v6.octets()[1] & 0x0f == 0x02,
-    };
-    [
-        (ip.is_unspecified(), "may not be unspecified (0.0.0.0 or ::)"),
-        (ip.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
-        (link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
-        (link_local_multicast, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"),
-    ]
-    .into_iter()
-    .filter(|(is, _)| *is)
-    .map(|(_, why)| address.invalid(why))
-    .collect()
 }
 
 fn ports(ports: &At<'_>) -> ErrorList {
@@ -244,7 +229,8 @@ mod tests {
                 vec![
                     "endpoints[0].addresses: Required value: must contain at least 1 address",
                     "endpoints[1].addresses[0]: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)",
-                    "endpoints[1].addresses[1]: Invalid value: \"::1\": must be a valid IPv4 address",
+                    "endpoints[1].addresses[1]: Invalid value: \"::1\": must be an IPv4 address",
+                    "endpoints[1].addresses[1]: Invalid value: \"::1\": may not be in the loopback range (127.0.0.0/8, ::1/128)",
                     "endpoints[1].hostname: Invalid value: \"A\": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
                     "endpoints[1].hints.forZones[1].name: Duplicate value: \"a\"",
                 ],

@@ -147,7 +147,7 @@ fn lenient(old: &At<'_>) -> Lenient {
         let name = backend.child("service").text("name");
         !name.is_empty()
             && names::name_is_dns_label(name, false).is_empty()
-            && !names::name_is_dns1035_label(name, false).is_empty()
+            && !names::is_dns1123_label(name).is_empty()
     });
     Lenient { secret_names, wildcard_rules, service_names }
 }
@@ -275,7 +275,7 @@ fn backend(backend: &At<'_>, lenient: Lenient) -> ErrorList {
     } else if lenient.service_names {
         errors.extend(name.dns_label());
     } else {
-        errors.extend(name.wrong(names::name_is_dns1035_label(name.str(), false)));
+        errors.extend(name.dns_label());
     }
     let port = service.child("port");
     let (port_name, number) = (port.child("name"), port.child("number"));
@@ -324,11 +324,11 @@ mod tests {
             ),
             (
                 path(
-                    json!({"pathType": "Odd", "backend": {"service": {"name": "1a", "port": {"name": "x", "number": 1}}}}),
+                    json!({"pathType": "Odd", "backend": {"service": {"name": "1A", "port": {"name": "x", "number": 1}}}}),
                 ),
                 vec![
                     "spec.rules[0].http.paths[0].pathType: Unsupported value: \"Odd\": supported values: \"Exact\", \"ImplementationSpecific\", \"Prefix\"",
-                    "spec.rules[0].http.paths[0].backend.service.name: Invalid value: \"1a\": a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')",
+                    "spec.rules[0].http.paths[0].backend.service.name: Invalid value: \"1A\": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
                     "spec.rules[0].http.paths[0].backend: Invalid value: \"\": cannot set both port name & port number",
                 ],
             ),

@@ -9,6 +9,7 @@ use crate::catalogue::Column;
 use crate::printers::{AGE, NAME, column};
 use crate::strategy::{Strategy, keep_all_but_status, keep_status};
 use crate::validation::at::At;
+use crate::validation::inline_volume_spec;
 
 pub const COLUMNS: &[Column] = &[
     NAME,
@@ -110,6 +111,7 @@ fn validate(attachment: &Object) -> ErrorList {
         (false, true) if volume.is_empty() => {
             errors.push(volume.required("must specify non empty persistentVolumeName"));
         }
+        (true, false) => errors.extend(inline_volume_spec(&inline)),
         _ => {}
     }
     errors.extend(spec.child("nodeName").subdomain());

@@ -43,7 +43,6 @@ pub use replication::{
 pub use service::{
     allocates_node_ports, cluster_ips, is_externally_accessible, is_headless, needs_health_check, service,
 };
-pub(crate) use service_update::load_balancer_status;
 pub use service_update::{service_status_update, service_update};
 pub(crate) use volume::inline_volume_spec;
 pub use volume::{volume, volume_update};

@@ -1,5 +1,7 @@
 //! Nodes: taints, ranges of pod addresses, resources.
 
+use std::cmp::Ordering;
+
 use apimachinery::Object;
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::validation as names;
@@ -12,8 +14,52 @@ use super::value::go_struct;
 pub fn node(node: &Object) -> ErrorList {
     let mut errors = taints(node);
     errors.extend(resources(node));
+    errors.extend(swap(node));
+    errors.extend(declared_features(node));
     errors.extend(pod_cidrs(node));
     errors
+}
+
+/// Upstream names it as if it stood in the metadata.
+fn swap(node: &Object) -> Option<Error> {
+    let capacity = At::of(node, &["status", "nodeInfo", "swap", "capacity"]);
+    let capacity = At::new(capacity.value, Path::new("metadata").child("nodeSwapStatus").child("capacity"));
+    let wrong = capacity.int().is_some_and(|bytes| bytes <= 0);
+    wrong.then(|| capacity.invalid("must be greater than zero"))
+}
+
+/// Names of features in order, each once.
+fn declared_features(node: &Object) -> ErrorList {
+    let features = At::of(node, &["status", "declaredFeatures"]);
+    let mut errors = ErrorList::new();
+    let mut before: Option<&str> = None;
+    for feature in features.items() {
+        match before.map(|before| before.cmp(feature.str())) {
+            Some(Ordering::Equal) => errors.push(feature.duplicate()),
+            Some(Ordering::Greater) => errors.push(feature.invalid("list must be sorted alphabetically")),
+            _ => {}
+        }
+        errors.extend(feature.follows(feature_name));
+        before = Some(feature.str());
+    }
+    errors
+}
+
+/// What is wrong with `MyFeature` or `MyFeature/mySubFeature`.
+fn feature_name(name: &str) -> Vec<String> {
+    const MAX: usize = 253;
+    let why = if name.len() > MAX {
+        format!("must be no more than {MAX} characters")
+    } else {
+        let mut segments = name.split('/');
+        let upper = segments.next().is_some_and(|first| first.starts_with(|c: char| c.is_ascii_uppercase()));
+        let word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric());
+        if upper && name.split('/').all(word) {
+            return Vec::new();
+        }
+        "must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes".to_owned()
+    };
+    vec![format!("invalid feature name {name:?}: {why}")]
 }
 
 /// Upstream names them as if they stood in the metadata.
@@ -76,8 +122,6 @@ fn pod_cidrs(node: &Object) -> ErrorList {
     if ranges.len() > 2 || families != [false, true] {
         errors.push(ranges.invalid("may specify no more than one CIDR for each IP family"));
     }
-    let repeated = |(index, range): &(usize, At<'_>)| ranges.list()[..*index].contains(range.value);
-    errors.extend(ranges.items().enumerate().filter(repeated).map(|(_, range)| range.duplicate()));
     errors
 }
 
@@ -85,6 +129,7 @@ pub fn node_update(new: &Object, old: &Object) -> ErrorList {
     let (spec, before) = (At::of(new, &["spec"]), At::of(old, &["spec"]));
     let status = At::of(new, &["status"]);
     let mut errors = resources(new);
+    errors.extend(declared_features(new));
     let addresses = status.child("addresses");
     for (index, address) in addresses.items().enumerate() {
         if addresses.list()[..index].contains(address.value) {
@@ -130,7 +175,7 @@ fn config_source(source: &At<'_>, of_status: bool) -> ErrorList {
     for key in ["uid", "resourceVersion"] {
         let field = map.child(key);
         if of_status && field.is_empty() {
-            errors.push(field.required(format!("{key} must be set in status")));
+            errors.push(field.required(""));
         } else if !of_status && !field.is_empty() {
             errors.push(field.forbidden(format!("{key} must not be set in spec")));
         }
@@ -142,11 +187,7 @@ fn config_source(source: &At<'_>, of_status: bool) -> ErrorList {
     ];
     for (key, rule) in rules {
         let field = map.child(key);
-        if field.is_empty() {
-            errors.push(field.required(format!("{key} must be set")));
-        } else {
-            errors.extend(field.follows(rule));
-        }
+        errors.extend(if field.is_empty() { field.must_be_set() } else { field.follows(rule) });
     }
     errors
 }

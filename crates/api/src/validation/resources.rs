@@ -302,9 +302,12 @@ fn at_least(sums: &mut Vec<(String, Quantity)>, name: &str, amount: Quantity) {
 /// The resources of a pod as a whole: names, amounts, and that its containers fit in.
 pub(crate) fn pod_level(spec: &At<'_>, claims: &[&str], tolerant: bool) -> ErrorList {
     let Some(resources) = spec.field("resources") else { return ErrorList::new() };
+    if spec.child("os").text("name") == "windows" {
+        return vec![resources.forbidden("may not be set for a windows pod")];
+    }
     let mut errors = ErrorList::new();
     if let Some(claims) = resources.field("claims") {
-        errors.push(claims.forbidden("claims cannot be set for Resources at pod-level"));
+        errors.push(claims.forbidden("claims may not be set for Resources at pod-level"));
     }
     errors.extend(requirements(&resources, pod_resource_name, claims, tolerant));
     let of = |part: &str, name: &str| {
@@ -312,14 +315,10 @@ pub(crate) fn pod_level(spec: &At<'_>, claims: &[&str], tolerant: bool) -> Error
         At::new(part.child(name).value, part.path.key(name))
     };
     for (name, sum) in aggregate(spec.value, "requests") {
-        if !is_pod_level(&name) {
-            continue;
-        }
         let whole = of("requests", &name);
-        if sum > whole.quantity().unwrap_or_default() {
-            let shown = if whole.is_set() { shown(whole.value) } else { "0".to_owned() };
+        if whole.quantity().is_some_and(|amount| sum > amount) {
             let why = format!("must be greater than or equal to aggregate container requests of {sum}");
-            errors.push(Error::invalid(&whole.path, shown, why));
+            errors.push(whole.invalid_quantity(why));
         }
     }
     for (name, sum) in aggregate(spec.value, "limits") {

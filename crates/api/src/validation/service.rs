@@ -11,7 +11,7 @@ use super::pod::port_num_or_name;
 use super::value::{flag, go_struct, has, list, number, text};
 
 const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
-const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+pub(super) const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 const TOPOLOGY_HINTS: &str = "service.kubernetes.io/topology-aware-hints";
 const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
 const DAY: i64 = 86400;
@@ -22,6 +22,8 @@ pub(super) struct Excused {
     pub cluster_ips: Vec<String>,
     pub external_ips: Vec<String>,
     pub source_ranges: Vec<String>,
+    /// Ranges in the annotation that was there before the field.
+    pub annotated_ranges: Option<String>,
 }
 
 pub fn service(service: &Object) -> ErrorList {
@@ -61,7 +63,8 @@ pub(super) fn service_with(service: &Object, excused: &Excused) -> ErrorList {
         errors.extend(names::validate_labels(labels, &selector.path));
     }
     errors.extend(affinity(&spec));
-    errors.extend(cluster_ips_with(&spec, &excused.cluster_ips));
+    let old: Vec<&str> = excused.cluster_ips.iter().map(String::as_str).collect();
+    errors.extend(cluster_ips_with(&spec, &old));
     let old: Vec<&str> = excused.external_ips.iter().map(String::as_str).collect();
     for ip in spec.each("externalIPs") {
         let wrong = ip.ip(&old);
@@ -192,11 +195,12 @@ fn is_ipv6(ip: &str) -> bool {
 
 /// Addresses, families and policy, as far as they have to fit each other. Also asked before addresses are
 /// given out.
-pub fn cluster_ips(service: &Object) -> ErrorList {
-    cluster_ips_with(&At::of(service, &["spec"]), &[])
+pub fn cluster_ips(service: &Object, old: Option<&Object>) -> ErrorList {
+    let before = old.map(|old| At::of(old, &["spec"]).strings("clusterIPs")).unwrap_or_default();
+    cluster_ips_with(&At::of(service, &["spec"]), &before)
 }
 
-fn cluster_ips_with(spec: &At<'_>, excused: &[String]) -> ErrorList {
+fn cluster_ips_with(spec: &At<'_>, excused: &[&str]) -> ErrorList {
     let mut errors = ErrorList::new();
     if spec.text("type") == "ExternalName" {
         return errors;
@@ -220,7 +224,6 @@ fn cluster_ips_with(spec: &At<'_>, excused: &[String]) -> ErrorList {
     }
     let policies = ["PreferDualStack", "RequireDualStack", "SingleStack"];
     errors.extend(spec.child("ipFamilyPolicy").supported(&policies));
-    let old: Vec<&str> = excused.iter().map(String::as_str).collect();
     let before = errors.len();
     for (index, ip) in ips.items().enumerate() {
         if index == 0 && ip.str() == "None" {
@@ -229,7 +232,7 @@ fn cluster_ips_with(spec: &At<'_>, excused: &[String]) -> ErrorList {
             }
             continue;
         }
-        errors.extend(ip.ip(&old));
+        errors.extend(ip.ip(excused));
     }
     let any_wrong = errors.len() > before;
     if ips.len() > 2 {
@@ -275,7 +278,7 @@ fn load_balancer(service: &Object, spec: &At<'_>, excused: &Excused) -> ErrorLis
         if !is_one {
             errors.push(Error::forbidden(&path, ONLY));
         }
-        if !ranges.trim().is_empty() {
+        if excused.annotated_ranges.as_deref() != Some(ranges) && !ranges.trim().is_empty() {
             errors.extend(ranges.trim().split(',').flat_map(|one| range(one, &path)));
         }
     }

@@ -5,7 +5,9 @@ use apimachinery::field::{Error, ErrorList};
 use apimachinery::validation as names;
 
 use super::at::At;
-use super::service::{Excused, is_headless, load_balancer_class, needs_health_check, service_with};
+use super::service::{
+    Excused, SOURCE_RANGES, is_headless, load_balancer_class, needs_health_check, service_with,
+};
 
 const ONCE_SET: &str = "may not change once set";
 
@@ -31,6 +33,7 @@ pub fn service_update(new: &Object, old: &Object) -> ErrorList {
         cluster_ips: owned("clusterIPs"),
         external_ips: owned("externalIPs"),
         source_ranges: owned("loadBalancerSourceRanges"),
+        annotated_ranges: old.annotation(SOURCE_RANGES).map(str::to_owned),
     };
     errors.extend(service_with(new, &excused));
     errors
@@ -108,9 +111,9 @@ pub fn service_status_update(service: &Object, old: &Object) -> ErrorList {
     load_balancer_status(&status, service.get_str(&["spec", "type"]), &known)
 }
 
-/// What stands before a Service or an Ingress. `kind` is the Service's type; `known` are addresses that were
+/// What stands before a Service. `kind` is the Service's type; `known` are addresses that were
 /// there before.
-pub(crate) fn load_balancer_status(status: &At<'_>, kind: &str, known: &[&str]) -> ErrorList {
+fn load_balancer_status(status: &At<'_>, kind: &str, known: &[&str]) -> ErrorList {
     let mut errors = ErrorList::new();
     let ingress = status.child("ingress");
     if kind != "LoadBalancer" && !ingress.is_empty() {

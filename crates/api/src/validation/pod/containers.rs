@@ -78,8 +78,19 @@ pub fn init_containers(containers: &At<'_>, regular: &At<'_>, pod: &Pod<'_>) -> 
                 errors.push(field.forbidden(why));
             }
         }
+        if !pod.options.allow_restart_of_init_containers {
+            let why = "must not be set to 'RestartContainer' for non-sidecar initContainers";
+            errors.extend(restarts_once_run(&container).map(|policy| policy.invalid(why)));
+        }
     }
     errors
+}
+
+/// Where an init container that runs once asks to be restarted by a resize.
+pub fn restarts_once_run<'a>(container: &At<'a>) -> impl Iterator<Item = At<'a>> + use<'a> {
+    let runs_once = container.text("restartPolicy") != "Always";
+    let policies = container.each("resizePolicy").map(|policy| policy.child("restartPolicy"));
+    policies.filter(move |policy| runs_once && policy.str() == "RestartContainer")
 }
 
 /// Ephemeral containers join a pod that runs; what others rely on is not for them.
@@ -229,7 +240,7 @@ fn resize_policy(policies: &At<'_>, pod_restarts: &str) -> ErrorList {
         errors.extend(resource.one_of(&["cpu", "memory"]));
         errors.extend(restart.one_of(&["NotRequired", "RestartContainer"]));
         if pod_restarts == "Never" && restart.str() != "NotRequired" {
-            errors.push(restart.invalid_text("must be 'NotRequired' when `restartPolicy` is 'Never'"));
+            errors.push(restart.invalid_text("must be 'NotRequired' when pod `restartPolicy` is 'Never'"));
         }
     }
     errors

@@ -7,7 +7,7 @@ use apimachinery::validation as names;
 
 use crate::validation::at::At;
 use crate::validation::sources;
-use crate::validation::value::{has, shown};
+use crate::validation::value::shown;
 
 /// What an environment variable may hold of its pod.
 const FIELDS: [&str; 9] = [
@@ -182,7 +182,7 @@ fn file_key_ref(reference: &At<'_>) -> ErrorList {
     let volume = reference.child("volumeName");
     errors.extend(if volume.is_empty() { volume.must_be_set() } else { volume.dns_label() });
     let file = reference.child("path");
-    errors.extend(if file.is_empty() { file.must_be_set() } else { sources::local_non_reserved_path(&file) });
+    errors.extend(if file.is_empty() { file.must_be_set() } else { sources::no_backsteps(&file) });
     errors
 }
 
@@ -213,15 +213,15 @@ pub fn env_from(list: &At<'_>) -> ErrorList {
 }
 
 /// Files that variables are read from lie on `emptyDir` volumes of the pod.
-pub fn file_volumes(spec: &At<'_>, volumes: &[(&str, &Value)]) -> ErrorList {
+pub fn file_volumes(spec: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
     super::visit_containers(spec, &mut |container| {
         for variable in container.each("env") {
             let Some(reference) = variable.child("valueFrom").field("fileKeyRef") else { continue };
             let name = reference.child("volumeName");
-            match volumes.iter().find(|(volume, _)| *volume == name.str()) {
+            match spec.each("volumes").find(|volume| volume.text("name") == name.str()) {
                 None => errors.push(name.not_found()),
-                Some((_, volume)) if !has(volume, "emptyDir") => {
+                Some(volume) if !volume.has("emptyDir") => {
                     errors.push(name.invalid_text("referenced volume must be of type emptyDir"));
                 }
                 Some(_) => {}

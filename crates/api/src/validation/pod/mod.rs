@@ -15,7 +15,7 @@ mod update;
 mod volumes;
 mod windows;
 
-use apimachinery::field::ErrorList;
+use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::validation as names;
 use apimachinery::{Object, Value};
 
@@ -42,6 +42,12 @@ pub struct Options {
     pub allow_invalid_spread_selector: bool,
     pub allow_non_local_token_path: bool,
     pub allow_host_sysctls: bool,
+    /// Block devices in a pod with users of its own: they never worked.
+    pub allow_devices_with_own_users: bool,
+    /// A policy for SELinux labels other than the one that is left while `SELinuxMount` is off.
+    pub allow_se_linux_mount: bool,
+    /// Init containers that run once and ask to be restarted by a resize.
+    pub allow_restart_of_init_containers: bool,
 }
 
 impl Options {
@@ -68,7 +74,12 @@ impl Options {
             allow_invalid_spread_selector: spread(true) != spread(false),
             allow_non_local_token_path: has_non_local_token_path(&spec),
             allow_host_sysctls: !spec.child("securityContext").child("sysctls").is_empty()
-                && security::pod(&spec, false).len() != security::pod(&spec, true).len(),
+                && security::allows_host_sysctls_only(&spec),
+            allow_devices_with_own_users: security::has_own_users(&spec) && uses_devices(&spec),
+            allow_se_linux_mount: spec.child("securityContext").has("seLinuxChangePolicy"),
+            allow_restart_of_init_containers: spec
+                .each("initContainers")
+                .any(|container| containers::restarts_once_run(&container).next().is_some()),
         }
     }
 }
@@ -84,6 +95,12 @@ fn uses_indivisible_huge_pages(spec: &At<'_>) -> bool {
             });
         }
     });
+    found
+}
+
+fn uses_devices(spec: &At<'_>) -> bool {
+    let mut found = false;
+    visit_containers(spec, &mut |container| found |= container.says("volumeDevices"));
     found
 }
 
@@ -123,7 +140,7 @@ fn metadata_and_spec(pod: &Object, options: &Options) -> ErrorList {
     let annotations_path = meta.path.child("annotations");
     let tolerant = options.allow_invalid_deletion_cost;
     let mut errors = annotations::rules(meta.value, &spec, tolerant, &annotations_path);
-    errors.extend(pod_spec(&spec, pod.name(), options));
+    errors.extend(pod_spec(&spec, pod.name(), pod.annotation(MIRROR).is_some(), options));
     if !spec.says("serviceAccountName") {
         let sources = spec.each("volumes").flat_map(|volume| volume.child("projected").each("sources"));
         let tokens = sources.filter_map(|source| source.field("serviceAccountToken"));
@@ -159,7 +176,7 @@ fn template_with(template: &At<'_>, options: &Options) -> ErrorList {
     }
     let tolerant = options.allow_invalid_deletion_cost;
     errors.extend(annotations::rules(meta.value, &spec, tolerant, &annotations_path));
-    errors.extend(pod_spec(&spec, "", options));
+    errors.extend(pod_spec(&spec, "", false, options));
     errors.extend(annotations::match_fields(meta.value, &spec));
     let ephemeral = spec.child("ephemeralContainers");
     if !ephemeral.is_empty() {
@@ -168,15 +185,15 @@ fn template_with(template: &At<'_>, options: &Options) -> ErrorList {
     errors
 }
 
-/// What is wrong with a pod's spec; `pod` is the pod's name, empty for templates.
-fn pod_spec(spec: &At<'_>, pod: &str, options: &Options) -> ErrorList {
+/// What is wrong with a pod's spec; `pod` is the pod's name, empty for templates. A static pod is there as a mirror.
+fn pod_spec(spec: &At<'_>, pod: &str, is_static: bool, options: &Options) -> ErrorList {
     let mut errors = ErrorList::new();
     let grace = spec.child("terminationGracePeriodSeconds");
     if !grace.is_set() {
         errors.push(grace.required(""));
     }
     let volumes = volumes::volumes(&spec.child("volumes"), pod, options, &mut errors);
-    errors.extend(resource_claims(&spec.child("resourceClaims")));
+    errors.extend(resource_claims(&spec.child("resourceClaims"), is_static));
     let claims: Vec<&str> =
         spec.each("resourceClaims").map(|claim| claim.text("name")).filter(|name| !name.is_empty()).collect();
     let of = containers::Pod {
@@ -192,7 +209,6 @@ fn pod_spec(spec: &At<'_>, pod: &str, options: &Options) -> ErrorList {
     errors.extend(containers::init_containers(&init, &regular, &of));
     let ephemeral = spec.child("ephemeralContainers");
     errors.extend(containers::ephemeral_containers(&ephemeral, &regular, &init, &of));
-    errors.extend(env::file_volumes(spec, &volumes));
     errors.extend(resources::pod_level(spec, &claims, options.allow_indivisible_huge_pages));
     if spec.is_true("hostNetwork") {
         errors.extend(containers::host_network(&regular, options.is_pod));
@@ -204,12 +220,14 @@ fn pod_spec(spec: &At<'_>, pod: &str, options: &Options) -> ErrorList {
     if let Value::Object(labels) = selector.value {
         errors.extend(names::validate_labels(labels, &selector.path));
     }
-    errors.extend(security::pod(spec, options.allow_host_sysctls));
+    errors.extend(security::pod(spec, options));
     errors.extend(placement(spec, options));
     errors.extend(windows::host_process(spec));
-    errors.extend(security::host_users(spec));
+    errors.extend(security::host_users(spec, options.allow_devices_with_own_users));
+    errors.extend(hostname_override(spec));
     errors.extend(identity(spec));
     errors.extend(security::os(spec));
+    errors.extend(env::file_volumes(spec));
     errors
 }
 
@@ -240,7 +258,6 @@ fn identity(spec: &At<'_>) -> ErrorList {
     for label in ["hostname", "subdomain"].into_iter().filter_map(said) {
         errors.extend(label.dns_label());
     }
-    errors.extend(hostname_override(spec));
     errors.extend(tolerations(&spec.child("tolerations")));
     errors.extend(host_aliases(&spec.child("hostAliases")));
     for name in [said("priorityClassName"), spec.field("runtimeClassName")].into_iter().flatten() {
@@ -261,20 +278,24 @@ fn identity(spec: &At<'_>) -> ErrorList {
 fn hostname_override(spec: &At<'_>) -> ErrorList {
     const MAX: usize = 64;
     let Some(name) = spec.field("hostnameOverride") else { return ErrorList::new() };
-    let mut errors = name.subdomain();
+    let mut errors = ErrorList::new();
+    for key in ["setHostnameAsFQDN", "hostNetwork"] {
+        if spec.is_true(key) {
+            errors.push(name.forbidden(format!("may not be specified when {key} is true")));
+        }
+    }
     if name.len() > MAX {
-        errors.push(name.invalid(names::max_len_error(MAX)));
+        errors.push(name.too_long(MAX));
     }
-    if spec.is_true("setHostnameAsFQDN") {
-        errors.push(name.forbidden("may not be set when setHostnameAsFQDN is true"));
-    }
-    if spec.is_true("hostNetwork") {
-        errors.push(name.forbidden("may not be set when hostNetwork is true"));
-    }
+    errors.extend(name.subdomain());
     errors
 }
 
-fn resource_claims(claims: &At<'_>) -> ErrorList {
+fn resource_claims(claims: &At<'_>, is_static: bool) -> ErrorList {
+    if is_static {
+        let refuse = |_| Error::forbidden(&Path::new("[]"), "static pods do not support resource claims");
+        return claims.items().map(refuse).collect();
+    }
     let mut errors = ErrorList::new();
     let mut seen: Vec<&str> = Vec::new();
     for claim in claims.items() {

@@ -34,9 +34,8 @@ fn mounts(container: &At<'_>, volumes: &[(&str, &Value)]) -> ErrorList {
     let mut seen: Vec<&str> = Vec::new();
     for mount in mounts.items() {
         let (name, to) = (mount.child("name"), mount.child("mountPath"));
-        let volume = volumes.iter().find(|(volume, _)| *volume == name.str()).map(|(_, volume)| *volume);
         errors.extend(name.must_be_set());
-        if volume.is_none() {
+        if !volumes.iter().any(|(volume, _)| *volume == name.str()) {
             errors.push(name.not_found());
         }
         errors.extend(to.must_be_set());
@@ -50,7 +49,7 @@ fn mounts(container: &At<'_>, volumes: &[(&str, &Value)]) -> ErrorList {
         if devices.iter().any(|(_, place)| *place == to.str()) {
             errors.push(to.invalid_text("must not already exist as a path in volumeDevices"));
         }
-        errors.extend(sub_paths(&mount, volume, &mounts));
+        errors.extend(sub_paths(&mount, &mounts));
         errors.extend(propagation(&of_list(&mounts, &mount, "mountPropagation"), container));
         errors.extend(recursive_read_only(&of_list(&mounts, &mount, "recursiveReadOnly"), &mount));
     }
@@ -63,13 +62,9 @@ fn of_list<'a>(list: &At<'_>, entry: &At<'a>, key: &str) -> At<'a> {
 }
 
 /// The part of a volume that is mounted.
-fn sub_paths(mount: &At<'_>, volume: Option<&Value>, mounts: &At<'_>) -> ErrorList {
+fn sub_paths(mount: &At<'_>, mounts: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
     let (sub, expression) = (mount.child("subPath"), mount.child("subPathExpr"));
-    if volume.is_some_and(|volume| has(volume, "image")) {
-        let said = [&sub, &expression].into_iter().filter(|at| !at.is_empty());
-        errors.extend(said.map(|at| at.invalid("not allowed in image volume sources")));
-    }
     if !sub.is_empty() {
         errors.extend(local_path(&of_list(mounts, mount, "subPath")));
     }

@@ -6,7 +6,7 @@ use apimachinery::validation as names;
 
 use super::Options;
 use crate::validation::at::At;
-use crate::validation::value::{go_struct, list, strings, text};
+use crate::validation::value::{list, strings, text};
 
 /// Requirements of one kind in an affinity.
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
@@ -254,15 +254,10 @@ pub fn tolerations(tolerations: &At<'_>) -> ErrorList {
             }
             "Exists" if !value.is_empty() => {
                 let why = "value must be empty when `operator` is 'Exists'";
-                let shown = go_struct(&[
-                    ("Key", key.str().into()),
-                    ("Operator", operator.str().into()),
-                    ("Value", value.into()),
-                    ("Effect", effect.str().into()),
-                    ("TolerationSeconds", toleration.number("tolerationSeconds").into()),
-                ]);
-                errors.push(operator.invalid(why).showing(shown));
+                errors.push(Error::invalid(&operator.path, value, why));
             }
+            // named among what is supported, though `TaintTolerationComparisonOperators` is off
+            "Lt" | "Gt" => errors.push(operator.not_supported(&["Equal", "Exists", "Lt", "Gt"])),
             _ => errors.extend(operator.among(&["Equal", "Exists"])),
         }
         if !effect.is_empty() {

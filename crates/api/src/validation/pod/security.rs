@@ -2,7 +2,7 @@
 
 use apimachinery::field::{Error, ErrorList};
 
-use super::{visit_containers, windows};
+use super::{Options, visit_containers, windows};
 use crate::validation::at::At;
 use crate::validation::sources::local_path;
 
@@ -29,7 +29,7 @@ fn ids(context: &At<'_>, keys: &[&str]) -> ErrorList {
 }
 
 /// The security context of a pod.
-pub fn pod(spec: &At<'_>, allow_host_sysctls: bool) -> ErrorList {
+pub fn pod(spec: &At<'_>, options: &Options) -> ErrorList {
     let Some(context) = spec.field("securityContext") else { return ErrorList::new() };
     let mut errors = ids(&context, &["fsGroup", "runAsUser", "runAsGroup"]);
     errors.extend(context.each("supplementalGroups").flat_map(|group| group.in_range(0, MAX_ID)));
@@ -37,11 +37,13 @@ pub fn pod(spec: &At<'_>, allow_host_sysctls: bool) -> ErrorList {
         let why = "ShareProcessNamespace and HostPID cannot both be enabled";
         errors.push(Error::invalid(&context.path.child("shareProcessNamespace"), true, why));
     }
-    errors.extend(sysctls(spec, &context, allow_host_sysctls));
+    errors.extend(sysctls(spec, &context, options.allow_host_sysctls));
     errors.extend(context.child("fsGroupChangePolicy").supported(&["Always", "OnRootMismatch"]));
     errors.extend(profiles(&context));
     errors.extend(context.child("supplementalGroupsPolicy").supported(&["Merge", "Strict"]));
-    errors.extend(context.child("seLinuxChangePolicy").supported(&["MountOption", "Recursive"]));
+    let policies: &[&str] =
+        if options.allow_se_linux_mount { &["MountOption", "Recursive"] } else { &["Recursive"] };
+    errors.extend(context.child("seLinuxChangePolicy").supported(policies));
     errors
 }
 
@@ -195,23 +197,42 @@ fn sysctls(spec: &At<'_>, context: &At<'_>, allow_host: bool) -> ErrorList {
     errors
 }
 
-/// A pod with users of its own shares none of the host's namespaces.
-pub fn host_users(spec: &At<'_>) -> ErrorList {
-    if !spec.has("hostUsers") || spec.is_true("hostUsers") {
+/// Whether sysctls of a pod are those of namespaces that it shares with the host.
+pub fn allows_host_sysctls_only(spec: &At<'_>) -> bool {
+    let context = spec.child("securityContext");
+    sysctls(spec, &context, false).len() != sysctls(spec, &context, true).len()
+}
+
+/// Whether a pod's users are not the host's.
+pub fn has_own_users(spec: &At<'_>) -> bool {
+    spec.has("hostUsers") && !spec.is_true("hostUsers")
+}
+
+/// A pod with users of its own shares none of the host's namespaces, and its block devices would not be its own.
+pub fn host_users(spec: &At<'_>, allow_devices: bool) -> ErrorList {
+    const WHY: &str = "when `hostUsers` is false";
+    if !has_own_users(spec) {
         return ErrorList::new();
     }
-    [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")]
-        .into_iter()
-        .filter(|(key, _)| spec.is_true(key))
-        .map(|(_, shown)| spec.child(shown).forbidden("when `pod.Spec.HostUsers` is false"))
-        .collect()
+    let mut errors: ErrorList =
+        [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")]
+            .into_iter()
+            .filter(|(key, _)| spec.is_true(key))
+            .map(|(_, shown)| spec.child(shown).forbidden(WHY))
+            .collect();
+    visit_containers(spec, &mut |container| {
+        if !allow_devices && container.says("volumeDevices") {
+            errors.push(container.child("volumeDevices").forbidden(WHY));
+        }
+    });
+    errors
 }
 
 /// What the named operating system does not have.
 pub fn os(spec: &At<'_>) -> ErrorList {
     let Some(os) = spec.field("os") else { return ErrorList::new() };
     match os.text("name") {
-        "" => vec![os.child("name").required("cannot be empty")],
+        "" => os.child("name").must_be_set(),
         "linux" => linux(spec),
         "windows" => on_windows(spec),
         other => vec![Error::not_supported(&os.path, other, &["linux", "windows"])],

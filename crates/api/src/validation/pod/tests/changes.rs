@@ -150,7 +150,7 @@ fn updates_through_subresources() {
             (
                 json!({}),
                 json!({"/status/conditions": [{"type": "a b"}]}),
-                &["metadata.conditions[0].Type: Invalid value: \"a b\": …"],
+                &["status.conditions[0].Type: Invalid value: \"a b\": …"],
             ),
         ],
     );
