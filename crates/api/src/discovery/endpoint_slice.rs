@@ -46,11 +46,17 @@ impl Strategy for EndpointSlices {
     }
 
     fn validate(&self, slice: &Object) -> ErrorList {
-        validate(slice, &ADDRESS_TYPES)
+        let mut errors = validate(slice, &ADDRESS_TYPES);
+        errors.extend(endpoints(&At::root(slice)));
+        errors
     }
 
     fn validate_update(&self, slice: &Object, old: &Object) -> ErrorList {
         let mut errors = validate(slice, &OLD_ADDRESS_TYPES);
+        // what is stored may be older than today's rules
+        if slice.get(&["endpoints"]) != old.get(&["endpoints"]) {
+            errors.extend(endpoints(&At::root(slice)));
+        }
         errors.extend(unchanged(&At::root(slice).child("addressType"), &At::root(old).child("addressType")));
         errors
     }
@@ -69,18 +75,17 @@ fn drop_topology(slice: &mut Object) {
 
 fn validate(slice: &Object, types: &[&str]) -> ErrorList {
     let root = At::root(slice);
-    let kind = root.child("addressType");
-    let mut errors = kind.one_of(types);
-    let endpoints = root.child("endpoints");
-    if endpoints.len() > MAX_ENDPOINTS {
-        errors.push(endpoints.too_many(MAX_ENDPOINTS));
-    } else {
-        for endpoint in endpoints.items() {
-            errors.extend(self::endpoint(&endpoint, kind.str()));
-        }
-    }
+    let mut errors = root.child("addressType").one_of(types);
     errors.extend(ports(&root.child("ports")));
     errors
+}
+
+fn endpoints(slice: &At<'_>) -> ErrorList {
+    let (endpoints, kind) = (slice.child("endpoints"), slice.text("addressType"));
+    if endpoints.len() > MAX_ENDPOINTS {
+        return vec![endpoints.too_many(MAX_ENDPOINTS)];
+    }
+    endpoints.items().flat_map(|endpoint| self::endpoint(&endpoint, kind)).collect()
 }
 
 fn endpoint(endpoint: &At<'_>, kind: &str) -> ErrorList {
@@ -240,10 +245,10 @@ mod tests {
                     {"name": "x"}, {"name": "x", "protocol": "ICMP", "appProtocol": "a/b/c"},
                 ]}),
                 vec![
-                    "endpoints[0].addresses[0]: Invalid value: \"a\": should be a domain with at least two segments separated by dots",
                     "ports[1].name: Duplicate value: \"x\"",
                     "ports[1].protocol: Unsupported value: \"ICMP\": supported values: \"SCTP\", \"TCP\", \"UDP\"",
                     "ports[1].appProtocol: Invalid value: \"a/b/c\": a valid label key must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",
+                    "endpoints[0].addresses[0]: Invalid value: \"a\": should be a domain with at least two segments separated by dots",
                 ],
             ),
         ];

@@ -161,6 +161,19 @@ mod tests {
                 "status.attachError.errorCode: Invalid value: -1: must be between 0 and 2147483647, inclusive",
             ],
         );
+        let mut inline = fine.clone();
+        inline.set(
+            &["spec", "source"],
+            json!({"inlineVolumeSpec": {"capacity": {"storage": "1Gi"}, "accessModes": [],
+            "csi": {"driver": "a.b", "volumeHandle": "h"}}}),
+        );
+        check(
+            VolumeAttachments.validate(&inline),
+            &[
+                "spec.source.inlineVolumeSpec.capacity: Forbidden: may not be specified in the context of inline volumes",
+                "spec.source.inlineVolumeSpec.accessModes: Required value",
+            ],
+        );
         let mut moved = fine.clone();
         moved.set(&["spec", "nodeName"], "m");
         assert_eq!(VolumeAttachments.validate_update(&moved, &fine).len(), 1);

@@ -1,5 +1,6 @@
 //! Create: from an admitted object to a stored one.
 
+use apimachinery::field::ErrorList;
 use apimachinery::{Object, Status};
 use storage::Expect;
 
@@ -88,7 +89,8 @@ impl Registry {
         }
         resource.strategy.note_requester(&mut object, None, &ctx.requester());
         resource.strategy.prepare_for_create(&mut object);
-        let errors = metadata::validate_new(resource, &object);
+        let mut errors = ErrorList::from_iter(metadata::validate_namespace(self, kind, &object, None));
+        errors.extend(metadata::validate_new(resource, &object));
         if !errors.is_empty() {
             return Err(Status::invalid(&resource.group_kind(), object.name(), &errors));
         }
