@@ -203,11 +203,11 @@ fn updates_through_subresources() {
             ),
             (
                 json!({}),
-                json!({"/status/nodeAllocatableResourceClaimStatuses": [{"resourceClaimName": "x", "containers": ["c"], "resources": {"gpu": "-1"}}]}),
+                json!({"/status/nodeAllocatableResourceClaimStatuses": [{"resourceClaimName": "x", "containers": ["c"], "resources": {"cpu": "-1", "example.com/a": "1"}}]}),
                 &[
                     "status.nodeAllocatableResourceClaimStatuses[0].resourceClaimName: Invalid value: \"x\": no mapping found in pod reference",
-                    "status.nodeAllocatableResourceClaimStatuses[0].resources[gpu]: Invalid value: \"gpu\": must be a node allocatable resource name",
-                    "status.nodeAllocatableResourceClaimStatuses[0].resources[gpu]: Invalid value: \"-1\": must be non-negative",
+                    "status.nodeAllocatableResourceClaimStatuses[0].resources[cpu]: Invalid value: \"-1\": must be non-negative",
+                    "status.nodeAllocatableResourceClaimStatuses[0].resources[example.com/a]: Invalid value: \"example.com/a\": must be a node allocatable resource name",
                 ],
             ),
             (
