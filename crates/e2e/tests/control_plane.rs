@@ -258,12 +258,13 @@ fn nobody_grants_what_they_do_not_hold() {
 fn owners_in_a_circle_go_together() {
     or_skip!();
     let cluster = Cluster::control_plane().unwrap();
+    cluster.until(SOON, &["get", "sa", "-o", "name"], |out| out.contains("serviceaccount/default")).unwrap();
     let pods = ["pod1", "pod2", "pod3"];
     for name in pods {
-        let pod = format!(
-            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{containers: [{{name: c, image: \"xebec.local/demo:1\"}}]}}}}"
-        );
-        cluster.apply(&pod).unwrap();
+        let spec = serde_json::json!({"containers": [{"name": "c", "image": "xebec.local/demo:1"}]});
+        let pod =
+            serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec});
+        cluster.apply(&pod.to_string()).unwrap();
     }
     let uid = |name: &str| cluster.run(&["get", "pod", name, "-o", "jsonpath={.metadata.uid}"]).unwrap();
     for (pod, owner) in [("pod1", "pod3"), ("pod2", "pod1"), ("pod3", "pod2")] {
