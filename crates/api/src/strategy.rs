@@ -58,6 +58,9 @@ pub trait Strategy: Send + Sync {
         ErrorList::new()
     }
 
+    /// Brings an object that is valid into the one form in which it is stored.
+    fn canonicalize(&self, _object: &mut Object) {}
+
     /// Puts back what an update of the main resource may not change; moves `generation`.
     fn prepare_for_update(&self, object: &mut Object, old: &Object) {
         keep_status(object, old);

@@ -97,6 +97,7 @@ impl Registry {
         for warning in resource.strategy.warnings_on_create(&object) {
             ctx.warn(warning);
         }
+        resource.strategy.canonicalize(&mut object);
         apimachinery::codec::normalize(&mut object, &kind.schema).map_err(Status::internal)?;
         attributes.object = Some(object);
         self.admission.validate(self, ctx, attributes).await?;

@@ -190,6 +190,7 @@ impl Registry {
         for warning in warnings {
             ctx.warn(warning);
         }
+        strategy.canonicalize(&mut object);
         attributes.object = Some(object);
         self.admission.validate(self, ctx, attributes).await?;
         let charge = self.admission.charge(self, attributes).await?;
