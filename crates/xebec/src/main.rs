@@ -20,8 +20,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use cli::{Cli, Command};
 
-/// Objects are trees of many small pieces. How it keeps what it has freed says `.cargo/config.toml`.
-#[global_allocator]
+#[global_allocator] // tuned by `.cargo/config.toml`
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
@@ -49,7 +48,7 @@ fn main() -> ExitCode {
             Command::Hello(args) => hello::run(args).await,
         }
     });
-    // what is left are threads that wait for input that will never come
+    // what is left waits for input that will never come
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -138,7 +138,9 @@ impl Entry {
         let Some(schema) = schema.filter(|_| self.stored.stored().starts_with(b"k8s\0")) else {
             return self.object().map(respond::into_metadata);
         };
-        let mut object = respond::into_metadata(codec::decode_protobuf(self.stored.stored(), &schema)?);
+        let mut object = codec::decode_protobuf(self.stored.stored(), &schema)?;
+        self.kind.stored_as.strategy.default(&mut object);
+        object = respond::into_metadata(object);
         object.set_resource_version(&self.revision.to_string());
         Ok(object)
     }
