@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 
 /// Crates by floor; a crate may use crates of lower floors only.
-const FLOORS: [(&str, u8); 18] = [
+const FLOORS: [(&str, u8); 19] = [
     ("apimachinery", 1),
     ("storage", 1),
     ("streams", 1),
     ("api", 2),
     ("client", 2),
+    ("component-base", 2),
     ("component-helpers", 2),
     ("apiserver", 3),
     ("cluster-dns", 3),
