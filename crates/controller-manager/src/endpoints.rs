@@ -105,6 +105,8 @@ async fn reconcile_endpoints(
             match created {
                 Ok(_) => Ok(Again::OnChange),
                 Err(error) if client::is_namespace_terminating(&error) => Ok(Again::OnChange),
+                // made a moment ago, and not seen here yet
+                Err(error) if client::is_already_exists(&error) => Ok(Again::RateLimited),
                 Err(error) => Err(error).context("creating endpoints"),
             }
         }
