@@ -17,11 +17,10 @@ mod terminal;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use cli::{Cli, Command};
+use cli::Command;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse_from(cli::arguments());
+    let cli = cli::parse();
     if let Err(error) = log::init(&cli.logging) {
         eprintln!("xebec: {error:#}");
         return ExitCode::from(2);
@@ -42,6 +41,7 @@ fn main() -> ExitCode {
             Command::Kubelet(args) => alone::kubelet(args).await,
             Command::Proxy(args) => alone::proxy(args).await,
             Command::Dns(args) => alone::dns(args).await,
+            Command::Reset(args) => node::reset(args).await,
             Command::Hello(args) => hello::run(args).await,
         }
     });

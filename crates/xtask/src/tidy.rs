@@ -32,8 +32,9 @@ const FLOORS: [(&str, u8); 19] = [
 /// The one crate that may touch storage, besides the binary that opens it.
 const STORAGE_USERS: [&str; 2] = ["apiserver", "xebec"];
 
-/// Crates of one floor that may use each other nevertheless: the kubelet writes the CNI configuration.
-const SAME_FLOOR: [(&str, &str); 1] = [("kubelet", "cluster-network")];
+/// Crates of one floor that may use each other nevertheless: the kubelet writes the CNI configuration, and the pod
+/// network's rules are written by the proxy's iptables.
+const SAME_FLOOR: [(&str, &str); 2] = [("cluster-network", "kube-proxy"), ("kubelet", "cluster-network")];
 
 const MAIN_LINES: usize = 60;
 
