@@ -687,9 +687,9 @@ mod tests {
             told(&web, KIND)
         };
         assert_eq!(taken(&[old.clone(), fine.clone()], &fine), "True FailedCreate quota @5/5");
-        assert_eq!(taken(&[fine.clone()], &fine), "nothing");
+        assert_eq!(taken(std::slice::from_ref(&fine), &fine), "nothing");
         assert_eq!(taken(&[old.clone(), new.clone()], &new), "True FailedCreate policy @7/7");
-        assert_eq!(taken(&[fine.clone()], &fine), "nothing");
+        assert_eq!(taken(std::slice::from_ref(&fine), &fine), "nothing");
     }
 
     #[test]

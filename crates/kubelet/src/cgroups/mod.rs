@@ -147,8 +147,11 @@ impl Cgroups {
 
     /// Ends what still runs in a cgroup and removes it with all below it. Returns whether it is gone.
     pub fn remove(&self, cgroup: &str) -> bool {
-        // each of them, also when one is not gone yet
-        self.folders(cgroup).iter().fold(true, |gone, folder| remove_tree(folder) && gone)
+        let mut gone = true;
+        for folder in self.folders(cgroup) {
+            gone &= remove_tree(&folder);
+        }
+        gone
     }
 
     /// The pods that have a cgroup, by uid.
