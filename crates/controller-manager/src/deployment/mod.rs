@@ -416,22 +416,7 @@ impl Controller {
         Ok(())
     }
 
-    /// Writes what the sets add up to.
-    async fn sync_status(
-        &self,
-        key: &ObjectKey,
-        deployment: &Deployment,
-        sets: &[Arc<ReplicaSet>],
-    ) -> anyhow::Result<Again> {
-        let now = Timestamp::now();
-        let newest = plan::newest(deployment, sets).map(Arc::as_ref);
-        let mut status = plan::status(deployment, sets, newest, now);
-        plan::note_pause(deployment, &mut status, now);
-        self.write_status(key, deployment, status).await?;
-        Ok(Again::OnChange)
-    }
-
-    /// Writes what the sets add up to, and how the rollout goes.
+    /// Writes what the sets add up to, and how a rollout goes.
     async fn sync_rollout_status(
         &self,
         key: &ObjectKey,
@@ -441,12 +426,24 @@ impl Controller {
         let now = Timestamp::now();
         let newest = plan::newest(deployment, sets).map(Arc::as_ref);
         let mut status = plan::status(deployment, sets, newest, now);
-        plan::note_pause(deployment, &mut status, now);
         let again = plan::progress(deployment, &mut status, newest, now);
         plan::replica_failure(&mut status, sets, newest);
         self.write_status(key, deployment, status).await?;
         let seconds = again.and_then(|seconds| u64::try_from(seconds).ok());
         Ok(seconds.map_or(Again::OnChange, |seconds| Again::After(Duration::from_secs(seconds))))
+    }
+
+    /// Writes what the sets add up to, where nothing is rolled out.
+    async fn sync_status(
+        &self,
+        key: &ObjectKey,
+        deployment: &Deployment,
+        sets: &[Arc<ReplicaSet>],
+    ) -> anyhow::Result<Again> {
+        let newest = plan::newest(deployment, sets).map(Arc::as_ref);
+        let status = plan::status(deployment, sets, newest, Timestamp::now());
+        self.write_status(key, deployment, status).await?;
+        Ok(Again::OnChange)
     }
 
     async fn write_status(

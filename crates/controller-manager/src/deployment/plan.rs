@@ -252,7 +252,7 @@ pub fn proportional(limits: &Limits, active: &[Arc<ReplicaSet>]) -> Vec<Scale> {
         .collect()
 }
 
-/// What the status says of the sets.
+/// What the status says of the sets, and of a pause.
 pub fn status(
     deployment: &Deployment,
     sets: &[Arc<ReplicaSet>],
@@ -278,6 +278,7 @@ pub fn status(
         collision_count: before.collision_count,
         conditions: before.conditions.clone(),
     };
+    note_pause(deployment, &mut out, now);
     let condition = match available >= limits.min_available() {
         true => ("True", "MinimumReplicasAvailable", "Deployment has minimum availability."),
         false => ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability."),
@@ -383,7 +384,7 @@ pub fn note_create_error(
 }
 
 /// Tells that a rollout is paused, or goes on, so that the time in between is no lack of progress.
-pub fn note_pause(deployment: &Deployment, status: &mut DeploymentStatus, now: Timestamp) {
+fn note_pause(deployment: &Deployment, status: &mut DeploymentStatus, now: Timestamp) {
     let reason = find(status, PROGRESSING).and_then(|condition| condition.reason.as_deref());
     if progress_deadline(deployment).is_none() || reason == Some(TIMED_OUT) {
         return;
@@ -555,7 +556,6 @@ mod tests {
         let now = Timestamp::from_second(second).unwrap();
         let sets = [Arc::new(newest.clone())];
         let mut told = status(deployment, &sets, Some(&newest), now);
-        note_pause(deployment, &mut told, now);
         let again = progress(deployment, &mut told, Some(&newest), now);
         replica_failure(&mut told, &sets, Some(&newest));
         deployment.status = Some(told);
