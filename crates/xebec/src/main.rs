@@ -19,6 +19,10 @@ use std::process::ExitCode;
 
 use cli::Command;
 
+/// Objects are trees of many small pieces. How it keeps what it has freed says `.cargo/config.toml`.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let cli = cli::parse();
     if let Err(error) = log::init(&cli.logging) {

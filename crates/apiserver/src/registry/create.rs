@@ -21,11 +21,13 @@ impl Registry {
         object: Object,
         options: WriteOptions,
     ) -> Result<Object, Status> {
-        let generates = object.name().is_empty() && !object.generate_name().is_empty();
+        if !object.name().is_empty() || object.generate_name().is_empty() {
+            return self.create_once(ctx, kind, namespace, object, options).await;
+        }
         let mut last = Status::internal("no name could be generated");
-        for _ in 0..if generates { NAME_TRIES } else { 1 } {
+        for _ in 0..NAME_TRIES {
             match self.create_once(ctx, kind, namespace, object.clone(), options).await {
-                Err(status) if generates && status.is(apimachinery::Reason::AlreadyExists) => {
+                Err(status) if status.is(apimachinery::Reason::AlreadyExists) => {
                     let name =
                         status.details.as_ref().map(|details| details.name.clone()).unwrap_or_default();
                     last = Status::generate_name_conflict(&kind.resource.group_resource(), &name);
