@@ -51,11 +51,7 @@ fn main() -> ExitCode {
     });
     // what is left are threads that wait for input that will never come
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("xebec: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    eprintln!("xebec: {error:#}");
+    ExitCode::FAILURE
 }
