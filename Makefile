@@ -13,7 +13,7 @@ up: setup build demo-image ## install what is missing, build, start a node, show
 	@scripts/up target/release/xebec $(DATA_DIR)
 
 down: ## stop the node that `make up` started and clean up after it
-	@scripts/down $(DATA_DIR)
+	@scripts/down target/release/xebec $(DATA_DIR)
 
 build: ## release binaries
 	$(CARGO) build --release --bins

@@ -1,7 +1,7 @@
 //! The contract of a resource's rules, one hook per step of a write. The generic registry calls them in
 //! upstream's order; a hook that is not overridden has nothing to add.
 
-use apimachinery::field::{ErrorList, Path};
+use apimachinery::field::{self, ErrorList, Path};
 use apimachinery::validation;
 use apimachinery::{Object, Value};
 
@@ -23,6 +23,13 @@ pub struct Requester {
     pub extra: Vec<(String, Vec<String>)>,
     /// When, in RFC 3339.
     pub time: String,
+}
+
+/// What a namespace has to allow by a label that is `true`.
+pub struct NamespaceLabel {
+    pub label: &'static str,
+    /// What is wrong where the namespace does not.
+    pub error: field::Error,
 }
 
 /// Rules of one resource. Hooks that take `&mut` change the object and never refuse; hooks that return errors
@@ -51,6 +58,9 @@ pub trait Strategy: Send + Sync {
         ErrorList::new()
     }
 
+    /// Brings an object that is valid into the one form in which it is stored.
+    fn canonicalize(&self, _object: &mut Object) {}
+
     /// Puts back what an update of the main resource may not change; moves `generation`.
     fn prepare_for_update(&self, object: &mut Object, old: &Object) {
         keep_status(object, old);
@@ -76,6 +86,11 @@ pub trait Strategy: Send + Sync {
 
     fn validate_subresource(&self, _subresource: &str, _object: &Object, _old: &Object) -> ErrorList {
         ErrorList::new()
+    }
+
+    /// A label that the namespace has to have as `true` for what is written, and what is wrong when it does not.
+    fn needs_namespace_label(&self, _object: &Object, _old: Option<&Object>) -> Option<NamespaceLabel> {
+        None
     }
 
     /// Notes who writes and when, for kinds that keep that; runs before the `prepare_for_…` of the write. `old` is

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use api::{apiregistration, catalogue};
 use apimachinery::{Object, Reason, Status, Value};
+use data_encoding::BASE32_NOPAD;
 use futures::future::try_join_all;
 use serde_json::json;
 
@@ -66,9 +67,10 @@ pub async fn run(server: Arc<Server>, trust: Arc<Trust>) -> Result<(), Status> {
 }
 
 async fn keep(server: Arc<Server>, trust: Arc<Trust>) {
+    let holder = uuid::Uuid::new_v4().to_string();
     loop {
         let ctx = Context::internal();
-        if let Err(status) = identity_lease(&server, &ctx).await {
+        if let Err(status) = identity_lease(&server, &ctx, &holder).await {
             tracing::warn!(%status, "the server's lease could not be renewed");
         }
         if let Err(status) = kubernetes_endpoints(&server, &ctx).await {
@@ -288,20 +290,24 @@ async fn kubernetes_endpoints(server: &Server, ctx: &Context) -> Result<(), Stat
     put(server, ctx, "discovery.k8s.io", "endpointslices", slice, &["endpoints", "ports"]).await
 }
 
-/// The lease by which servers know of each other.
-async fn identity_lease(server: &Server, ctx: &Context) -> Result<(), Status> {
+/// What a server is called: as upstream's on the same host.
+fn identity(host: &str) -> String {
     use sha2::{Digest, Sha256};
+    let hash = BASE32_NOPAD.encode(&Sha256::digest(host)[..16]);
+    format!("apiserver-{}", hash.to_lowercase())
+}
+
+/// The lease by which servers know of each other.
+async fn identity_lease(server: &Server, ctx: &Context, holder: &str) -> Result<(), Status> {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = host.trim();
-    let digest = Sha256::digest(host.as_bytes());
-    let hash: String = digest.iter().take(13).map(|byte| char::from(b'a' + byte % 26)).collect();
     let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
-    let name = format!("apiserver-{hash}");
+    let name = identity(host);
     let lease = json!({
         "metadata": {"namespace": "kube-system", "name": name, "labels": {
             "apiserver.kubernetes.io/identity": "kube-apiserver", "kubernetes.io/hostname": host,
         }},
-        "spec": {"holderIdentity": name, "leaseDurationSeconds": 3600, "renewTime": now, "acquireTime": now},
+        "spec": {"holderIdentity": format!("{name}_{holder}"), "leaseDurationSeconds": 3600, "renewTime": now},
     });
     let kind = kind(server, "coordination.k8s.io", "v1", "leases")?;
     let wanted = typed(kind, lease);
@@ -314,4 +320,12 @@ async fn identity_lease(server: &Server, ctx: &Context) -> Result<(), Status> {
     let options = WriteOptions::default();
     server.registry.update(ctx, kind, "kube-system", &name, Part::Main, &transform, true, options).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn servers_are_called_as_upstreams() {
+        assert_eq!(super::identity("node-1"), "apiserver-gwlrxzxjxmbevckvql7a4qxaja");
+    }
 }

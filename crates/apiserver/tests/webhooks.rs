@@ -414,3 +414,215 @@ async fn who_is_let_in_and_what_is_refused_is_counted() {
     assert!(text.contains("# TYPE apiserver_request_total counter\n"), "{text}");
     assert!(!text.contains("# EOF"));
 }
+
+/// A webhook for other objects than config maps.
+fn of(mut webhook: Value, operation: &str, group: &str, resource: &str) -> Value {
+    webhook["rules"] = json!([{
+        "operations": [operation], "apiGroups": [group], "apiVersions": ["v1"], "resources": [resource],
+    }]);
+    webhook
+}
+
+/// Webhooks are listed by their label and deleted together, after which nobody is asked any more.
+async fn listed_and_deleted_together(sort: &str, before: (u16, Value), does: fn() -> Does) {
+    let cluster = cluster().await;
+    let hook = Hook::start(&cluster.pki, move |_, _| does()).await;
+    let of_sort = format!("{HOOKS}/{sort}webhookconfigurations");
+    for number in 0..10 {
+        let webhook = hook.webhook(&format!("w{number}.example.com"), "/");
+        let body = json!({"metadata": {"name": format!("w{number}"), "labels": {"of": "list"}}, "webhooks": [webhook]});
+        assert_eq!(cluster.admin("POST", &of_sort, body).await.code, 201);
+    }
+    let by_label = format!("{of_sort}?labelSelector=of%3Dlist");
+    let listed = cluster.admin("GET", &by_label, Value::Null).await;
+    assert_eq!(listed.body["items"].as_array().map(Vec::len), Some(10));
+    let asked = create(&cluster, "asked").await;
+    assert_eq!((asked.code.as_u16(), asked.body["data"].clone()), before);
+    assert_eq!(cluster.admin("DELETE", &by_label, Value::Null).await.code, 200);
+    assert_eq!(cluster.admin("GET", &by_label, Value::Null).await.body["items"], json!([]));
+    let alone = create(&cluster, "alone").await;
+    assert_eq!((alone.code.as_u16(), &alone.body["data"]), (201, &json!({"k": "v"})));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn validating_webhooks_are_listed_and_deleted_together() {
+    let refuses = || Does::Answers(json!({"allowed": false}));
+    listed_and_deleted_together("validating", (400, Value::Null), refuses).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mutating_webhooks_are_listed_and_deleted_together() {
+    let marks = || patches(json!([{"op": "add", "path": "/data/marked", "value": "yes"}]));
+    listed_and_deleted_together("mutating", (201, json!({"k": "v", "marked": "yes"})), marks).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_follows_updates_and_patches_of_its_rules() {
+    let cluster = cluster().await;
+    let hook = Hook::start(&cluster.pki, |path, _| match path {
+        "/refuse" => Does::Answers(json!({"allowed": false})),
+        _ => patches(json!([{"op": "add", "path": "/data/marked", "value": "yes"}])),
+    })
+    .await;
+    for (sort, path, expected) in [
+        ("validating", "/refuse", (400, Value::Null)),
+        ("mutating", "/mark", (201, json!({"k": "v", "marked": "yes"}))),
+    ] {
+        configure(
+            &cluster,
+            sort,
+            "u",
+            vec![of(hook.webhook("u.example.com", path), "CREATE", "", "configmaps")],
+        )
+        .await;
+        let uri = format!("{HOOKS}/{sort}webhookconfigurations/u");
+        let mut stored = cluster.admin("GET", &uri, Value::Null).await.body;
+        stored["webhooks"][0]["rules"][0]["operations"] = json!(["UPDATE"]);
+        assert_eq!(cluster.admin("PUT", &uri, stored).await.code, 200);
+        let unasked = create(&cluster, &format!("{sort}-unasked")).await;
+        assert_eq!((unasked.code.as_u16(), &unasked.body["data"]), (201, &json!({"k": "v"})), "{sort}");
+        let patch = json!({"webhooks": [{"name": "u.example.com", "rules": [{
+            "operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"],
+        }]}]});
+        let patched = cluster
+            .ask(
+                "admin",
+                &["system:masters"],
+                "PATCH",
+                &uri,
+                patch,
+                &[("content-type", "application/strategic-merge-patch+json")],
+            )
+            .await;
+        assert_eq!(patched.code, 200, "{patched:?}");
+        let asked = create(&cluster, &format!("{sort}-asked")).await;
+        assert_eq!((asked.code.as_u16(), asked.body["data"].clone()), expected, "{sort}");
+        assert_eq!(cluster.admin("DELETE", &uri, Value::Null).await.code, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conditions_of_webhooks_are_kept() {
+    let cluster = cluster().await;
+    let hook = Hook::start(&cluster.pki, |_, _| allows()).await;
+    for sort in ["validating", "mutating"] {
+        let one = json!({"name": "one", "expression": "object.metadata.namespace == 'somewhere'"});
+        let two = json!({"name": "two", "expression": "object.metadata.name != 'skip-me'"});
+        let mut webhook = hook.webhook("c.example.com", "/");
+        webhook["matchConditions"] = json!([one]);
+        configure(&cluster, sort, "c", vec![webhook]).await;
+        let uri = format!("{HOOKS}/{sort}webhookconfigurations/c");
+        let mut stored = cluster.admin("GET", &uri, Value::Null).await.body;
+        assert_eq!(stored["webhooks"][0]["matchConditions"], json!([one]));
+        stored["webhooks"][0]["matchConditions"] = json!([two, one]);
+        assert_eq!(cluster.admin("PUT", &uri, stored).await.code, 200);
+        let updated = cluster.admin("GET", &uri, Value::Null).await.body;
+        assert_eq!(updated["webhooks"][0]["matchConditions"], json!([two, one]));
+        assert_eq!(cluster.admin("DELETE", &uri, Value::Null).await.code, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_webhook_adds_to_a_pod_gets_defaults() {
+    let cluster = cluster().await;
+    let hook = Hook::start(&cluster.pki, |_, _| {
+        let container = json!({"name": "added", "image": "i", "resources": {}});
+        patches(json!([{"op": "add", "path": "/spec/initContainers", "value": [container]}]))
+    })
+    .await;
+    configure(&cluster, "mutating", "p", vec![of(hook.webhook("p.example.com", "/"), "CREATE", "", "pods")])
+        .await;
+    cluster
+        .admin("POST", "/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}}))
+        .await;
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let created = cluster.admin("POST", "/api/v1/namespaces/default/pods", pod).await;
+    assert_eq!(created.code, 201, "{created:?}");
+    let added = &created.body["spec"]["initContainers"];
+    assert_eq!(added.as_array().map(Vec::len), Some(1), "{added}");
+    assert_eq!((&added[0]["name"], &added[0]["terminationMessagePolicy"]), (&json!("added"), &json!("File")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_may_keep_clients_from_attaching() {
+    let cluster = cluster().await;
+    let hook = Hook::start(&cluster.pki, |_, _| {
+        Does::Answers(json!({"allowed": false, "status": {"message": "attaching is not for you"}}))
+    })
+    .await;
+    let webhook = of(hook.webhook("a.example.com", "/"), "CONNECT", "", "pods/attach");
+    configure(&cluster, "validating", "a", vec![webhook]).await;
+    cluster
+        .admin("POST", "/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}}))
+        .await;
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}});
+    let pods = "/api/v1/namespaces/default/pods";
+    assert_eq!(cluster.admin("POST", pods, pod).await.code, 201);
+    let refused =
+        cluster.admin("POST", &format!("{pods}/p/attach?stdout=true&container=c"), Value::Null).await;
+    assert_eq!(
+        refused.message(),
+        "admission webhook \"a.example.com\" denied the request: attaching is not for you"
+    );
+    let asked = &hook.asked()[0];
+    for (key, value) in [
+        ("operation", json!("CONNECT")),
+        ("name", json!("p")),
+        ("namespace", json!("default")),
+        ("subResource", json!("attach")),
+        ("resource", json!({"group": "", "version": "v1", "resource": "pods"})),
+        ("kind", json!({"group": "", "version": "v1", "kind": "PodAttachOptions"})),
+        ("object", json!({"kind": "PodAttachOptions", "apiVersion": "v1", "stdout": true, "container": "c"})),
+        ("oldObject", Value::Null),
+        ("options", Value::Null),
+    ] {
+        assert_eq!(asked[key], value, "{key}");
+    }
+    // other ways to the pod are not meant
+    let other = cluster.admin("POST", &format!("{pods}/p/exec?command=ls&stdout=true"), Value::Null).await;
+    assert_eq!(other.message(), "nodes \"n\" not found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_may_refuse_definitions_of_custom_resources() {
+    let cluster = cluster().await;
+    let hook = Hook::start(&cluster.pki, |_, _| {
+        Does::Answers(json!({"allowed": false, "status": {"message": "nothing new here"}}))
+    })
+    .await;
+    let group = "apiextensions.k8s.io";
+    let webhook = of(hook.webhook("d.example.com", "/"), "CREATE", group, "customresourcedefinitions");
+    configure(&cluster, "validating", "d", vec![webhook]).await;
+    let definition = json!({"metadata": {"name": "widgets.example.com"}, "spec": {
+        "group": "example.com", "scope": "Cluster", "names": {"plural": "widgets", "kind": "Widget"},
+        "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}],
+    }});
+    let uri = format!("/apis/{group}/v1/customresourcedefinitions");
+    let refused = cluster.admin("POST", &uri, definition.clone()).await;
+    assert_eq!(refused.message(), "admission webhook \"d.example.com\" denied the request: nothing new here");
+    cluster.admin("DELETE", &format!("{HOOKS}/validatingwebhookconfigurations/d"), Value::Null).await;
+    assert_eq!(cluster.admin("POST", &uri, definition).await.code, 201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn webhooks_have_no_say_about_webhooks() {
+    let cluster = cluster().await;
+    let hook = Hook::start(&cluster.pki, |path, _| match path {
+        "/refuse" => Does::Answers(json!({"allowed": false})),
+        _ => patches(json!([{"op": "add", "path": "/metadata/labels", "value": {"marked": "yes"}}])),
+    })
+    .await;
+    let group = "admissionregistration.k8s.io";
+    let of_hooks =
+        |path: &str, operation: &str| of(hook.webhook("h.example.com", path), operation, group, "*");
+    configure(&cluster, "validating", "v", vec![of_hooks("/refuse", "DELETE")]).await;
+    configure(&cluster, "mutating", "m", vec![of_hooks("/mark", "CREATE")]).await;
+    for sort in ["validating", "mutating"] {
+        configure(&cluster, sort, "free", vec![hook.webhook("free.example.com", "/allow")]).await;
+        let uri = format!("{HOOKS}/{sort}webhookconfigurations/free");
+        let stored = cluster.admin("GET", &uri, Value::Null).await;
+        assert_eq!(stored.body["metadata"].get("labels"), None, "{sort}");
+        assert_eq!(cluster.admin("DELETE", &uri, Value::Null).await.code, 200, "{sort}");
+    }
+    assert!(hook.asked().is_empty());
+}

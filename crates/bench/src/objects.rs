@@ -34,6 +34,23 @@ pub fn config_map(name: &str, number: u64, sequence: u64, size: usize) -> Value 
     })
 }
 
+/// A pod as small as they come. `spec` is merged into its own.
+pub fn pod(name: &str, number: u64, spec: Value) -> Value {
+    let mut pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": format!("app-{}", number % 100)}},
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "c", "image": "registry.k8s.io/pause:3.10",
+                "resources": {"requests": {"cpu": "1m", "memory": "1Mi"}}}],
+        },
+    });
+    if let (Some(own), Value::Object(more)) = (pod["spec"].as_object_mut(), spec) {
+        own.extend(more);
+    }
+    pod
+}
+
 /// The sequence number in the encoded form of a [`config_map`], without decoding it.
 pub fn sequence(encoded: &[u8]) -> Option<u64> {
     let at = encoded.iter().position(|byte| *byte == b'<').map(|at| at + 1);

@@ -60,3 +60,18 @@ pub fn is_conflict(error: &kube::Error) -> bool {
 pub fn is_already_exists(error: &kube::Error) -> bool {
     is_reason(error, "AlreadyExists")
 }
+
+/// Whether nothing more can be made in a namespace, since it is being deleted.
+pub fn is_namespace_terminating(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    let mut causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.any(|cause| cause.reason == "NamespaceTerminating")
+}
+
+/// What an error says: of the API's own, the message alone.
+pub fn message(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}

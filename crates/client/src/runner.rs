@@ -46,10 +46,7 @@ pub async fn run<K, F, R>(
 fn describe(error: &anyhow::Error) -> String {
     let texts: Vec<String> = error
         .chain()
-        .map(|cause| match cause.downcast_ref::<kube::Error>() {
-            Some(kube::Error::Api(status)) => status.message.clone(),
-            _ => cause.to_string(),
-        })
+        .map(|cause| cause.downcast_ref::<kube::Error>().map_or_else(|| cause.to_string(), crate::message))
         .collect();
     let mut texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     // the API's status is its own cause

@@ -1,6 +1,7 @@
 //! The cluster's DNS server: answers for Services, their endpoints and pods from informers, and asks the node's own
 //! name servers for the rest. It runs on nodes, behind the Service kube-system/kube-dns.
 
+mod metrics;
 mod publish;
 mod server;
 mod upstream;
@@ -20,7 +21,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
-pub use publish::{Error, ensure_service};
+pub use publish::{Error, METRICS_PORT, ensure_service};
 
 use server::{Handler, Sockets};
 use zone::{World, Zone};
@@ -33,6 +34,8 @@ const LOOK_AT_RESOLV_CONF: Duration = Duration::from_secs(5);
 pub struct Config {
     /// On UDP and on TCP.
     pub bind: SocketAddr,
+    /// Where metrics are read.
+    pub metrics_address: SocketAddr,
     /// Without dots at its ends, such as `cluster.local`.
     pub cluster_domain: String,
     /// The address of the Service kube-dns. A node whose own name server this is would ask itself.
@@ -46,6 +49,7 @@ pub async fn run(config: Config, client: Client, cancel: CancellationToken) -> a
     let sockets = Sockets::bind(config.bind)
         .await
         .with_context(|| format!("cluster DNS cannot listen on {}; is another server there?", config.bind))?;
+    let for_metrics = component_base::listen("cluster DNS", "metrics", config.metrics_address).await?;
     let of_run = cancel.child_token();
     let _ends_with_run = of_run.clone().drop_guard();
     let informers = Informers::new(client, of_run.clone());
@@ -55,7 +59,9 @@ pub async fn run(config: Config, client: Client, cancel: CancellationToken) -> a
     let world = World::new(services.store().clone(), slices.store().clone(), namespaces.store().clone());
     let zone = Zone::new(&config.cluster_domain, world)
         .with_context(|| format!("{:?} is no domain name", config.cluster_domain))?;
-    let handler = Arc::new(Handler::new(zone));
+    let handler = Arc::new(Handler::new(zone, config.bind));
+    let asked = handler.clone();
+    tokio::spawn(component_base::serve(for_metrics, of_run, move |path| asked.metrics.serve(path)));
     let serving = server::serve(sockets, handler.clone(), cancel.clone());
     let keeping = keep_upstream(&config, &handler);
     let syncing = async {

@@ -16,6 +16,8 @@ use crate::zone::{DNS_NAMESPACE, DNS_SERVICE};
 
 /// Who writes these slices; the EndpointSlice controller leaves them alone.
 const MANAGED_BY: &str = "cluster-dns.xebec";
+/// Where nodes serve what their servers count, and the Service's port for it.
+pub const METRICS_PORT: u16 = 9153;
 const TRIES: u32 = 5;
 
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +30,8 @@ pub enum Error {
     Slice { name: String, source: kube::Error },
 }
 
-/// Makes the Service with this address, and says that this node serves it on `node_ip:port`. Safe to call again.
+/// Makes the Service with this address, and says that this node serves it on `node_ip:port`, and its metrics on
+/// [`METRICS_PORT`]. Safe to call again.
 /// The slice goes with its node.
 pub async fn ensure_service(
     client: Client,
@@ -150,7 +153,7 @@ fn service(ip: IpAddr) -> Service {
             ports: Some(vec![
                 port("dns", "UDP", PORT),
                 port("dns-tcp", "TCP", PORT),
-                port("metrics", "TCP", 9153),
+                port("metrics", "TCP", METRICS_PORT),
             ]),
             ..ServiceSpec::default()
         }),
@@ -160,7 +163,7 @@ fn service(ip: IpAddr) -> Service {
 
 fn slice(node: &Node, ip: IpAddr, port: u16) -> EndpointSlice {
     let node_name = node.metadata.name.clone().unwrap_or_default();
-    let slice_port = |name: &str, protocol: &str| EndpointPort {
+    let slice_port = |name: &str, protocol: &str, port: u16| EndpointPort {
         name: Some(name.into()),
         protocol: Some(protocol.into()),
         port: Some(port.into()),
@@ -195,6 +198,10 @@ fn slice(node: &Node, ip: IpAddr, port: u16) -> EndpointSlice {
             node_name: Some(node_name),
             ..Endpoint::default()
         }]),
-        ports: Some(vec![slice_port("dns", "UDP"), slice_port("dns-tcp", "TCP")]),
+        ports: Some(vec![
+            slice_port("dns", "UDP", port),
+            slice_port("dns-tcp", "TCP", port),
+            slice_port("metrics", "TCP", METRICS_PORT),
+        ]),
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hickory_server::Server;
 use hickory_server::net::runtime::Time;
@@ -16,6 +16,7 @@ use parking_lot::RwLock;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::{Asked, Metrics};
 use crate::upstream::{Told, Upstream};
 use crate::zone::{Answer, Zone};
 
@@ -73,12 +74,21 @@ pub struct Handler {
     upstream: RwLock<Option<Arc<Upstream>>>,
     /// Turns the order of addresses, so that clients that take the first spread over all.
     turn: AtomicUsize,
+    pub metrics: Metrics,
+}
+
+/// Who knew the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answerer {
+    Zone,
+    Upstream,
 }
 
 /// The parts of an answer.
 #[derive(Debug, PartialEq)]
 struct Reply {
     code: ResponseCode,
+    answerer: Option<Answerer>,
     authoritative: bool,
     answers: Vec<Record>,
     authorities: Vec<Record>,
@@ -89,6 +99,7 @@ impl Reply {
     fn code(code: ResponseCode) -> Self {
         Self {
             code,
+            answerer: None,
             authoritative: false,
             answers: Vec::new(),
             authorities: Vec::new(),
@@ -98,8 +109,15 @@ impl Reply {
 }
 
 impl Handler {
-    pub fn new(zone: Zone) -> Self {
-        Self { zone, synced: AtomicBool::new(false), upstream: RwLock::new(None), turn: AtomicUsize::new(0) }
+    /// `address` is where the server listens.
+    pub fn new(zone: Zone, address: SocketAddr) -> Self {
+        Self {
+            zone,
+            synced: AtomicBool::new(false),
+            upstream: RwLock::new(None),
+            turn: AtomicUsize::new(0),
+            metrics: Metrics::new(address),
+        }
     }
 
     pub fn set_synced(&self) {
@@ -114,7 +132,11 @@ impl Handler {
         if kind == RecordType::AXFR || kind == RecordType::IXFR {
             return Reply::code(ResponseCode::Refused);
         }
-        let mut reply = Reply { authoritative: true, ..Reply::code(ResponseCode::NoError) };
+        let mut reply = Reply {
+            authoritative: true,
+            answerer: Some(Answerer::Zone),
+            ..Reply::code(ResponseCode::NoError)
+        };
         let mut name = name.clone();
         for _ in 0..ALIASES {
             let of_cluster = self.zone.contains(&name);
@@ -149,6 +171,7 @@ impl Handler {
                 Answer::NotOurs => {
                     let told = self.ask_upstream(&name, kind).await;
                     reply.authoritative = false;
+                    reply.answerer = Some(Answerer::Upstream);
                     reply.code = told.code;
                     reply.answers.extend(told.answers);
                     reply.authorities.extend(told.authorities);
@@ -195,7 +218,16 @@ impl RequestHandler for Shared {
         request: &Request,
         mut out: R,
     ) -> ResponseInfo {
+        let started = Instant::now();
         let reply = self.0.reply_to(request).await;
+        self.0.metrics.count(&Asked {
+            from: request.src(),
+            protocol: request.protocol(),
+            kind: request.request_info().ok().map(|info| info.query.query_type()),
+            code: reply.code,
+            answerer: reply.answerer,
+            took: started.elapsed(),
+        });
         let mut metadata = Metadata::response_from_request(&request.metadata);
         metadata.authoritative = reply.authoritative;
         metadata.recursion_available = true;

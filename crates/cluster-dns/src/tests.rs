@@ -31,9 +31,9 @@ impl Dns {
         for object in objects {
             insert(&world, object);
         }
-        let handler = Arc::new(Handler::new(Zone::new(domain, world).unwrap()));
         let sockets = Sockets::bind((Ipv4Addr::LOCALHOST, 0).into()).await.unwrap();
         let (address, cancel) = (sockets.address(), CancellationToken::new());
+        let handler = Arc::new(Handler::new(Zone::new(domain, world).unwrap(), address));
         tokio::spawn(serve(sockets, handler.clone(), cancel.clone()));
         Self { address, handler, _guard: cancel.drop_guard() }
     }

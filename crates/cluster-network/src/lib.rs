@@ -1,21 +1,26 @@
-//! The pod network: CNI configuration.
+//! The pod network: CNI configuration, and the way of pods to the outside.
 
+mod bridge;
 pub mod cni;
+mod masquerade;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use client::{Informers, Selector};
+use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Node;
 use kube::Client;
+use kube_proxy::Iptables;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use cni::Network;
 
-/// After a failure to write, and in case somebody took the file away.
-const RETRY: Duration = Duration::from_secs(10);
+/// After a failure to write, and in case somebody took away what was written.
+const RETRY: Duration = Duration::from_secs(30);
 
 /// Which node's network is kept, and where.
 #[derive(Clone, Debug)]
@@ -26,10 +31,13 @@ pub struct Config {
     /// Where host-local keeps the addresses it gave away.
     pub state: PathBuf,
     pub mtu: u32,
+    /// The addresses of all pods. To others, pods have the address of their node.
+    pub cluster_cidr: Ipv4Net,
 }
 
 /// Keeps the node's CNI configuration in line with `Node.spec.podCIDRs` until cancelled.
 pub async fn run(config: Config, client: Client, cancel: CancellationToken) -> anyhow::Result<()> {
+    let iptables = Iptables::open().await?;
     let informers = Informers::new(client, cancel.clone());
     let nodes = informers.select::<Node>(Selector::fields(format!("metadata.name={}", config.node_name)));
     let changed = Arc::new(Notify::new());
@@ -48,6 +56,11 @@ pub async fn run(config: Config, client: Client, cancel: CancellationToken) -> a
                     Ok(false) => {}
                     Err(error) => tracing::error!(%error, "the pod network cannot be configured"),
                 }
+                for pods in network.pod_cidrs.iter().filter_map(|cidr| cidr.parse().ok()) {
+                    if let Err(error) = masquerade::ensure(&iptables, pods, config.cluster_cidr).await {
+                        tracing::error!(%error, "pods do not reach the outside");
+                    }
+                }
             }
             tokio::select! {
                 () = changed.notified() => {}
@@ -57,6 +70,12 @@ pub async fn run(config: Config, client: Client, cancel: CancellationToken) -> a
     };
     cancel.run_until_cancelled(follow).await;
     Ok(())
+}
+
+/// Takes back what is left of the pod network when all pods of this machine are gone.
+pub async fn cleanup() -> anyhow::Result<()> {
+    masquerade::cleanup().await.context("the packet rules of the pod network cannot be taken back")?;
+    bridge::remove().await.context("the bridge of the pod network cannot be removed")
 }
 
 /// One range per address family: a pod has one address of each.

@@ -104,11 +104,9 @@ async fn reconcile_endpoints(
             let created = api.create(&PostParams::default(), &wanted).await;
             match created {
                 Ok(_) => Ok(Again::OnChange),
-                Err(kube::Error::Api(status))
-                    if status.message.contains("because it is being terminated") =>
-                {
-                    Ok(Again::OnChange)
-                }
+                Err(error) if client::is_namespace_terminating(&error) => Ok(Again::OnChange),
+                // made a moment ago, and not seen here yet
+                Err(error) if client::is_already_exists(&error) => Ok(Again::RateLimited),
                 Err(error) => Err(error).context("creating endpoints"),
             }
         }
@@ -202,7 +200,7 @@ async fn reconcile_slices(
     for slice in changes.create {
         match api.create(&PostParams::default(), &slice).await {
             Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.message.contains("because it is being terminated") => {}
+            Err(error) if client::is_namespace_terminating(&error) => {}
             Err(error) => return Err(error).context("creating an endpoint slice"),
         }
     }

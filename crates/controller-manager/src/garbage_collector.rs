@@ -66,9 +66,16 @@ impl Graph {
         let mut touched = vec![uid.clone()];
         if let Some(old) = self.nodes.get(&uid).cloned() {
             for owner in &old.owners {
-                if node.owners.iter().all(|own| own.uid != owner.uid) {
-                    self.unlink(&owner.uid, &uid);
-                    touched.push(owner.uid.clone());
+                match node.owners.iter().find(|own| own.uid == owner.uid) {
+                    None => {
+                        self.unlink(&owner.uid, &uid);
+                        touched.push(owner.uid.clone());
+                    }
+                    // an owner that waited for this one may go
+                    Some(own) if own.block_owner_deletion != owner.block_owner_deletion => {
+                        touched.push(owner.uid.clone());
+                    }
+                    Some(_) => {}
                 }
             }
             if !old.deleting && node.deleting {
@@ -122,6 +129,9 @@ enum Action {
     Delete {
         foreground: bool,
     },
+    /// As a delete in the foreground, of an object whose dependents already wait for theirs: so that none in a circle
+    /// waits for itself, its own owners no longer wait for it.
+    UnblockAndDelete,
     /// Some owners are gone: only the others are left.
     DropOwners(Vec<Uid>),
     /// Its last blocking dependent is gone.
@@ -169,7 +179,11 @@ fn plan(graph: &Graph, uid: &str) -> Action {
         gone.extend(waiting);
         return if gone.is_empty() { Action::Nothing } else { Action::DropOwners(gone) };
     }
-    Action::Delete { foreground: !waiting.is_empty() && !graph.dependents_of(uid).is_empty() }
+    let dependents = graph.dependents_of(uid);
+    if !waiting.is_empty() && dependents.iter().any(|(_, dependent)| dependent.waits_for_dependents()) {
+        return Action::UnblockAndDelete;
+    }
+    Action::Delete { foreground: !waiting.is_empty() && !dependents.is_empty() }
 }
 
 struct Collector {
@@ -311,18 +325,14 @@ impl Collector {
         match action {
             Action::Nothing => Ok(Again::OnChange),
             Action::LookUp(owners) => self.look_up(&node, owners).await,
-            Action::Delete { foreground } => {
-                let mut params =
-                    if foreground { DeleteParams::foreground() } else { DeleteParams::background() };
-                // the owner's orphaning, if it asked for any, has happened by now
-                if node.finalizers.contains(ORPHAN) {
-                    params = DeleteParams::orphan();
-                } else if node.finalizers.contains(FOREGROUND) {
-                    params = DeleteParams::foreground();
-                }
-                params.preconditions =
-                    Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
-                tolerate(self.api(&node).delete(&node.name, &params).await.map(drop))
+            Action::Delete { foreground } => self.delete(uid, &node, foreground).await,
+            Action::UnblockAndDelete => {
+                let unblocked = node.owners.iter().cloned();
+                let unblocked: Vec<_> = unblocked
+                    .map(|owner| OwnerReference { block_owner_deletion: Some(false), ..owner })
+                    .collect();
+                self.patch(uid, &node, json!({"ownerReferences": unblocked})).await?;
+                self.delete(uid, &node, true).await
             }
             Action::DropOwners(gone) => {
                 let kept: Vec<_> = node.owners.iter().filter(|owner| !gone.contains(&owner.uid)).collect();
@@ -342,6 +352,18 @@ impl Collector {
                 Ok(Again::After(RECHECK))
             }
         }
+    }
+
+    async fn delete(&self, uid: &str, node: &Node, foreground: bool) -> anyhow::Result<Again> {
+        let mut params = if foreground { DeleteParams::foreground() } else { DeleteParams::background() };
+        // the owner's orphaning, if it asked for any, has happened by now
+        if node.finalizers.contains(ORPHAN) {
+            params = DeleteParams::orphan();
+        } else if node.finalizers.contains(FOREGROUND) {
+            params = DeleteParams::foreground();
+        }
+        params.preconditions = Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
+        tolerate(self.api(node).delete(&node.name, &params).await.map(drop))
     }
 
     async fn patch(&self, uid: &str, node: &Node, mut metadata: serde_json::Value) -> anyhow::Result<Again> {
@@ -454,6 +476,20 @@ mod tests {
         assert_eq!(plan(&graph, "child"), Action::Delete { foreground: false });
         graph.remove("child");
         assert_eq!(plan(&graph, "owner"), Action::RemoveFinalizer(FOREGROUND));
+    }
+
+    #[test]
+    fn none_in_a_circle_waits_for_itself() {
+        let mut graph = Graph::default();
+        graph.put("a".into(), node(&[("c", true)], &[FOREGROUND], true));
+        graph.put("b".into(), node(&[("a", true)], &[], false));
+        graph.put("c".into(), node(&[("b", true)], &[], false));
+        assert_eq!(plan(&graph, "b"), Action::Delete { foreground: true });
+        graph.put("b".into(), node(&[("a", true)], &[FOREGROUND], true));
+        assert_eq!(plan(&graph, "c"), Action::UnblockAndDelete);
+        let touched = graph.put("c".into(), node(&[("b", false)], &[FOREGROUND], true));
+        assert!(touched.contains(&"b".to_owned()));
+        assert_eq!(plan(&graph, "b"), Action::RemoveFinalizer(FOREGROUND));
     }
 
     #[test]

@@ -87,9 +87,14 @@ pub trait Identities: Send + Sync {
 /// Runs all controllers until cancelled. `client` lists and watches for all of them.
 pub async fn run(config: Config, client: Client, identities: &dyn Identities, cancel: CancellationToken) {
     let mut tasks = Vec::new();
+    // some wait for what they need to know; that must not keep anybody who wants to end
+    let mut start = |controller: BoxFuture<'static, ()>| {
+        let cancel = cancel.clone();
+        tasks.push(tokio::spawn(async move { cancel.run_until_cancelled(controller).await }));
+    };
     if let Some(signer) = config.token_signer {
         let (client, root_ca) = (client.clone(), config.root_ca.clone());
-        tasks.push(tokio::spawn(service_account_tokens::run(client, signer, root_ca, cancel.clone())));
+        start(Box::pin(service_account_tokens::run(client, signer, root_ca, cancel.clone())));
     }
     let shared = Shared {
         informers: Arc::new(Informers::new(client, cancel.clone())),
@@ -122,10 +127,10 @@ pub async fn run(config: Config, client: Client, identities: &dyn Identities, ca
         ("legacy-service-account-token-cleaner", |s, c, t| Box::pin(legacy_token_cleaner::run(s, c, t))),
     ];
     for (name, run) in controllers {
-        tasks.push(tokio::spawn(run(shared.clone(), identities.client(name), cancel.clone())));
+        start(run(shared.clone(), identities.client(name), cancel.clone()));
     }
-    let ipam = node_ipam::run(shared, identities.client("node-controller"), config.cluster_cidr, cancel);
-    tasks.push(tokio::spawn(ipam));
+    let client = identities.client("node-controller");
+    start(Box::pin(node_ipam::run(shared, client, config.cluster_cidr, cancel.clone())));
     for outcome in join_all(tasks).await {
         if let Err(error) = outcome {
             tracing::error!(%error, "a controller ended by a panic");

@@ -131,9 +131,7 @@ fn settled<T>(outcome: Result<T, kube::Error>) -> anyhow::Result<Again> {
         Err(error) if client::is_already_exists(&error) || client::is_not_found(&error) => {
             Ok(Again::OnChange)
         }
-        Err(kube::Error::Api(status)) if status.message.contains("because it is being terminated") => {
-            Ok(Again::OnChange)
-        }
+        Err(error) if client::is_namespace_terminating(&error) => Ok(Again::OnChange),
         Err(error) => Err(error.into()),
     }
 }

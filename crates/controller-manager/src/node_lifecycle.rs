@@ -68,7 +68,7 @@ fn wanted_taints(node: &Node, now: Timestamp) -> Vec<Taint> {
         out.push(old.cloned().unwrap_or_else(|| Taint {
             key: key.to_owned(),
             effect: effect.to_owned(),
-            time_added: (effect == "NoExecute").then_some(Time(now)),
+            time_added: Some(Time(now)),
             value: None,
         }));
     };
@@ -300,6 +300,8 @@ mod tests {
         assert!(keys(&node("True", false)).is_empty());
         let not_ready = ["NoSchedule", "NoExecute"].map(|effect| format!("{NOT_READY}:{effect}"));
         assert_eq!(keys(&node("False", false)), not_ready);
+        let taints = wanted_taints(&node("False", false), Timestamp::UNIX_EPOCH);
+        assert!(taints.iter().all(|taint| taint.time_added.is_some()), "{taints:?}");
         assert_eq!(keys(&node("True", true)), [format!("{UNSCHEDULABLE}:NoSchedule")]);
         let mut own = node("True", false);
         own.spec.get_or_insert_default().taints =

@@ -217,34 +217,21 @@ impl Cluster {
         Pid::from_raw(i32::try_from(id).unwrap_or_default())
     }
 
-    /// Asks the server to end and waits; gives back whether it ended with success.
+    /// Asks the server, and the components beside it before, to end and waits; gives back whether all ended with
+    /// success.
     pub fn stop(&mut self) -> anyhow::Result<bool> {
-        for mut other in std::mem::take(&mut self.others).into_iter().rev() {
-            kill(Pid::from_raw(i32::try_from(other.id())?), Signal::SIGTERM)?;
-            let ended = eventually(STOP, || other.try_wait()?.context("a component is still running"));
-            if ended.is_err() {
-                other.kill()?;
-                other.wait()?;
-            }
+        let mut in_order = true;
+        for process in std::mem::take(&mut self.others).into_iter().rev().chain(self.server.take()) {
+            in_order &= end(process)?;
         }
-        let Some(mut server) = self.server.take() else { return Ok(true) };
-        kill(Pid::from_raw(i32::try_from(server.id())?), Signal::SIGTERM)?;
-        let status = eventually(STOP, || server.try_wait()?.context("the server is still running"));
-        match status {
-            Ok(status) => Ok(status.success()),
-            Err(error) => {
-                server.kill()?;
-                server.wait()?;
-                Err(error)
-            }
-        }
+        Ok(in_order)
     }
 
-    /// Ends the server without warning.
+    /// Ends the server, and the components beside it, without warning.
     pub fn kill_server(&mut self) -> anyhow::Result<()> {
-        if let Some(mut server) = self.server.take() {
-            server.kill()?;
-            server.wait()?;
+        for mut process in std::mem::take(&mut self.others).into_iter().chain(self.server.take()) {
+            process.kill()?;
+            process.wait()?;
         }
         Ok(())
     }
@@ -324,6 +311,17 @@ impl Cluster {
     }
 }
 
+/// Asks a process to end and waits; gives back whether it ended with success.
+fn end(mut process: Child) -> anyhow::Result<bool> {
+    kill(Pid::from_raw(i32::try_from(process.id())?), Signal::SIGTERM)?;
+    let ended = eventually(STOP, || process.try_wait()?.context("a process did not end on SIGTERM"));
+    if ended.is_err() {
+        process.kill()?;
+        process.wait()?;
+    }
+    Ok(ended?.success())
+}
+
 fn tail(log: &str) -> String {
     let lines: Vec<&str> = log.lines().collect();
     lines[lines.len().saturating_sub(40)..].join("\n")
@@ -360,46 +358,8 @@ impl Drop for Cluster {
             std::thread::sleep(Duration::from_millis(500));
         }
         let _ = self.stop();
-        let marker = self.data_dir().display().to_string();
-        if let Some(pid) = self.containerd_pid() {
-            let _ = kill(pid, Signal::SIGTERM);
-            std::thread::sleep(Duration::from_millis(300));
+        if self.containerd_pid().is_some() {
+            let _ = self.xebec().args(["reset", "--data-dir"]).arg(self.data_dir()).status();
         }
-        end_shims(&marker);
-        unmount_below(&self.data_dir());
-    }
-}
-
-/// Ends the shims, and with them the containers, of a containerd whose state lies in a folder of ours.
-fn end_shims(marker: &str) {
-    let Ok(processes) = std::fs::read_dir("/proc") else { return };
-    for process in processes.flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            continue;
-        };
-        let arguments = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&arguments);
-        if text.contains("containerd-shim") && text.contains(marker) {
-            // containers outlive their shim, and would go on after the test
-            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-            for child in children.unwrap_or_default().split_whitespace().filter_map(|pid| pid.parse().ok()) {
-                let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
-            }
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-        }
-    }
-}
-
-fn unmount_below(folder: &Path) {
-    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let prefix = folder.display().to_string();
-    let mut points: Vec<&str> = mounts
-        .lines()
-        .filter_map(|line| line.split(' ').nth(1))
-        .filter(|point| point.starts_with(&prefix))
-        .collect();
-    points.sort_by_key(|point| std::cmp::Reverse(point.len()));
-    for point in points {
-        let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
     }
 }

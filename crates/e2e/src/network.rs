@@ -1,6 +1,7 @@
 //! A network namespace: loopback and one bridge that carries the node's address and a default route to nowhere.
 
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -42,6 +43,24 @@ impl Network {
         Ok(Self { holder, node_ip })
     }
 
+    /// Connects this namespace's bridge to that of another one, in which it is known by this address.
+    pub fn join(&self, other: &Self, address: &str) -> anyhow::Result<()> {
+        let (here, there) = (self.holder.id().to_string(), other.holder.id().to_string());
+        let script = r#"
+            set -e
+            nsenter -t "$0" -n ip link add joined type veth peer name joined netns "$1"
+            nsenter -t "$0" -n ip link set joined master node0 up
+            nsenter -t "$1" -n ip link set joined master node0 up
+            nsenter -t "$0" -n ip addr flush dev node0
+            nsenter -t "$0" -n ip addr add "$2/24" dev node0
+        "#;
+        let status = Command::new("bash").args(["-c", script, &here, &there, address]).status()?;
+        match status.success() {
+            true => Ok(()),
+            false => bail!("two network namespaces could not be joined"),
+        }
+    }
+
     /// A command that runs inside.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("nsenter");
@@ -51,14 +70,30 @@ impl Network {
 
     /// Runs something inside, on a thread of its own that has gone there.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
-        let network = std::fs::File::open(format!("/proc/{}/ns/net", self.holder.id()))?;
-        let enter = move || {
-            nix::sched::setns(network, nix::sched::CloneFlags::CLONE_NEWNET)?;
-            work()
-        };
+        let enter = self.enter(work)?;
         std::thread::scope(|scope| match scope.spawn(enter).join() {
             Ok(done) => done,
             Err(panic) => std::panic::resume_unwind(panic),
+        })
+    }
+
+    /// Starts something inside that goes on beside the test.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<JoinHandle<anyhow::Result<T>>> {
+        Ok(std::thread::spawn(self.enter(work)?))
+    }
+
+    /// What a thread does to go inside first.
+    fn enter<T, W: FnOnce() -> anyhow::Result<T>>(
+        &self,
+        work: W,
+    ) -> anyhow::Result<impl FnOnce() -> anyhow::Result<T> + use<T, W>> {
+        let network = std::fs::File::open(format!("/proc/{}/ns/net", self.holder.id()))?;
+        Ok(move || {
+            nix::sched::setns(network, nix::sched::CloneFlags::CLONE_NEWNET)?;
+            work()
         })
     }
 }

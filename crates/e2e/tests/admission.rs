@@ -57,8 +57,11 @@ fn pods_that_are_not_secure_are_warned_about_and_refused() {
     );
     // its pods are refused, and what makes them says so
     let path = "jsonpath={.items[*].status.conditions[?(@.type=='ReplicaFailure')].message}";
-    let reason = ["-n", "a", "get", "rs", "-l", "a=b", "-o", path];
-    cluster.until(SOON, &reason, |out| out.contains("violates PodSecurity")).unwrap();
+    for what in [["rs", "-l", "a=b"], ["deploy", "-n", "a"]] {
+        let reason = [["-n", "a", "get"].as_slice(), &what, &["-o", path]].concat();
+        let told = cluster.until(SOON, &reason, |out| out.contains("violates PodSecurity")).unwrap();
+        assert!(told.starts_with("pods \"d-"), "the API's message alone: {told}");
+    }
     let secure = ", securityContext: {allowPrivilegeEscalation: false, runAsNonRoot: true, capabilities: {drop: [ALL]}, seccompProfile: {type: RuntimeDefault}}";
     let made = create(&cluster, "a", &pod("p", secure));
     assert!(made.ok && made.stderr.is_empty(), "{made:?}");

@@ -119,6 +119,10 @@ fn watchers_informers_and_schedulers_are_measured() {
         let found = lines(bench(&cluster), &options);
         assert_eq!(line(&found, "read")["count"], 5, "{found:?}");
     }
+    let options = ["informers", "--clients=2", "--objects=100", "--kind=pods", "--server-pid", &pid];
+    let found = lines(bench(&cluster), &options);
+    assert_eq!(line(&found, "read")["count"], 2, "{found:?}");
+    assert!(line(&found, "read")["server_bytes_per_object"].is_number(), "{found:?}");
     for case in ["basic", "node-affinity", "unschedulable-churn"] {
         let found = lines(bench(&cluster), &["scheduler", "--nodes=5", "--pods=30", "--case", case]);
         assert_eq!(line(&found, case)["count"], 30, "{found:?}");

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use e2e::{Cluster, kubectls, or_skip};
@@ -12,7 +13,7 @@ use kube::api::{
     ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
 };
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::runtime::watcher;
+use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Config, Discovery};
 use serde_json::json;
 
@@ -56,6 +57,66 @@ fn with_kube<F: Future<Output = anyhow::Result<()>>>(
         })
     };
     cluster.network.inside(inside).unwrap();
+}
+
+/// Lets a watcher of kube-rs run beside the test, and tells what it sees: `init`, or the name of a ConfigMap.
+fn watch_config_maps(cluster: &Cluster, streaming: bool) -> mpsc::Receiver<String> {
+    let kubeconfig = Kubeconfig::read_from(cluster.kubeconfig()).unwrap();
+    let (tell, told) = mpsc::channel();
+    let watch = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+            let maps: Api<ConfigMap> = Api::namespaced(Client::try_from(config)?, "default");
+            let config = watcher::Config::default().labels("of=watch");
+            let config = if streaming { config.streaming_lists() } else { config };
+            let mut events = watcher(maps, config).default_backoff().boxed();
+            while let Some(event) = events.next().await {
+                let seen = match event {
+                    Ok(watcher::Event::Init) => "init".to_owned(),
+                    Ok(watcher::Event::Apply(map) | watcher::Event::InitApply(map)) => {
+                        map.metadata.name.unwrap_or_default()
+                    }
+                    // errors while nobody is there, which it gets over
+                    _ => continue,
+                };
+                if tell.send(seen).is_err() {
+                    break;
+                }
+            }
+            anyhow::Ok(())
+        })
+    };
+    cluster.network.spawn(watch).unwrap();
+    told
+}
+
+#[test]
+fn watches_go_on_after_a_kill_without_a_new_list() {
+    or_skip!();
+    let mut cluster = Cluster::control_plane().unwrap();
+    let create = |cluster: &Cluster, name: &str| {
+        cluster.run(&["create", "configmap", name]).unwrap();
+        cluster.run(&["label", "configmap", name, "of=watch"]).unwrap();
+    };
+    create(&cluster, "before");
+    let watches = [false, true].map(|streaming| (streaming, watch_config_maps(&cluster, streaming)));
+    let next = |told: &mpsc::Receiver<String>| told.recv_timeout(Duration::from_secs(40)).unwrap();
+    for (streaming, told) in &watches {
+        assert_eq!([next(told), next(told)], ["init", "before"], "streaming: {streaming}");
+    }
+    for round in ["one", "two"] {
+        cluster.kill_server().unwrap();
+        cluster.start_server().unwrap();
+        create(&cluster, round);
+        for (streaming, told) in &watches {
+            assert_eq!(
+                next(told),
+                round,
+                "what came after the kill and nothing else; streaming: {streaming}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use e2e::{Cluster, or_skip};
+use e2e::{Cluster, eventually, or_skip};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -317,4 +317,67 @@ fn what_is_in_use_is_deleted_when_it_is_not() {
         let get = ["get", object, "--ignore-not-found", "-o", "name"];
         cluster.until(SOON, &get, str::is_empty).unwrap();
     }
+}
+
+#[test]
+fn owners_in_a_circle_go_together() {
+    or_skip!();
+    let cluster = Cluster::control_plane().unwrap();
+    cluster.until(SOON, &["get", "sa", "-o", "name"], |out| out.contains("serviceaccount/default")).unwrap();
+    let pods = ["pod1", "pod2", "pod3"];
+    for name in pods {
+        let spec = serde_json::json!({"containers": [{"name": "c", "image": "xebec.local/demo:1"}]});
+        let pod =
+            serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec});
+        cluster.apply(&pod.to_string()).unwrap();
+    }
+    let uid = |name: &str| cluster.run(&["get", "pod", name, "-o", "jsonpath={.metadata.uid}"]).unwrap();
+    for (pod, owner) in [("pod1", "pod3"), ("pod2", "pod1"), ("pod3", "pod2")] {
+        let uid = uid(owner);
+        let patch = format!(
+            r#"{{"metadata":{{"ownerReferences":[{{"apiVersion":"v1","kind":"Pod","name":"{owner}","uid":"{uid}","controller":true,"blockOwnerDeletion":true}}]}}}}"#
+        );
+        cluster.run(&["patch", "pod", pod, "--type=merge", "-p", &patch]).unwrap();
+    }
+    cluster.run(&["delete", "pod", "pod1", "--cascade=foreground", "--wait=false"]).unwrap();
+    cluster.until(SOON, &["get", "pods", "-o", "name"], str::is_empty).unwrap();
+}
+
+/// `kubectl proxy`, until it is dropped.
+struct Proxy(std::process::Child);
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn kubectl_proxies_over_any_port_and_a_socket() {
+    or_skip!();
+    let cluster = Cluster::control_plane().unwrap();
+    let start = |arguments: &[&str], name: &str| {
+        let out = cluster.scratch(name);
+        let proxy =
+            Proxy(cluster.spawn(&[&["proxy", "--disable-filter"], arguments].concat(), &out).unwrap());
+        let said = eventually(SOON, || {
+            let said = std::fs::read_to_string(&out)?;
+            anyhow::ensure!(said.contains("Starting to serve on "), "{said}");
+            Ok(said)
+        });
+        (proxy, said.unwrap().trim().rsplit(' ').next().unwrap_or_default().to_owned())
+    };
+    let versions = |arguments: &[&str]| {
+        let out = cluster.network.command("curl").args(["-sS"]).args(arguments).output().unwrap();
+        let versions: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert_eq!(versions["versions"], serde_json::json!(["v1"]), "{versions}");
+    };
+    let (_by_port, address) = start(&["--port=0"], "by-port");
+    assert!(!address.ends_with(":0"), "{address}");
+    versions(&[&format!("http://{address}/api/")]);
+    let socket = cluster.scratch("proxy.sock");
+    let path = socket.to_str().unwrap();
+    let (_by_socket, _) = start(&[&format!("--unix-socket={path}")], "by-socket");
+    versions(&["--unix-socket", path, "http://localhost/api/"]);
 }

@@ -1,5 +1,6 @@
 //! Names: of the chains that all Services share, and of those of one port, hashed as upstream does.
 
+use data_encoding::BASE32_NOPAD;
 use sha2::{Digest, Sha256};
 
 use crate::endpoints::Endpoint;
@@ -60,16 +61,7 @@ pub fn endpoint(name: &PortName, endpoint: &Endpoint) -> String {
 
 /// Chain names have at most 28 characters, so names are hashed: 16 characters of base32.
 fn hash(text: &str) -> String {
-    const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-    let digest = Sha256::digest(text);
-    let mut encoded = String::with_capacity(16);
-    for five in digest[..10].chunks_exact(5) {
-        let bits = five.iter().fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
-        for index in (0..8).rev() {
-            encoded.push(char::from(ALPHABET[(bits >> (index * 5)) as usize & 31]));
-        }
-    }
-    encoded
+    BASE32_NOPAD.encode(&Sha256::digest(text)[..10])
 }
 
 #[cfg(test)]

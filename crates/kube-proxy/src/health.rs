@@ -1,35 +1,24 @@
 //! What others ask the proxy over HTTP: is it alive, does this node take traffic, what has it done.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use client::ObjectKey;
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
-use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use component_base::{Page, listen, not_found, page, serve};
+use hyper::StatusCode;
+use hyper::header::HeaderValue;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::json;
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::proxier::HealthCheck;
 
-const HEADERS_WITHIN: Duration = Duration::from_secs(5);
-/// A probe's connection ends after this.
-const CONNECTION: Duration = Duration::from_secs(30);
-const CONNECTIONS: usize = 64;
+/// Who listens.
+pub const COMPONENT: &str = "kube-proxy";
 const JSON: &str = "application/json";
-
-pub type Answer = Response<Full<Bytes>>;
 
 /// How the proxy is doing. Written by the loop that synchronises, read by whoever asks; the lock is held for copies
 /// of a few words only.
@@ -81,7 +70,7 @@ impl Health {
         self.is_alive() && self.state.lock().node_eligible
     }
 
-    fn answer(&self, good: bool) -> Answer {
+    fn answer(&self, good: bool) -> Page {
         let state = *self.state.lock();
         let body = json!({
             "lastUpdated": state.updated.to_string(),
@@ -89,67 +78,15 @@ impl Health {
             "nodeEligible": state.node_eligible,
         });
         let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        answer(status, JSON, body.to_string())
+        page(status, JSON, body.to_string())
     }
 
-    pub fn serve(&self, path: &str) -> Answer {
+    pub fn serve(&self, path: &str) -> Page {
         match path {
             "/healthz" => self.answer(self.is_healthy()),
             "/livez" => self.answer(self.is_alive()),
             _ => not_found(),
         }
-    }
-}
-
-pub fn answer(status: StatusCode, content_type: &'static str, body: String) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    answer.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
-    answer
-}
-
-pub fn not_found() -> Answer {
-    answer(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", "404 page not found\n".to_owned())
-}
-
-pub async fn listen(what: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("kube-proxy cannot listen on {address} for {what}; is another one running?"))
-}
-
-/// Answers by path until cancelled. Connections beyond a few dozen wait.
-pub async fn serve(
-    listener: TcpListener,
-    cancel: CancellationToken,
-    by_path: impl Fn(&str) -> Answer + Send + Sync + 'static,
-) {
-    let by_path = Arc::new(by_path);
-    let permits = Arc::new(Semaphore::new(CONNECTIONS));
-    loop {
-        let Ok(permit) = permits.clone().acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            () = cancel.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let Ok((stream, _)) = accepted else {
-            // out of file descriptors, most likely
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let by_path = by_path.clone();
-        tokio::spawn(async move {
-            let service = service_fn(move |request: Request<Incoming>| {
-                std::future::ready(Ok::<_, Infallible>(by_path(request.uri().path())))
-            });
-            let mut builder = hyper::server::conn::http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(HEADERS_WITHIN);
-            let connection = builder.serve_connection(TokioIo::new(stream), service);
-            // how a prober's connection ends is the prober's affair
-            let _ = tokio::time::timeout(CONNECTION, connection).await;
-            drop(permit);
-        });
     }
 }
 
@@ -177,13 +114,14 @@ impl ServiceHealth {
                 continue;
             }
             let address = (Ipv4Addr::UNSPECIFIED, check.port).into();
-            let listener = match listen(&format!("health checks of {}", check.service), address).await {
-                Ok(listener) => listener,
-                Err(error) => {
-                    tracing::warn!("{error:#}");
-                    continue;
-                }
-            };
+            let listener =
+                match listen(COMPONENT, &format!("health checks of {}", check.service), address).await {
+                    Ok(listener) => listener,
+                    Err(error) => {
+                        tracing::warn!("{error:#}");
+                        continue;
+                    }
+                };
             let cancel = CancellationToken::new();
             let local_endpoints = Arc::new(Mutex::new(check.local_endpoints));
             let (service, count, health) = (check.service.clone(), local_endpoints.clone(), health.clone());
@@ -196,7 +134,7 @@ impl ServiceHealth {
     }
 }
 
-fn service_answer(service: &ObjectKey, local_endpoints: usize, healthy: bool) -> Answer {
+fn service_answer(service: &ObjectKey, local_endpoints: usize, healthy: bool) -> Page {
     let body = json!({
         "service": {"namespace": service.namespace, "name": service.name},
         "localEndpoints": local_endpoints,
@@ -204,9 +142,9 @@ fn service_answer(service: &ObjectKey, local_endpoints: usize, healthy: bool) ->
     });
     let good = local_endpoints > 0 && healthy;
     let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let mut answer = answer(status, JSON, body.to_string());
-    answer.headers_mut().insert("x-load-balancing-endpoint-weight", HeaderValue::from(local_endpoints));
-    answer
+    let mut page = page(status, JSON, body.to_string());
+    page.headers_mut().insert("x-load-balancing-endpoint-weight", HeaderValue::from(local_endpoints));
+    page
 }
 
 #[cfg(test)]

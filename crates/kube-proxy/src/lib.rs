@@ -70,14 +70,15 @@ impl Config {
     }
 }
 
-/// Removes the chains and jumps of a proxy from all tables, and nothing else.
-pub async fn cleanup() -> Result<(), Error> {
+/// Removes the chains and jumps of a proxy from all tables, and nothing else. The chain that is shared with the
+/// kubelet goes only where that is to go too.
+pub async fn cleanup(with_kubelets: bool) -> Result<(), Error> {
     let iptables = Iptables::open().await?;
     let mut found = BTreeMap::new();
     for table in ["filter", "mangle", "nat"] {
         found.insert(table, iptables.save(table).await?);
     }
-    match restore::cleanup(&found) {
+    match restore::cleanup(&found, with_kubelets) {
         nothing if nothing.is_empty() => Ok(()),
         input => iptables.restore(&input).await,
     }

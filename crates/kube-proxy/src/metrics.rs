@@ -3,13 +3,11 @@
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use prometheus_client::encoding::text::encode;
+use component_base::Page;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
-
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 pub struct Metrics {
     registry: Registry,
@@ -94,11 +92,8 @@ impl Metrics {
         self.failures.inc();
     }
 
-    pub fn text(&self) -> String {
-        let mut text = String::new();
-        // writing to a String does not fail
-        let _ = encode(&mut text, &self.registry);
-        text
+    pub fn page(&self) -> Page {
+        component_base::metrics(&self.registry)
     }
 }
 

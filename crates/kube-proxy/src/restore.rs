@@ -215,7 +215,7 @@ pub fn remove(stale: &[String]) -> String {
 
 /// The input that takes everything of the proxy out again. `found` maps tables to the rules and chains in them, as
 /// `iptables-save` lists them.
-pub fn cleanup(found: &BTreeMap<&'static str, Vec<String>>) -> String {
+pub fn cleanup(found: &BTreeMap<&'static str, Vec<String>>, with_kubelets: bool) -> String {
     let mut text = String::new();
     for (table, lines) in found {
         let mut out = Table::default();
@@ -232,8 +232,8 @@ pub fn cleanup(found: &BTreeMap<&'static str, Vec<String>>) -> String {
             ],
         };
         for line in lines {
-            let jump = JUMPS.iter().find(|jump| jump.table == *table && !jump.kubelets && jump.is(line));
-            if jump.is_some() {
+            let goes = |jump: &&Jump| jump.table == *table && (with_kubelets || !jump.kubelets);
+            if JUMPS.iter().filter(goes).any(|jump| jump.is(line)) {
                 let _ = writeln!(out.rules, "-D {}", line.trim_start_matches("-A "));
             }
             let Some(chain) = line.strip_prefix(':').and_then(|rest| rest.split(' ').next()) else {
@@ -241,7 +241,12 @@ pub fn cleanup(found: &BTreeMap<&'static str, Vec<String>>) -> String {
             };
             // the mark chain is left where others, like the kubelet of old or portmap, may lead into it
             let unused_mark = chain == chains::MARK_MASQ && *table == "nat" && !marked_by_others(lines);
-            if ours.contains(&chain) || unused_mark || (*table == "nat" && chains::is_of_service(chain)) {
+            let kubelets = with_kubelets && *table == "filter" && chain == chains::KUBELET_FIREWALL;
+            if ours.contains(&chain)
+                || kubelets
+                || unused_mark
+                || (*table == "nat" && chains::is_of_service(chain))
+            {
                 out.remove(chain);
             }
         }

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use client::informer::wait_for_all;
 use client::{Informers, ObjectKey, Recorder, Selector};
+use component_base::{listen, page, serve};
 use futures::FutureExt;
+use hyper::StatusCode;
 use k8s_openapi::api::core::v1::{Node, ObjectReference, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Client;
@@ -16,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::health::{self, Health, ServiceHealth};
 use crate::iptables::Iptables;
-use crate::metrics::{self, Metrics};
+use crate::metrics::Metrics;
 use crate::proxier::{Done, Proxier, World, service_of};
 use crate::rules::Settings;
 use crate::{Config, sysctl};
@@ -127,15 +129,15 @@ async fn serve_http(
     metrics: &Arc<Metrics>,
     cancel: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let listener = health::listen("health checks", config.healthz_address).await?;
+    let listener = listen(health::COMPONENT, "health checks", config.healthz_address).await?;
     let asked = health.clone();
-    tokio::spawn(health::serve(listener, cancel.clone(), move |path| asked.serve(path)));
+    tokio::spawn(serve(listener, cancel.clone(), move |path| asked.serve(path)));
 
-    let listener = health::listen("metrics", config.metrics_address).await?;
+    let listener = listen(health::COMPONENT, "metrics", config.metrics_address).await?;
     let (asked, metrics) = (health.clone(), metrics.clone());
-    tokio::spawn(health::serve(listener, cancel.clone(), move |path| match path {
-        "/metrics" => health::answer(hyper::StatusCode::OK, metrics::CONTENT_TYPE, metrics.text()),
-        "/proxyMode" => health::answer(hyper::StatusCode::OK, "text/plain; charset=utf-8", "iptables".into()),
+    tokio::spawn(serve(listener, cancel.clone(), move |path| match path {
+        "/metrics" => metrics.page(),
+        "/proxyMode" => page(StatusCode::OK, "text/plain; charset=utf-8", "iptables".into()),
         path => asked.serve(path),
     }));
     Ok(())

@@ -348,7 +348,7 @@ fn cleanup_takes_out_what_was_put_in_and_nothing_else() {
             kernel.restore(&input);
         }
     }
-    let input = restore::cleanup(&kernel.save());
+    let input = restore::cleanup(&kernel.save(), false);
     kernel.restore(&input);
     let left: Vec<String> = kernel.save().into_values().flatten().collect();
     let ours = |line: &&String| line.contains("KUBE-") && !line.contains("KUBE-FIREWALL");
@@ -357,5 +357,9 @@ fn cleanup_takes_out_what_was_put_in_and_nothing_else() {
         left.contains(&"-A INPUT -j DOCKER".to_owned()) && left.contains(&"-A OUTPUT -j ACCEPT".to_owned())
     );
     assert!(left.iter().any(|line| line.starts_with("-A KUBE-FIREWALL")), "the kubelet's rule stays");
-    assert_eq!(restore::cleanup(&kernel.save()), "");
+    assert_eq!(restore::cleanup(&kernel.save(), false), "");
+    let input = restore::cleanup(&kernel.save(), true);
+    kernel.restore(&input);
+    let left: Vec<String> = kernel.save().into_values().flatten().collect();
+    assert!(!left.iter().any(|line| line.contains("KUBE-")), "{left:?}");
 }

@@ -89,6 +89,7 @@ async fn test() {
     let proxy = tokio::spawn(kube_proxy::run(config.clone(), proxy, proxy_stop.clone()));
     let dns = cluster_dns::Config {
         bind: (NODE, DNS_PORT).into(),
+        metrics_address: (NODE, cluster_dns::METRICS_PORT).into(),
         cluster_domain: "cluster.local".into(),
         cluster_dns: Some(DNS_IP.into()),
         resolv_conf: folder.path().join("none"),
@@ -118,6 +119,17 @@ async fn test() {
     until("a pod finds the name", || lookup(&two, "web.default.svc.cluster.local") == Some(address)).await;
     assert_eq!(lookup(&two, "other.default.svc.cluster.local"), None);
     assert_eq!(lookup(&two, "kubernetes.default.svc.cluster.local"), Some([10, 96, 0, 1].into()));
+
+    step("the cluster's DNS counts what it was asked");
+    let metrics = two.run(|| get_from(DNS_IP, cluster_dns::METRICS_PORT, "/metrics"));
+    for line in [
+        r#"coredns_dns_requests_total{server="dns://192.168.77.2:10053",zone=".",view="",proto="udp",family="1",type="A"} "#,
+        r#"coredns_dns_responses_total{server="dns://192.168.77.2:10053",zone=".",view="",rcode="NXDOMAIN",plugin="kubernetes"} "#,
+        r#"coredns_dns_request_duration_seconds_count{server="dns://192.168.77.2:10053",zone=".",view=""} "#,
+        "coredns_build_info{version=",
+    ] {
+        assert!(metrics.contains(line), "no {line} in {metrics}");
+    }
 
     step("changes follow");
     let patch = Patch::Merge(slice("web", &[&two]));
@@ -199,8 +211,12 @@ fn lookup(pod: &Pod, name: &str) -> Option<Ipv4Addr> {
 
 /// A page of the proxy, with its status line; empty when nobody listens.
 fn get(port: u16, path: &str) -> String {
+    get_from(Ipv4Addr::LOCALHOST, port, path)
+}
+
+fn get_from(ip: Ipv4Addr, port: u16, path: &str) -> String {
     use std::io::{Read, Write};
-    let Ok(mut stream) = std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)) else {
+    let Ok(mut stream) = std::net::TcpStream::connect((ip, port)) else {
         return String::new();
     };
     let mut page = String::new();

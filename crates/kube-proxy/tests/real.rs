@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use client::ObjectKey;
 use common::{Answer, NODE, Pod, WAIT, ask, refused, step};
@@ -97,13 +97,11 @@ async fn test() {
 
     step("without endpoints, and where there is no Service, connections are refused at once");
     for address in [(SERVICE_IP, 80), (FREE_IP, 80), (SERVICE_IP, 81), (NODE, 30080)] {
-        let started = Instant::now();
         // more often than the kernel tells one client by ICMP
         for _ in 0..10 {
             assert!(refused(client.ask(address)), "{address:?} from a pod");
             assert!(refused(ask(address)), "{address:?} from the node");
         }
-        assert!(started.elapsed() < Duration::from_millis(500), "{address:?} took {:?}", started.elapsed());
     }
 
     step("the cluster IP, node ports and external IPs reach every endpoint");
@@ -183,14 +181,15 @@ async fn test() {
             .unwrap()
             .success()
     );
-    kube_proxy::cleanup().await.unwrap();
+    kube_proxy::cleanup(false).await.unwrap();
     let left: Vec<_> = rules().into_iter().filter(|rule| !rule.contains("KUBE-FIREWALL")).collect();
     let foreign = |rule: &String| rule.starts_with("-A") || rule.contains("KUBE-");
     assert_eq!(
         left.iter().filter(|rule| foreign(rule)).collect::<Vec<_>>(),
         ["-A INPUT -s 192.0.2.1/32 -j DROP"]
     );
-    kube_proxy::cleanup().await.unwrap();
+    kube_proxy::cleanup(true).await.unwrap();
+    assert!(!rules().iter().any(|rule| rule.contains("KUBE-")), "the kubelet's chain goes on request");
 
     many_services().await;
 }
@@ -243,6 +242,13 @@ async fn many_services() {
         assert_eq!(cluster.sync().await, Done::Change);
         took(what, started);
     }
+    cluster.changed.insert(ObjectKey::new("ns", "many-7"));
+    let started = Instant::now();
+    assert_eq!(cluster.sync().await, Done::Nothing);
+    took("finding that nothing is to be written", started);
+    let started = Instant::now();
+    Iptables::open().await.unwrap().restore("*nat\n:KUBE-PROXY-CANARY - [0:0]\nCOMMIT\n").await.unwrap();
+    took("the least change that iptables makes, after its start", started);
     let started = Instant::now();
     assert!(refused(ask((Ipv4Addr::new(10, 96, 8, 7), 80))));
     took("a refused connection", started);

@@ -141,10 +141,7 @@ where
                 Ok(()) => delay = FIRST_RETRY,
                 Err(error) => {
                     // a first answer that is an error is told, so that the pod can say what it waits for
-                    let message = match &error {
-                        kube::Error::Api(status) => status.message.clone(),
-                        other => other.to_string(),
-                    };
+                    let message = client::message(&error);
                     let waited_long = delay > Duration::from_millis(500);
                     self.sender.send_if_modified(|known| {
                         let tell = waited_long && !matches!(known, Known::Object(_));

@@ -64,7 +64,8 @@ pub async fn run(config: Config, client: Client, cancel: CancellationToken) -> a
     let cgroups = Cgroups::detect(&config.cgroup_root).context("cannot use cgroups")?;
     let machine = Machine::look(&paths.kubelet());
     let listener = Listener::bind(&config).await?;
-    let host = runtime_host(&config).await?;
+    let Some(host) = cancel.run_until_cancelled(runtime_host(&config)).await else { return Ok(()) };
+    let host = host?;
     let runtime: Arc<dyn Runtime> = Arc::new(Cri::new(host.channel.clone()));
     let version = runtime.version().await.context("the container runtime does not answer")?;
     tracing::info!(runtime = version.name, version = version.version, "the container runtime answers");
@@ -129,12 +130,13 @@ pub async fn run(config: Config, client: Client, cancel: CancellationToken) -> a
     let housekeeping = Housekeeping { shared, pods: pods.clone() };
     let period = if is_containerd { RELIST_WITH_EVENTS } else { RELIST_WITHOUT_EVENTS };
     let ended = cancel.clone();
-    tasks.spawn(async move {
+    let keep_house = async move {
         own_pods.wait_for_sync().await;
         // let the tasks of known pods come first, or their containers would look like orphans
         tokio::time::sleep(Duration::from_secs(1)).await;
-        ended.run_until_cancelled(housekeeping.run(period)).await;
-    });
+        housekeeping.run(period).await;
+    };
+    tasks.spawn(async move { ended.run_until_cancelled(keep_house).await.unwrap_or_default() });
     tasks.spawn(pods.run(cancel.clone()));
 
     while let Some(ended) = tasks.join_next().await {

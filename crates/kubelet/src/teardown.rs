@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::future::try_join_all;
 
 use crate::cgroups::Cgroups;
 use crate::config::Config;
@@ -28,10 +29,15 @@ pub async fn teardown(config: &Config) -> anyhow::Result<()> {
     let cgroups = Cgroups::detect(&config.cgroup_root).context("cannot use cgroups")?;
     let folders = std::fs::read_dir(paths.pods()).into_iter().flatten().flatten();
     let own: Vec<String> = folders.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let deadline = tokio::time::Instant::now() + GRACE;
     for (uid, cgroup) in cgroups.pods() {
         // another node may run on this machine
-        if own.contains(&uid) {
-            cgroups.remove(&cgroup);
+        if !own.contains(&uid) {
+            continue;
+        }
+        // the last processes may be about to end
+        while !cgroups.remove(&cgroup) && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
     mounts::unmount_below(&std::path::absolute(paths.as_path())?)?;
@@ -40,12 +46,15 @@ pub async fn teardown(config: &Config) -> anyhow::Result<()> {
 
 async fn remove_pods(runtime: &dyn Runtime) -> crate::runtime::Result<()> {
     let listed = runtime.list().await?;
-    for container in listed.iter().filter(|item| !item.container_name.is_empty()) {
+    let containers = listed.iter().filter(|item| !item.container_name.is_empty());
+    // all at once: each may take its time to end
+    try_join_all(containers.map(async |container| {
         if container.running {
             runtime.stop_container(&container.id, GRACE).await?;
         }
-        runtime.remove_container(&container.id).await?;
-    }
+        runtime.remove_container(&container.id).await
+    }))
+    .await?;
     for sandbox in listed.iter().filter(|item| item.container_name.is_empty()) {
         runtime.stop_sandbox(&sandbox.id).await?;
         runtime.remove_sandbox(&sandbox.id).await?;

@@ -140,6 +140,7 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
         let agent = Agent {
             kubelet: kubelet::Config { progress, ..kubelet_config(&args, &cluster, &running.pki)? },
             kubelet_client: client(&format!("system:node:{}", cluster.node_name), &[NODES_GROUP]),
+            cluster_cidr: args.cluster_cidr.clone(),
             proxy: node::proxy_config(
                 &Node { name: cluster.node_name.clone(), ip: cluster.node_ip },
                 &args.cluster_cidr,
@@ -164,7 +165,7 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
             () = signal.cancelled() => {}
             () = running.broken().cancelled() => {}
             ended = first_failure(&mut tasks) => {
-                components.cancel();
+                end(tasks, &components).await;
                 running.finish().await?;
                 return Err(ended);
             }
@@ -180,19 +181,25 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
         () = running.broken().cancelled() => Err(anyhow::anyhow!("the store broke off; the log says why")),
         ended = first_failure(&mut tasks) => Err(ended),
     };
+    end(tasks, &components).await;
+    running.finish().await?;
+    outcome
+}
+
+/// Asks components to end and waits for them.
+async fn end(mut tasks: JoinSet<anyhow::Result<()>>, components: &CancellationToken) {
     components.cancel();
     let ending = async { while tasks.join_next().await.is_some() {} };
     if tokio::time::timeout(STOP, ending).await.is_err() {
         tracing::warn!("some components did not end in time");
     }
-    running.finish().await?;
-    outcome
 }
 
 /// The parts of a node.
 struct Agent {
     kubelet: kubelet::Config,
     kubelet_client: Client,
+    cluster_cidr: String,
     proxy: kube_proxy::Config,
     proxy_client: Client,
     dns: Dns,
@@ -200,7 +207,10 @@ struct Agent {
 
 impl Agent {
     fn start(self, tasks: &mut JoinSet<anyhow::Result<()>>, cancel: &CancellationToken) {
-        tasks.spawn(node::run_kubelet(self.kubelet, self.kubelet_client, cancel.clone()));
+        let cancel_kubelet = cancel.clone();
+        tasks.spawn(async move {
+            node::run_kubelet(self.kubelet, self.kubelet_client, &self.cluster_cidr, cancel_kubelet).await
+        });
         tasks.spawn(dns::run(self.dns, cancel.clone()));
         tasks.spawn(kube_proxy::run(self.proxy, self.proxy_client, cancel.clone()));
     }

@@ -119,12 +119,12 @@ pub async fn kubelet(args: KubeletArgs) -> anyhow::Result<()> {
     let identity = identity?;
     let client = identity.client();
     tokio::spawn(identity.rotate(signal.clone()));
-    node::run_kubelet(config, client, signal).await
+    node::run_kubelet(config, client, &args.cluster_cidr, signal).await
 }
 
 pub async fn proxy(args: ProxyArgs) -> anyhow::Result<()> {
     if args.cleanup {
-        return kube_proxy::cleanup().await.context("the packet rules cannot be taken back");
+        return kube_proxy::cleanup(false).await.context("the packet rules cannot be taken back");
     }
     let signal = signals::stop_token()?;
     let kubeconfig = args.kubeconfig.context("--kubeconfig is needed")?;

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::identity::{EncryptionArgs, IssuerArgs, ServiceAccountArgs, ServingArgs, WebhookArgs};
@@ -57,6 +58,8 @@ pub enum Command {
     Proxy(ProxyArgs),
     /// The cluster's DNS alone: answers names on this node.
     Dns(DnsArgs),
+    /// Take back what a node left on this machine: pods, containerd, mounts, packet rules. State and images stay.
+    Reset(ResetArgs),
     /// Apply a manifest with a Deployment and a Service of one name, and show how the Service answers.
     #[command(hide = true)]
     Hello(HelloArgs),
@@ -203,28 +206,31 @@ fn port_range(text: &str) -> Result<apiserver::PortRange, String> {
     }
 }
 
+/// Where the flags of a server that are no API server's are listed.
+const PODS: &str = "Pods";
+
 #[derive(Debug, Args)]
 pub struct ServerArgs {
     #[command(flatten)]
     pub cluster: ClusterArgs,
     /// The addresses of pods.
-    #[arg(long, default_value = "10.244.0.0/16", value_name = "CIDR")]
+    #[arg(long, help_heading = PODS, default_value = "10.244.0.0/16", value_name = "CIDR")]
     pub cluster_cidr: String,
     /// How large each node's part of the pods' addresses is.
-    #[arg(long, default_value_t = 24, value_name = "BITS")]
+    #[arg(long, help_heading = PODS, default_value_t = 24, value_name = "BITS")]
     pub node_cidr_mask_size: u8,
     #[command(flatten)]
     pub signing: DurationArgs,
     #[command(flatten)]
     pub legacy_tokens: LegacyTokenArgs,
     /// The address of the cluster's DNS [default: the tenth of the Services'].
-    #[arg(long, value_name = "IP")]
+    #[arg(long, help_heading = PODS, value_name = "IP")]
     pub cluster_dns: Option<IpAddr>,
     /// Control plane only: run no pods here.
-    #[arg(long)]
+    #[arg(long, help_heading = PODS)]
     pub disable_agent: bool,
     /// The socket of a container runtime that runs already [default: containerd is started].
-    #[arg(long, value_name = "SOCKET")]
+    #[arg(long, help_heading = PODS, value_name = "SOCKET")]
     pub container_runtime_endpoint: Option<String>,
 }
 
@@ -258,13 +264,13 @@ pub struct ControllerManagerArgs {
     /// The CA that pods get, in PEM.
     #[arg(long, value_name = "FILE")]
     pub root_ca_file: PathBuf,
+    /// The key that signs the tokens of secrets, in PEM [default: no such tokens].
+    #[arg(long, value_name = "FILE")]
+    pub service_account_private_key_file: Option<PathBuf>,
     #[command(flatten)]
     pub signing: SigningArgs,
     #[command(flatten)]
     pub legacy_tokens: LegacyTokenArgs,
-    /// The key that signs the tokens of secrets, in PEM [default: no such tokens].
-    #[arg(long, value_name = "FILE")]
-    pub service_account_private_key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -278,8 +284,6 @@ pub struct KubeletArgs {
     /// The kubeconfig with address and identity of the node. It is written if a bootstrap kubeconfig is given.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: PathBuf,
-    #[command(flatten)]
-    pub certificates: NodeCertificateArgs,
     /// Where containers, images and volumes are kept.
     #[arg(long, default_value = "/var/lib/xebec", value_name = "DIR")]
     pub data_dir: PathBuf,
@@ -295,12 +299,17 @@ pub struct KubeletArgs {
     /// The domain of the cluster's DNS.
     #[arg(long, default_value = "cluster.local", value_name = "DOMAIN")]
     pub cluster_domain: String,
+    /// The addresses of pods: to others they have the address of this node.
+    #[arg(long, default_value = "10.244.0.0/16", value_name = "CIDR")]
+    pub cluster_cidr: String,
     /// The CA whose clients may talk to the kubelet, in PEM.
     #[arg(long, value_name = "FILE")]
     pub client_ca_file: PathBuf,
     /// The socket of a container runtime that runs already [default: containerd is started].
     #[arg(long, value_name = "SOCKET")]
     pub container_runtime_endpoint: Option<String>,
+    #[command(flatten)]
+    pub certificates: NodeCertificateArgs,
 }
 
 #[derive(Debug, Args)]
@@ -345,6 +354,13 @@ pub struct DnsArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct ResetArgs {
+    /// Where everything of the node is kept. No server or kubelet may be running on it.
+    #[arg(long, default_value = "/var/lib/xebec", value_name = "DIR")]
+    pub data_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
 pub struct HelloArgs {
     /// The kubeconfig with address and identity.
     #[arg(long, value_name = "FILE")]
@@ -354,8 +370,35 @@ pub struct HelloArgs {
     pub manifest: PathBuf,
 }
 
+/// Reads the arguments. Bad ones end the program with one line that says what is wrong.
+pub fn parse() -> Cli {
+    Cli::try_parse_from(arguments()).unwrap_or_else(|error| match error.kind() {
+        ErrorKind::DisplayHelp
+        | ErrorKind::DisplayVersion
+        | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
+        _ => {
+            eprintln!("xebec: {}", in_one_line(&error.to_string()));
+            std::process::exit(error.exit_code())
+        }
+    })
+}
+
+/// What is wrong with the arguments, without the usage that is shown below it.
+fn in_one_line(shown: &str) -> String {
+    let mut out = String::new();
+    let lines = shown.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with("Usage:"));
+    for line in lines {
+        if !out.is_empty() {
+            out.push_str(if out.ends_with(':') { " " } else { "; " });
+        }
+        let line = line.strip_prefix("error: ").or(line.strip_prefix("tip: ")).unwrap_or(line);
+        out.push_str(&line.replacen("For more", "for more", 1));
+    }
+    out
+}
+
 /// The arguments, with upstream's program names as subcommands: a link named `kube-apiserver` is one.
-pub fn arguments() -> Vec<OsString> {
+fn arguments() -> Vec<OsString> {
     const NAMES: [&str; 5] =
         ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy"];
     let mut arguments: Vec<OsString> = std::env::args_os().collect();
@@ -389,6 +432,29 @@ mod tests {
     }
 
     #[test]
+    fn flags_are_listed_where_they_belong() {
+        let cli = Cli::command();
+        let heading = |command: &str, flag: &str| {
+            let command = cli.find_subcommand(command).unwrap();
+            let argument =
+                command.get_arguments().find(|argument| argument.get_long() == Some(flag)).unwrap();
+            argument.get_help_heading().unwrap_or_default().to_owned()
+        };
+        for (command, flag, wanted) in [
+            ("server", "data-dir", ""),
+            ("server", "encryption-provider-config", "Encryption at rest"),
+            ("server", "cluster-cidr", PODS),
+            ("server", "disable-agent", PODS),
+            ("server", "cluster-signing-duration", "Signing"),
+            ("controller-manager", "service-account-private-key-file", ""),
+            ("kubelet", "node-name", ""),
+            ("kubelet", "rotate-certificates", "Certificates"),
+        ] {
+            assert_eq!(heading(command, flag), wanted, "{command} --{flag}");
+        }
+    }
+
+    #[test]
     fn switches_are_written_as_upstreams() {
         let cases: [(&[&str], (Option<bool>, bool)); 4] = [
             (&[], (None, false)),
@@ -403,6 +469,36 @@ mod tests {
             };
             let args = args.cluster.authentication;
             assert_eq!((args.anonymous_auth, args.enable_bootstrap_token_auth), wanted, "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn bad_arguments_are_told_in_one_line() {
+        let cases: [(&[&str], &str); 4] = [
+            (
+                &["server", "--data-dirr", "/x"],
+                "unexpected argument '--data-dirr' found; a similar argument exists: '--data-dir'; \
+                 for more information, try '--help'.",
+            ),
+            (
+                &["server", "--secure-port", "x"],
+                "invalid value 'x' for '--secure-port <PORT>': invalid digit found in string; \
+                 for more information, try '--help'.",
+            ),
+            (
+                &["scheduler"],
+                "the following required arguments were not provided: --kubeconfig <FILE>; \
+                 for more information, try '--help'.",
+            ),
+            (
+                &["sever"],
+                "unrecognized subcommand 'sever'; a similar subcommand exists: 'server'; \
+                 for more information, try '--help'.",
+            ),
+        ];
+        for (arguments, line) in cases {
+            let error = Cli::try_parse_from(["xebec"].iter().chain(arguments)).unwrap_err();
+            assert_eq!(in_one_line(&error.to_string()), line);
         }
     }
 

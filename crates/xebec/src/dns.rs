@@ -23,6 +23,7 @@ pub struct Dns {
 pub async fn run(dns: Dns, cancel: CancellationToken) -> anyhow::Result<()> {
     let config = cluster_dns::Config {
         bind: SocketAddr::new(dns.node.ip, PORT),
+        metrics_address: SocketAddr::new(dns.node.ip, cluster_dns::METRICS_PORT),
         cluster_domain: dns.cluster_domain.clone(),
         cluster_dns: Some(dns.cluster_dns),
         resolv_conf: "/etc/resolv.conf".into(),

@@ -65,7 +65,7 @@ async fn available(client: &Client, name: &str) -> anyhow::Result<()> {
     let _stop = cancel.clone().drop_guard();
     let informers = Informers::new(client.clone(), cancel);
     let deployments = informers.select::<Deployment>(Selector::fields(format!("metadata.name={name}")));
-    let (sender, mut receiver) = watch::channel((0, 1));
+    let (sender, mut receiver) = watch::channel(None);
     let namespace = Some(NAMESPACE.to_owned());
     deployments.on_change(move |change| {
         let deployment = change.object();
@@ -76,17 +76,17 @@ async fn available(client: &Client, name: &str) -> anyhow::Result<()> {
         let status = deployment.status.clone().unwrap_or_default();
         let current = status.observed_generation >= deployment.metadata.generation;
         let available = if current { status.available_replicas.unwrap_or_default() } else { 0 };
-        sender.send_replace((available, wanted));
+        sender.send_replace(Some((available, wanted)));
     });
-    let mut shown = -1;
+    let mut shown = None;
     loop {
-        let (available, wanted) = *receiver.borrow_and_update();
-        if available != shown {
+        let now = *receiver.borrow_and_update();
+        if let Some((available, wanted)) = now.filter(|_| now != shown) {
             println!("{name:<12} {available} of {wanted} replicas available");
-            shown = available;
-        }
-        if available >= wanted {
-            return Ok(());
+            shown = now;
+            if available >= wanted {
+                return Ok(());
+            }
         }
         receiver.changed().await.context("the watch ended")?;
     }

@@ -17,11 +17,13 @@ mod terminal;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use cli::{Cli, Command};
+use cli::Command;
+
+#[global_allocator] // tuned by `.cargo/config.toml`
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse_from(cli::arguments());
+    let cli = cli::parse();
     if let Err(error) = log::init(&cli.logging) {
         eprintln!("xebec: {error:#}");
         return ExitCode::from(2);
@@ -42,16 +44,13 @@ fn main() -> ExitCode {
             Command::Kubelet(args) => alone::kubelet(args).await,
             Command::Proxy(args) => alone::proxy(args).await,
             Command::Dns(args) => alone::dns(args).await,
+            Command::Reset(args) => node::reset(args).await,
             Command::Hello(args) => hello::run(args).await,
         }
     });
-    // what is left are threads that wait for input that will never come
+    // what is left waits for input that will never come
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("xebec: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    eprintln!("xebec: {error:#}");
+    ExitCode::FAILURE
 }

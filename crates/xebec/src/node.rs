@@ -4,7 +4,11 @@ use std::net::IpAddr;
 
 use anyhow::Context;
 use kube::Client;
+use storage::Storage;
+use storage::sqlite::Sqlite;
 use tokio_util::sync::CancellationToken;
+
+use crate::cli::ResetArgs;
 
 /// What pods may send in one packet.
 const POD_MTU: u32 = 1500;
@@ -19,6 +23,7 @@ pub struct Node {
 pub async fn run_kubelet(
     config: kubelet::Config,
     client: Client,
+    cluster_cidr: &str,
     cancel: CancellationToken,
 ) -> anyhow::Result<()> {
     let paths = config.paths();
@@ -27,6 +32,7 @@ pub async fn run_kubelet(
         cni_folder: paths.cni_config(),
         state: paths.cni_state(),
         mtu: POD_MTU,
+        cluster_cidr: cluster_cidr.parse().context("--cluster-cidr")?,
     };
     let network = cluster_network::run(network, client.clone(), cancel.clone());
     tokio::try_join!(network, kubelet::run(config, client, cancel.clone())).map(drop)
@@ -47,4 +53,25 @@ pub fn proxy_config(
         None => None,
     };
     Ok(config)
+}
+
+/// Takes back what a node left on this machine. State and images stay.
+pub async fn reset(args: ResetArgs) -> anyhow::Result<()> {
+    let data_dir = std::path::absolute(&args.data_dir)?;
+    let state = data_dir.join("state.db");
+    if state.exists() {
+        match Sqlite::open(&state) {
+            Ok(storage) => storage.close().await?,
+            Err(error @ storage::Error::Locked { .. }) => {
+                return Err(error).context("a server runs on this data directory; stop it first");
+            }
+            // whatever is wrong with the state, it is not touched
+            Err(error) => tracing::debug!(%error, "the database cannot be opened"),
+        }
+    }
+    // neither name nor address matters to what is left
+    let config = kubelet::Config::new("", IpAddr::from([0, 0, 0, 0]), &data_dir);
+    kubelet::teardown(&config).await.context("the node cannot be taken down")?;
+    kube_proxy::cleanup(true).await.context("the packet rules cannot be taken back")?;
+    cluster_network::cleanup().await
 }

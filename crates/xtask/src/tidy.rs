@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 
 /// Crates by floor; a crate may use crates of lower floors only.
-const FLOORS: [(&str, u8); 18] = [
+const FLOORS: [(&str, u8); 19] = [
     ("apimachinery", 1),
     ("storage", 1),
     ("streams", 1),
     ("api", 2),
     ("client", 2),
+    ("component-base", 2),
     ("component-helpers", 2),
     ("apiserver", 3),
     ("cluster-dns", 3),
@@ -31,8 +32,9 @@ const FLOORS: [(&str, u8); 18] = [
 /// The one crate that may touch storage, besides the binary that opens it.
 const STORAGE_USERS: [&str; 2] = ["apiserver", "xebec"];
 
-/// Crates of one floor that may use each other nevertheless: the kubelet writes the CNI configuration.
-const SAME_FLOOR: [(&str, &str); 1] = [("kubelet", "cluster-network")];
+/// Crates of one floor that may use each other nevertheless: the kubelet writes the CNI configuration, and the pod
+/// network's rules are written by the proxy's iptables.
+const SAME_FLOOR: [(&str, &str); 2] = [("cluster-network", "kube-proxy"), ("kubelet", "cluster-network")];
 
 const MAIN_LINES: usize = 60;
 

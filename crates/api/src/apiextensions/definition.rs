@@ -83,7 +83,7 @@ impl Strategy for CustomResourceDefinitions {
             let why = "must be spec.names.plural+\".\"+spec.group";
             errors.push(Error::invalid(&root.child("metadata").path.child("name"), definition.name(), why));
         }
-        let strict = Strict { schemas: true, structural: true, selectable: true };
+        let strict = Strict { schemas: true, structural: true, pruned: true, selectable: true };
         errors.extend(validate(&spec, strict, true));
         errors.extend(rest(definition, None));
         errors
@@ -99,6 +99,7 @@ impl Strategy for CustomResourceDefinitions {
         let strict = Strict {
             schemas: before.each("versions").all(has_schema),
             structural: !preserves || versions::is_structural(&before),
+            pruned: versions::has_pruned_defaults(&before),
             selectable: selectable(&spec) != selectable(&before),
         };
         let reviews = before.child("conversion").child("webhook").child("conversionReviewVersions");
@@ -403,10 +404,15 @@ mod tests {
     fn columns_scale_and_fields() {
         let object = definition(json!({"versions": [{
             "name": "v1", "served": true, "storage": true, "deprecationWarning": "x",
-            "schema": {"openAPIV3Schema": {"type": "object", "nullable": true}},
+            "schema": {"openAPIV3Schema": {"type": "object", "nullable": true, "properties": {
+                "spec": {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "array", "items": {"type": "string"}}}},
+            }}},
             "subresources": {"scale": {"specReplicasPath": "spec", "statusReplicasPath": ".spec.x"}},
             "additionalPrinterColumns": [{"type": "odd", "format": "odd", "jsonPath": "a"}],
-            "selectableFields": [{"jsonPath": ".metadata.name"}, {"jsonPath": ".spec.a"}, {"jsonPath": ".spec.a"}],
+            "selectableFields": [
+                {"jsonPath": ".metadata.name"}, {"jsonPath": ".spec.a"}, {"jsonPath": ".spec.a"}, {"jsonPath": ".spec.b"},
+                {"jsonPath": ".spec['a']"}, {"jsonPath": "spec"}, {"jsonPath": ".spec.a.x"},
+            ],
         }]}));
         check(
             CustomResourceDefinitions.validate(&object),
@@ -419,10 +425,100 @@ mod tests {
                 "spec.additionalPrinterColumns[0].type: Invalid value: \"odd\": must be one of boolean,date,integer,number,string",
                 "spec.additionalPrinterColumns[0].format: Invalid value: \"odd\": must be one of byte,date,date-time,double,float,int32,int64,password",
                 "spec.additionalPrinterColumns[0].JSONPath: Invalid value: \"a\": must be a simple json path starting with .",
-                "spec.selectableFields[0].jsonPath: Invalid value: \".metadata.name\": must not point to fields in metadata",
+                "spec.selectableFields[0].jsonPath: Invalid value: \".metadata.name\": is an invalid path: does not refer to a valid field",
                 "spec.selectableFields[2].jsonPath: Duplicate value: \".spec.a\"",
+                "spec.selectableFields[3].jsonPath: Invalid value: \".spec.b\": must point to a field of type string, boolean or integer. Enum string fields and strings with formats are allowed.",
+                "spec.selectableFields[4].jsonPath: Invalid value: \".spec['a']\": is an invalid path: array notation is not allowed",
+                "spec.selectableFields[5].jsonPath: Invalid value: \"spec\": is an invalid path: expected [ or . but got: spec",
+                "spec.selectableFields[6].jsonPath: Invalid value: \".spec.a.x\": is an invalid path: does not refer to a valid field",
             ],
         );
+    }
+
+    #[test]
+    fn selectable_fields_stand_where_schemas_stand() {
+        let version = |name: &str, kind: &str, path: &str| {
+            json!({"name": name, "served": true, "storage": name == "v1", "selectableFields": [{"jsonPath": path}],
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {"a": {"type": kind}, "b": {"type": "string"}}}}})
+        };
+        let of = |versions: [Value; 2]| {
+            CustomResourceDefinitions.validate(&definition(json!({"versions": versions})))
+        };
+        check(of([version("v1", "string", ".a"), version("v2", "string", ".a")]), &[]);
+        check(of([version("v1", "string", ".a"), version("v2", "integer", ".b")]), &[]);
+        check(
+            of([version("v1", "string", ".a"), version("v2", "integer", ".a")]),
+            &[
+                "spec.selectableFields: Invalid value: \"\": may only be set when validations.schema is included",
+            ],
+        );
+        const EACH: &str =
+            "Invalid value: \"\": may only be set when `version.schema.openAPIV3Schema` is not included";
+        check(
+            of([version("v1", "string", ".a"), version("v2", "string", ".b")]),
+            &[
+                &format!("spec.versions[0].selectableFields: {EACH}"),
+                &format!("spec.versions[1].selectableFields: {EACH}"),
+            ],
+        );
+    }
+
+    #[test]
+    fn defaults_in_schemas() {
+        let with = |properties: Value| {
+            definition(
+                json!({"versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
+                    "type": "object", "properties": properties,
+                }}}]}),
+            )
+        };
+        const AT: &str = "spec.validation.openAPIV3Schema.properties";
+        let cases: Vec<(Value, Vec<&str>)> = vec![
+            (
+                json!({"a": {"type": "object", "default": {"b": 1}, "properties": {"b": {"type": "integer", "default": 2}}}}),
+                vec![],
+            ),
+            (
+                json!({"a": {"type": "object", "default": {"c": 1}, "properties": {"b": {"type": "integer"}}}}),
+                vec!["[a].default: Invalid value: {\"c\":1}: must not have unknown fields"],
+            ),
+            (
+                json!({"a": {"type": "object", "default": {"c": {"d": 1}}, "x-kubernetes-preserve-unknown-fields": true}}),
+                vec![],
+            ),
+            (
+                json!({"a": {"type": "object", "default": {"b": "x"}, "required": ["e"], "properties": {"b": {"type": "integer"}, "e": {"type": "string"}}}}),
+                vec![
+                    "[a].default.b: Invalid value: \"string\": b in body must be of type integer: \"string\"",
+                    "[a].default.e: Required value",
+                ],
+            ),
+            (
+                json!({"a": {"type": "string", "enum": ["x", "y"], "default": "z"}}),
+                vec!["[a].default: Unsupported value: \"z\": supported values: \"x\", \"y\""],
+            ),
+            (json!({"a": {"x-kubernetes-int-or-string": true, "default": "50%"}}), vec![]),
+            (
+                json!({"metadata": {"type": "object", "properties": {"name": {"type": "string", "default": "x"}}}}),
+                vec!["[metadata].properties[name].default: Forbidden: must not be set in top-level metadata"],
+            ),
+            (
+                json!({"a": {"type": "object", "x-kubernetes-embedded-resource": true, "x-kubernetes-preserve-unknown-fields": true, "default": {"kind": "A b"}}}),
+                vec![
+                    "[a].default.apiVersion: Required value",
+                    "[a].default.kind: Invalid value: \"A b\": may have mixed case, but should otherwise match: a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')",
+                ],
+            ),
+        ];
+        for (properties, expected) in cases {
+            let expected: Vec<String> = expected.iter().map(|rest| format!("{AT}{rest}")).collect();
+            let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+            check(CustomResourceDefinitions.validate(&with(properties)), &expected);
+        }
+        // what was stored with unknown fields in defaults stays
+        let old = with(json!({"a": {"type": "object", "default": {"c": 1}}}));
+        let new = with(json!({"a": {"type": "object", "default": {"c": 2}}}));
+        check(CustomResourceDefinitions.validate_update(&new, &old), &[]);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! `apiextensions.k8s.io/v1`: definitions of custom resources.
 
+mod defaults;
 mod definition;
 mod schema;
 mod structural;
+mod value;
 mod versions;
 
 use crate::catalogue::{Resource, Subresource};

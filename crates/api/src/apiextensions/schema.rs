@@ -6,27 +6,55 @@ use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList};
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
+pub const META: [&str; 3] = ["apiVersion", "kind", "metadata"];
 const REASONS: [&str; 4] =
     ["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
 
+/// Where a schema stands in another.
+#[derive(Clone, Default)]
+struct Place {
+    is_root: bool,
+    /// In what a resource says of itself: its version, kind or metadata.
+    inside_meta: bool,
+    /// Why there can be no default here.
+    no_default: Option<String>,
+}
+
 pub fn validate(schema: &At<'_>) -> ErrorList {
-    let mut errors = unsupported(schema);
+    of(schema, &Place { is_root: true, ..Place::default() })
+}
+
+fn of(schema: &At<'_>, place: &Place) -> ErrorList {
+    let mut errors = unsupported(schema, place);
     errors.extend(combinations(schema));
+    let inner = Place { is_root: false, ..place.clone() };
     let additional = schema.child("additionalProperties");
     if additional.value.is_object() {
-        errors.extend(validate(&additional));
+        let mut inner = inner.clone();
+        if place.inside_meta {
+            inner.no_default = Some("inside additionalProperties applying to object metadata".into());
+        }
+        errors.extend(of(&additional, &inner));
     }
-    for (_, property) in schema.child("properties").entries() {
-        errors.extend(validate(&property));
+    let is_resource = place.is_root || schema.is_true("x-kubernetes-embedded-resource");
+    for (key, property) in schema.child("properties").entries() {
+        let mut inner = inner.clone();
+        if is_resource && META.contains(&key) {
+            inner.inside_meta = true;
+            if place.is_root {
+                inner.no_default = Some(format!("in top-level {key}"));
+            }
+        }
+        errors.extend(of(&property, &inner));
     }
     for key in ["not", "items"] {
-        let inner = schema.child(key);
-        if inner.value.is_object() {
-            errors.extend(validate(&inner));
+        let schema = schema.child(key);
+        if schema.value.is_object() {
+            errors.extend(of(&schema, &inner));
         }
     }
     for key in ["allOf", "oneOf", "anyOf"] {
-        errors.extend(schema.each(key).flat_map(|each| validate(&each)));
+        errors.extend(schema.each(key).flat_map(|each| of(&each, &inner)));
     }
     let preserves = schema.child("x-kubernetes-preserve-unknown-fields");
     if preserves.is_set() && !preserves.flag() {
@@ -35,15 +63,19 @@ pub fn validate(schema: &At<'_>) -> ErrorList {
     errors.extend(map_type(schema));
     errors.extend(list_type(schema));
     errors.extend(map_keys_and_sets(schema));
-    errors.extend(rules(&schema.child("x-kubernetes-validations")));
+    errors.extend(rules(schema));
     errors
 }
 
-fn unsupported(schema: &At<'_>) -> ErrorList {
+fn unsupported(schema: &At<'_>, place: &Place) -> ErrorList {
     let kind = schema.child("type");
     let mut errors = ErrorList::new();
     if !kind.is_empty() && !TYPES.contains(&kind.str()) {
         errors.push(kind.not_supported(&TYPES));
+    }
+    let default = schema.child("default");
+    if let Some(why) = place.no_default.as_deref().filter(|_| default.is_set()) {
+        errors.push(default.forbidden(format!("must not be set {why}")));
     }
     for key in ["id", "additionalItems", "patternProperties", "definitions", "dependencies", "$ref"] {
         let field = schema.child(key);
@@ -62,6 +94,10 @@ fn unsupported(schema: &At<'_>) -> ErrorList {
     let items = schema.child("items");
     if items.value.is_array() && !items.is_empty() {
         errors.push(items.forbidden("items must be a schema object and not an array"));
+    }
+    let embedded = schema.child("x-kubernetes-embedded-resource");
+    if place.inside_meta && embedded.flag() {
+        errors.push(embedded.forbidden("must not be used inside of resource meta"));
     }
     errors
 }
@@ -207,9 +243,9 @@ fn map_keys_and_sets(schema: &At<'_>) -> ErrorList {
     errors
 }
 
-fn rules(rules: &At<'_>) -> ErrorList {
+fn rules(schema: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
-    for each in rules.items() {
+    for each in schema.each("x-kubernetes-validations") {
         let (rule, message) = (each.child("rule"), each.child("message"));
         let breaks = |text: &str| text.contains(['\n', '\r']);
         let (trimmed_rule, trimmed_message) = (rule.str().trim(), message.str().trim());
@@ -234,8 +270,68 @@ fn rules(rules: &At<'_>) -> ErrorList {
         if breaks(path.str()) {
             errors.push(path.invalid("must not contain line breaks"));
         }
+        if find(path.str(), schema.value, true).is_err() {
+            errors.push(path.invalid("must be a valid path"));
+        }
     }
     errors
+}
+
+/// The schema of what a path such as `.spec.replicas` names, and the names on the way. `brackets` is whether a name
+/// may be written as `['name']`.
+pub fn find<'v>(path: &str, schema: &'v Value, brackets: bool) -> Result<(Vec<String>, &'v Value), String> {
+    const END: &str = "unexpected end of JSON path";
+    let (mut tokens, mut names, mut schema) = (tokens(path).into_iter(), Vec::new(), schema);
+    while let Some(token) = tokens.next() {
+        let name = match token {
+            "[" if !brackets => return Err("array notation is not allowed".into()),
+            "[" => {
+                let quoted = tokens.next().ok_or(END)?;
+                let inner = quoted.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
+                inner
+                    .ok_or_else(|| format!("expected single quoted string but got {quoted}"))?
+                    .replace("\\'", "'")
+            }
+            "." => tokens.next().ok_or(END)?.to_owned(),
+            _ => return Err(format!("expected [ or . but got: {token}")),
+        };
+        let properties = schema.get("properties").and_then(Value::as_object);
+        let others = schema.get("additionalProperties");
+        schema = match (properties.filter(|properties| !properties.is_empty()), others) {
+            (Some(properties), _) => properties.get(&name),
+            (None, others) => others,
+        }
+        .ok_or("does not refer to a valid field")?;
+        names.push(name);
+        if token == "[" {
+            match tokens.next().ok_or(END)? {
+                "]" => {}
+                other => return Err(format!("expected ] but got {other}")),
+            }
+        }
+    }
+    Ok((names, schema))
+}
+
+/// A path in parts: dots, brackets, and what is between them; a quoted name is one part.
+fn tokens(path: &str) -> Vec<&str> {
+    let mut tokens = Vec::new();
+    let mut rest = path;
+    while let Some(first) = rest.chars().next() {
+        let end = match first {
+            '.' | '[' | ']' => 1,
+            '\'' => {
+                let closes = |(index, _): &(usize, char)| *index > 0 && !rest[..*index].ends_with('\\');
+                let quotes = rest.char_indices().filter(|(_, c)| *c == '\'');
+                quotes.filter(closes).map(|(index, _)| index + 1).next().unwrap_or(rest.len())
+            }
+            _ => rest.find(['.', '[', ']']).unwrap_or(rest.len()),
+        };
+        let (token, after) = rest.split_at(end);
+        tokens.push(token);
+        rest = after;
+    }
+    tokens
 }
 
 /// What a schema may have at its root when `status` is a subresource, in the names of upstream's message.

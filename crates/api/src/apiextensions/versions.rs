@@ -5,7 +5,7 @@ use apimachinery::field::{Error, ErrorList};
 use apimachinery::validation as names;
 use apimachinery::{Value, field::Path};
 
-use super::{schema, structural};
+use super::{defaults, schema, structural};
 use crate::validation::at::At;
 
 const MAX_SELECTABLE: usize = 8;
@@ -18,6 +18,8 @@ const COLUMN_FORMATS: [&str; 8] =
 pub struct Strict {
     pub schemas: bool,
     pub structural: bool,
+    /// Defaults have no fields that their schemas do not know.
+    pub pruned: bool,
     pub selectable: bool,
 }
 
@@ -66,9 +68,7 @@ pub fn validate(spec: &At<'_>, strict: Strict) -> ErrorList {
     {
         errors.extend(self::column(&column));
     }
-    for at in places(spec, "selectableFields", "selectableFields") {
-        errors.extend(selectable(&at, strict));
-    }
+    errors.extend(all_selectable(spec, strict));
     if (1..seen.len()).any(|index| seen[..index].contains(&seen[index])) {
         errors.push(versions.invalid("must contain unique version names"));
     }
@@ -107,10 +107,21 @@ fn whole_schema(at: &At<'_>, has_status: bool, strict: Strict) -> ErrorList {
     }
     let mut errors = schema::root(at, has_status);
     if strict.structural {
-        errors.extend(structural::validate(at));
+        let wrong = structural::validate(at);
+        errors.extend(if wrong.is_empty() { defaults::validate(at, strict.pruned) } else { wrong });
     }
     errors.extend(schema::validate(at));
     errors
+}
+
+/// Whether the defaults of all schemas are ones that are known, for updates of definitions that were stored before
+/// that was asked.
+pub fn has_pruned_defaults(spec: &At<'_>) -> bool {
+    spec.each("versions").all(|version| {
+        let schema = version.child("schema").child("openAPIV3Schema");
+        !schema.is_set()
+            || defaults::validate(&schema, true).len() == defaults::validate(&schema, false).len()
+    })
 }
 
 /// Whether a schema passes today's rules, for updates of definitions that were stored before them.
@@ -184,22 +195,58 @@ fn column(column: &At<'_>) -> ErrorList {
     errors
 }
 
-fn selectable(fields: &At<'_>, strict: Strict) -> ErrorList {
+/// The fields that lists are selected by, which upstream looks for in schemas that stand where the fields stand: with
+/// each version, or beside all of them.
+fn all_selectable(spec: &At<'_>, strict: Strict) -> ErrorList {
+    let (fields, schemas) =
+        (places(spec, "selectableFields", "selectableFields"), places(spec, "schema", "validation"));
+    let is_shared =
+        |places: &[At<'_>], key: &str| places.first().is_some_and(|at| at.path == spec.path.child(key));
+    let together = is_shared(&fields, "selectableFields") == is_shared(&schemas, "validation");
+    let missing = match is_shared(&fields, "selectableFields") {
+        true => "may only be set when validations.schema is included",
+        false => "may only be set when `version.schema.openAPIV3Schema` is not included",
+    };
     let mut errors = ErrorList::new();
-    let mut seen: Vec<&str> = Vec::new();
+    for (index, at) in fields.iter().enumerate().filter(|(_, at)| !at.is_empty()) {
+        let schema = schemas.get(index).filter(|_| together).map(|schema| schema.child("openAPIV3Schema"));
+        match schema.filter(At::is_set) {
+            Some(schema) => errors.extend(selectable(at, schema.value, strict)),
+            None => errors.push(Error::invalid(&at.path, "", missing)),
+        }
+    }
+    errors
+}
+
+fn selectable(fields: &At<'_>, schema: &Value, strict: Strict) -> ErrorList {
+    let mut errors = ErrorList::new();
+    let mut seen: Vec<Vec<String>> = Vec::new();
     for field in fields.items() {
         let path = field.child("jsonPath");
         if path.is_empty() {
             errors.push(path.required(""));
             continue;
         }
-        if path.str() == ".metadata" || path.str().starts_with(".metadata.") {
+        let (names, found) = match schema::find(path.str(), schema, false) {
+            Ok(found) => found,
+            Err(why) => {
+                errors.push(path.invalid(format!("is an invalid path: {why}")));
+                continue;
+            }
+        };
+        if names.first().is_some_and(|first| first == "metadata") {
             errors.push(path.invalid("must not point to fields in metadata"));
         }
-        if seen.contains(&path.str()) {
+        if !matches!(found["type"].as_str(), Some("string" | "boolean" | "integer")) {
+            errors.push(path.invalid(
+                "must point to a field of type string, boolean or integer. Enum string fields and strings with formats \
+                 are allowed.",
+            ));
+        }
+        if seen.contains(&names) {
             errors.push(path.duplicate());
         } else {
-            seen.push(path.str());
+            seen.push(names);
         }
     }
     if strict.selectable && seen.len() > MAX_SELECTABLE {

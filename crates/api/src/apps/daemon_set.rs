@@ -122,6 +122,15 @@ impl Strategy for DaemonSets {
         errors.extend(not_decremented(&status.child("collisionCount"), &old.child("collisionCount")));
         errors
     }
+
+    fn warnings_on_create(&self, object: &Object) -> Vec<String> {
+        template::warnings(object)
+    }
+
+    fn warnings_on_update(&self, object: &Object, old: &Object) -> Vec<String> {
+        let moved = template_generation(object) != template_generation(old);
+        if moved { template::warnings(object) } else { Vec::new() }
+    }
 }
 
 fn validate(spec: &At<'_>) -> ErrorList {

@@ -103,11 +103,13 @@ impl Strategy for Deployments {
     }
 
     fn warnings_on_create(&self, deployment: &Object) -> Vec<String> {
-        template::name_warning(deployment)
+        let mut warnings = template::name_warning(deployment);
+        warnings.extend(template::warnings(deployment));
+        warnings
     }
 
-    fn warnings_on_update(&self, _deployment: &Object, _old: &Object) -> Vec<String> {
-        Vec::new()
+    fn warnings_on_update(&self, deployment: &Object, old: &Object) -> Vec<String> {
+        template::warnings_on_update(deployment, old)
     }
 }
 
@@ -174,6 +176,18 @@ mod tests {
         change(&mut object);
         Deployments.default(&mut object);
         Deployments.validate(&object)
+    }
+
+    #[test]
+    fn a_template_is_warned_of_when_it_is_new() {
+        let mut object = deployment();
+        object.set(&["spec", "template", "spec", "nodeSelector"], json!({"beta.kubernetes.io/os": "linux"}));
+        let warning = "spec.template.spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use \"kubernetes.io/os\" instead";
+        assert_eq!(Deployments.warnings_on_create(&object), [warning]);
+        assert_eq!(Deployments.warnings_on_update(&object, &object), Vec::<String>::new());
+        let mut moved = object.clone();
+        moved.set_generation(2);
+        assert_eq!(Deployments.warnings_on_update(&moved, &object), [warning]);
     }
 
     #[test]

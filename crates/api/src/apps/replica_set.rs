@@ -65,11 +65,13 @@ impl Strategy for ReplicaSets {
     }
 
     fn warnings_on_create(&self, object: &Object) -> Vec<String> {
-        template::name_warning(object)
+        let mut warnings = template::name_warning(object);
+        warnings.extend(template::warnings(object));
+        warnings
     }
 
-    fn warnings_on_update(&self, _object: &Object, _old: &Object) -> Vec<String> {
-        Vec::new()
+    fn warnings_on_update(&self, object: &Object, old: &Object) -> Vec<String> {
+        template::warnings_on_update(object, old)
     }
 }
 

@@ -8,10 +8,12 @@ use serde_json::json;
 use super::template;
 use crate::catalogue::Column;
 use crate::core::defaults::{child, each, set};
+use crate::core::warnings;
 use crate::printers::{AGE, NAME, column, count, template_containers, wide};
 use crate::strategy::{Strategy, bump_generation, keep_status, reset_status_for_create, restore};
 use crate::validation::at::At;
 use crate::validation::forms::not_decremented;
+use crate::validation::pod;
 
 pub const COLUMNS: &[Column] = &[
     NAME,
@@ -138,14 +140,32 @@ impl Strategy for StatefulSets {
     }
 
     fn warnings_on_create(&self, object: &Object) -> Vec<String> {
-        if object.get_i64(&["spec", "revisionHistoryLimit"]).is_some_and(|limit| limit < 0) {
-            return vec![
-                "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended"
-                    .into(),
-            ];
-        }
-        Vec::new()
+        let mut warnings = template::warnings(object);
+        warnings.extend(claims_and_history(object));
+        warnings
     }
+
+    fn warnings_on_update(&self, object: &Object, old: &Object) -> Vec<String> {
+        let mut warnings = template::warnings_on_update(object, old);
+        warnings.extend(claims_and_history(object));
+        warnings
+    }
+}
+
+fn claims_and_history(object: &Object) -> Vec<String> {
+    let spec = At::of(object, &["spec"]);
+    let mut warnings = Vec::new();
+    for claim in spec.each("volumeClaimTemplates") {
+        // upstream leaves `spec` out of the path
+        warnings.extend(warnings::claim_spec(&At::new(claim.child("spec").value, claim.path)));
+    }
+    if spec.number("revisionHistoryLimit").is_some_and(|limit| limit < 0) {
+        warnings.push(
+            "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended"
+                .into(),
+        );
+    }
+    warnings
 }
 
 /// Which parts are judged; an update leaves out what cannot change.
@@ -269,7 +289,7 @@ fn pods(spec: &At<'_>, judge_template: bool) -> ErrorList {
         object.set(&["spec", "volumes"], volumes);
     }
     if judge_template {
-        errors.extend(crate::validation::pod::template(&object, &template.path));
+        errors.extend(pod::template(&At::new(object.as_value(), template.path.clone())));
     }
     if let Some(labels) = object.labels() {
         errors.extend(names::validate_labels(labels, &template.path.child("labels")));
@@ -308,6 +328,24 @@ mod tests {
         );
         assert_eq!(object.get_array(&["spec", "volumeClaimTemplates"])[0]["status"]["phase"], "Pending");
         check(StatefulSets.validate(&object), &[]);
+    }
+
+    #[test]
+    fn warnings() {
+        let mut object = stateful_set();
+        assert_eq!(StatefulSets.warnings_on_create(&object), Vec::<String>::new());
+        object.set(&["spec", "template", "spec", "nodeSelector"], json!({"beta.kubernetes.io/os": "linux"}));
+        object.set(&["spec", "revisionHistoryLimit"], -1);
+        let claims =
+            object.as_value_mut().pointer_mut("/spec/volumeClaimTemplates/0/spec/resources/requests/storage");
+        *claims.expect("a claim") = json!("1m");
+        let of_template = "spec.template.spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use \"kubernetes.io/os\" instead";
+        let of_rest = [
+            "spec.volumeClaimTemplates[0].resources.requests[storage]: fractional byte value \"1m\" is invalid, must be an integer",
+            "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended",
+        ];
+        assert_eq!(StatefulSets.warnings_on_create(&object), [&[of_template][..], &of_rest].concat());
+        assert_eq!(StatefulSets.warnings_on_update(&object, &object), of_rest);
     }
 
     #[test]

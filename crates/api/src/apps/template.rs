@@ -7,6 +7,7 @@ use apimachinery::{Object, Value};
 use serde_json::Map;
 
 use crate::core::defaults::{self, child};
+use crate::core::warnings;
 use crate::validation::at::At;
 use crate::validation::pod;
 
@@ -49,7 +50,7 @@ pub fn matches(spec: &At<'_>, matches_nothing: bool, unreadable: &str) -> ErrorL
 
 /// The template's pod, which has to run for ever.
 pub fn pods(template: &At<'_>) -> ErrorList {
-    pod::template(&Object::from(template.value.clone()), &template.path)
+    pod::template(template)
 }
 
 /// What a controller that restarts its pods refuses of a template.
@@ -65,6 +66,16 @@ pub fn runs_for_ever(template: &At<'_>, workload: &str) -> ErrorList {
         errors.push(deadline.forbidden(format!("activeDeadlineSeconds in {workload} is not Supported")));
     }
     errors
+}
+
+/// Warnings about the template of a workload.
+pub fn warnings(object: &Object) -> Vec<String> {
+    warnings::template(&At::of(object, &["spec", "template"]))
+}
+
+/// Warnings about a template on an update, which has to change something to be warned about.
+pub fn warnings_on_update(object: &Object, old: &Object) -> Vec<String> {
+    if object.generation() == old.generation() { Vec::new() } else { warnings(object) }
 }
 
 /// Warns of names that do not fit into the host names of pods.

@@ -93,13 +93,23 @@ impl Strategy for CronJobs {
 
     fn warnings_on_create(&self, cron_job: &Object) -> Vec<String> {
         let mut warnings = crate::apps::template::name_warning(cron_job);
+        warnings.extend(job_warnings(cron_job));
         warnings.extend(zone_warning(cron_job));
         warnings
     }
 
-    fn warnings_on_update(&self, cron_job: &Object, _old: &Object) -> Vec<String> {
-        zone_warning(cron_job)
+    fn warnings_on_update(&self, cron_job: &Object, old: &Object) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if cron_job.generation() != old.generation() {
+            warnings.extend(job_warnings(cron_job));
+        }
+        warnings.extend(zone_warning(cron_job));
+        warnings
     }
+}
+
+fn job_warnings(cron_job: &Object) -> Vec<String> {
+    super::job::spec_warnings(&At::of(cron_job, &["spec", "jobTemplate", "spec"]))
 }
 
 fn zone_warning(cron_job: &Object) -> Vec<String> {

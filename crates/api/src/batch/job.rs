@@ -9,6 +9,7 @@ use serde_json::{Map, json};
 use super::{job_spec, job_status};
 use crate::catalogue::{Column, Now};
 use crate::core::defaults::{self, child, each, set};
+use crate::core::warnings;
 use crate::printers::{self, AGE, NAME, column, count, selector, template_containers, wide};
 use crate::strategy::{Strategy, bump_generation, keep_status, reset_status_for_create, restore};
 use crate::validation::at::At;
@@ -168,12 +169,12 @@ impl Strategy for Jobs {
 
     fn warnings_on_create(&self, job: &Object) -> Vec<String> {
         let mut warnings = crate::apps::template::name_warning(job);
-        warnings.extend(tracking_warning(job));
+        warnings.extend(spec_warnings(&At::of(job, &["spec"])));
         warnings
     }
 
-    fn warnings_on_update(&self, job: &Object, _old: &Object) -> Vec<String> {
-        tracking_warning(job)
+    fn warnings_on_update(&self, job: &Object, old: &Object) -> Vec<String> {
+        if job.generation() == old.generation() { Vec::new() } else { spec_warnings(&At::of(job, &["spec"])) }
     }
 
     fn warnings_on_delete(&self) -> &'static [&'static str] {
@@ -182,17 +183,19 @@ impl Strategy for Jobs {
     }
 }
 
-fn tracking_warning(job: &Object) -> Vec<String> {
-    let number = |key: &str| count(job, &["spec", key]);
-    let spec = job.get(&["spec"]).unwrap_or(&Value::Null);
-    if job_spec::is_indexed(spec) && number("completions") > 100_000 && number("parallelism") > 10_000 {
-        return vec![
+/// Warnings about the spec of a Job.
+pub fn spec_warnings(spec: &At<'_>) -> Vec<String> {
+    let number = |key: &str| spec.number(key).unwrap_or_default();
+    let mut warnings = Vec::new();
+    if job_spec::is_indexed(spec.value) && number("completions") > 100_000 && number("parallelism") > 10_000 {
+        warnings.push(
             "In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, \
              Kubernetes might not be able to track completedIndexes when a big number of indexes fail"
                 .into(),
-        ];
+        );
     }
-    Vec::new()
+    warnings.extend(warnings::template(&spec.child("template")));
+    warnings
 }
 
 /// Makes a Job find its pods, and no others, by its uid.
@@ -376,6 +379,19 @@ mod tests {
             (Some(1), Some(1), Some(6))
         );
         check(Jobs.validate(&job), &[]);
+    }
+
+    #[test]
+    fn warnings() {
+        let mut job =
+            job(json!({"completionMode": "Indexed", "completions": 100_001, "parallelism": 10_001}));
+        job.set(&["spec", "template", "spec", "nodeSelector"], json!({"beta.kubernetes.io/os": "linux"}));
+        let expected = [
+            "In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail",
+            "spec.template.spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use \"kubernetes.io/os\" instead",
+        ];
+        assert_eq!(Jobs.warnings_on_create(&job), expected);
+        assert_eq!(Jobs.warnings_on_update(&job, &job), Vec::<String>::new());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What is wrong with the spec of a Job, alone or in a CronJob's template.
 
+use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path, quote};
-use apimachinery::{Object, Value};
 
 use super::indexes;
 use crate::validation::at::At;
@@ -69,7 +69,7 @@ pub fn validate(spec: &At<'_>) -> ErrorList {
     let valid: &[&str] = if failure.is_set() { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
     errors.extend(replacement.supported(valid));
     let template = spec.child("template");
-    errors.extend(pod::template(&Object::from(template.value.clone()), &template.path));
+    errors.extend(pod::template(&template));
     errors.extend(restart_policy(&template.child("spec").child("restartPolicy"), failure.is_set()));
     errors
 }

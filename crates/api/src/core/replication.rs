@@ -1,6 +1,6 @@
 //! Replication controllers, and pod templates that stand by themselves.
 
-use apimachinery::field::{ErrorList, Path};
+use apimachinery::field::ErrorList;
 use apimachinery::{Object, Value};
 use serde_json::json;
 
@@ -10,6 +10,7 @@ use crate::catalogue::{Column, Selectable};
 use crate::printers::{AGE, NAME, column, count, join, labels, template_containers, wide};
 use crate::strategy::{Strategy, bump_generation, keep_spec, keep_status, reset_status_for_create};
 use crate::validation;
+use crate::validation::at::At;
 
 pub const CONTROLLER_SELECTABLE: &[Selectable] =
     &[Selectable { name: "status.replicas", read: |o| count(o, &["status", "replicas"]).to_string() }];
@@ -98,8 +99,7 @@ impl Strategy for Controllers {
     }
 
     fn warnings_on_create(&self, rc: &Object) -> Vec<String> {
-        let template = rc.get(&["spec", "template"]).unwrap_or(&Value::Null);
-        warnings::template(template, &Path::new("spec").child("template"))
+        warnings::template(&At::of(rc, &["spec", "template"]))
     }
 
     /// Of an old template that stays nothing new can be said.
@@ -146,7 +146,7 @@ impl Strategy for Templates {
     }
 
     fn warnings_on_create(&self, template: &Object) -> Vec<String> {
-        warnings::template(template.get(&["template"]).unwrap_or(&Value::Null), &Path::new("template"))
+        warnings::template(&At::of(template, &["template"]))
     }
 
     fn warnings_on_update(&self, template: &Object, old: &Object) -> Vec<String> {

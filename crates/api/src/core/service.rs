@@ -78,7 +78,7 @@ pub struct Services;
 
 impl Strategy for Services {
     fn validate_name(&self, name: &str, prefix: bool) -> Vec<String> {
-        apimachinery::validation::name_is_dns1035_label(name, prefix)
+        apimachinery::validation::name_is_dns_label(name, prefix)
     }
 
     fn default(&self, service: &mut Object) {

@@ -1,6 +1,6 @@
 //! Persistent volumes and claims to them.
 
-use apimachinery::field::{ErrorList, Path};
+use apimachinery::field::ErrorList;
 use apimachinery::{Object, Value};
 use serde_json::json;
 
@@ -10,7 +10,8 @@ use crate::catalogue::{Column, Selectable};
 use crate::printers::{AGE, NAME, column, wide};
 use crate::strategy::{Requester, Strategy, keep_spec, keep_status};
 use crate::validation;
-use crate::validation::value::{list, shown};
+use crate::validation::at::At;
+use crate::validation::value::shown;
 
 /// When a volume's phase last moved.
 const MOVED: &[&str] = &["status", "lastPhaseTransitionTime"];
@@ -211,10 +212,8 @@ fn volume_warnings(volume: &Object) -> Vec<String> {
     if volume.get_str(&["spec", "persistentVolumeReclaimPolicy"]) == "Recycle" {
         out.push("spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the recommended approach is to use dynamic provisioning.".into());
     }
-    let path = Path::new("spec").child("nodeAffinity").child("required").child("nodeSelectorTerms");
-    let required = volume.get(&["spec", "nodeAffinity", "required"]).unwrap_or(&Value::Null);
-    for (index, term) in list(required, "nodeSelectorTerms").iter().enumerate() {
-        out.extend(warnings::node_selector_term(term, false, &path.index(index)));
+    for term in At::of(volume, &["spec", "nodeAffinity", "required", "nodeSelectorTerms"]).items() {
+        out.extend(warnings::node_selector_term(&term, false));
     }
     let gone = GONE.iter().filter(|(key, ..)| volume.get(&["spec", key]).is_some());
     out.extend(gone.map(|(_, name, what)| format!("spec.{name}: {what}")));
@@ -299,7 +298,7 @@ impl Strategy for Claims {
 
     fn warnings_on_create(&self, claim: &Object) -> Vec<String> {
         let mut out: Vec<String> = beta_class(claim).into_iter().collect();
-        out.extend(warnings::claim_spec(claim.get(&["spec"]).unwrap_or(&Value::Null), &Path::new("spec")));
+        out.extend(warnings::claim_spec(&At::of(claim, &["spec"])));
         out
     }
 

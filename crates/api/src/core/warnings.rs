@@ -1,11 +1,12 @@
 //! Warnings about pods and templates: what works, but not as its author may think, or not much longer.
 
-use apimachinery::Value;
+use apimachinery::Object;
 use apimachinery::field::Path;
 use apimachinery::validation as names;
 
+use crate::validation::at::At;
 use crate::validation::pod::{APP_ARMOR, SECCOMP_CONTAINER, SECCOMP_POD, annotation, visit_containers};
-use crate::validation::value::{entries, field, has, int, is_whole, list, number, quantity, shown, text};
+use crate::validation::value::{is_whole, shown, text};
 
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
@@ -64,7 +65,7 @@ pub fn deprecated_node_label(key: &str) -> Option<&'static str> {
 }
 
 /// Warnings about a new pod.
-pub fn pod(pod: &apimachinery::Object) -> Vec<String> {
+pub fn pod(pod: &Object) -> Vec<String> {
     let mut out = Vec::new();
     let messages = names::is_dns1123_label(pod.name());
     if !messages.is_empty() {
@@ -73,78 +74,69 @@ pub fn pod(pod: &apimachinery::Object) -> Vec<String> {
             messages.join(" ")
         ));
     }
-    let none = Value::Null;
-    let (spec, meta) = (pod.get(&["spec"]).unwrap_or(&none), pod.get(&["metadata"]).unwrap_or(&none));
-    out.extend(spec_and_meta(spec, meta, &Path::root(), false));
+    out.extend(spec_and_meta(&At::root(pod), false));
     out
 }
 
-/// Warnings about a template at a path.
-pub fn template(template: &Value, path: &Path) -> Vec<String> {
-    spec_and_meta(&template["spec"], &template["metadata"], path, true)
+/// Warnings about a template.
+pub(crate) fn template(template: &At<'_>) -> Vec<String> {
+    spec_and_meta(template, true)
 }
 
-fn spec_and_meta(spec: &Value, meta: &Value, root: &Path, is_template: bool) -> Vec<String> {
-    let path = root.child("spec");
-    let annotations = root.child("metadata").child("annotations");
-    let mut out = node_labels(spec, &path);
+fn spec_and_meta(owner: &At<'_>, is_template: bool) -> Vec<String> {
+    let (spec, meta) = (owner.child("spec"), owner.child("metadata"));
+    let annotations = meta.path.child("annotations");
+    let said = |key: &str| annotation(meta.value, key).is_some();
+    let mut out = node_labels(&spec);
     for (key, message) in ANNOTATIONS {
-        if annotation(meta, key).is_some() {
+        if said(key) {
             out.push(format!("{}: {message}", annotations.key(key)));
         }
     }
-    out.extend(volumes(list(spec, "volumes"), &path.child("volumes")));
-    out.extend(token_paths(list(spec, "volumes"), &path.child("volumes")));
-    out.extend(lists(spec, &path));
+    out.extend(volumes(&spec.child("volumes")));
+    out.extend(token_paths(&spec.child("volumes")));
+    out.extend(lists(&spec));
     for name in ["memory", "ephemeral-storage"] {
-        out.extend(fraction(&spec["overhead"], name, &path.child("overhead")));
-        for part in ["limits", "requests"] {
-            out.extend(fraction(&spec["resources"][part], name, &path.child("resources").child(part)));
-        }
+        out.extend(fraction(&spec.child("overhead"), name));
+        out.extend(fractions(&spec.child("resources"), name));
     }
-    let of_pod = |key: &str| spec.get("securityContext").is_some_and(|context| has(context, key));
-    if !of_pod("seccompProfile") && annotation(meta, SECCOMP_POD).is_some() {
-        out.push(format!(
+    let seccomp = |key: &str| {
+        format!(
             "{}: non-functional in v1.27+; use the \"seccompProfile\" field instead",
-            annotations.key(SECCOMP_POD)
-        ));
+            annotations.key(key)
+        )
+    };
+    let of_pod = spec.child("securityContext");
+    if !of_pod.has("seccompProfile") && said(SECCOMP_POD) {
+        out.push(seccomp(SECCOMP_POD));
     }
-    visit_containers(spec, &path, &mut |container, at| {
-        let own = |key: &str| container.get("securityContext").is_some_and(|context| has(context, key));
-        let name = text(container, "name");
+    visit_containers(&spec, &mut |container| {
+        let own = container.child("securityContext");
+        let name = container.text("name");
         let key = format!("{SECCOMP_CONTAINER}{name}");
-        if !own("seccompProfile") && annotation(meta, &key).is_some() {
-            out.push(format!(
-                "{}: non-functional in v1.27+; use the \"seccompProfile\" field instead",
-                annotations.key(&key)
-            ));
+        if !own.has("seccompProfile") && said(&key) {
+            out.push(seccomp(&key));
         }
         let key = format!("{APP_ARMOR}{name}");
         // of pods this is said when the field is made of the annotation
-        if is_template
-            && !own("appArmorProfile")
-            && !of_pod("appArmorProfile")
-            && annotation(meta, &key).is_some()
-        {
+        let has_field = own.has("appArmorProfile") || of_pod.has("appArmorProfile");
+        if is_template && !has_field && said(&key) {
             out.push(app_armor(&annotations, &key));
         }
         for name in ["memory", "ephemeral-storage"] {
-            for part in ["limits", "requests"] {
-                let at = at.child("resources").child(part);
-                out.extend(fraction(&container["resources"][part], name, &at));
-            }
+            out.extend(fractions(&container.child("resources"), name));
         }
-        out.extend(hidden_variables(list(container, "env"), &at.child("env")));
+        out.extend(hidden_variables(&container.child("env")));
     });
-    out.extend(ports(spec, &path));
-    if int(spec, "terminationGracePeriodSeconds").is_some_and(|seconds| seconds < 0) {
+    out.extend(ports(&spec));
+    if spec.number("terminationGracePeriodSeconds").is_some_and(|seconds| seconds < 0) {
         out.push(format!(
             "{}: must be >= 0; negative values are invalid and will be treated as 1",
-            path.child("terminationGracePeriodSeconds")
+            spec.path.child("terminationGracePeriodSeconds")
         ));
     }
-    out.extend(null_selectors(spec, &path.child("affinity")));
-    out.extend(addresses(spec, &path));
+    out.extend(null_selectors(&spec.child("affinity")));
+    out.extend(addresses(&spec));
     out
 }
 
@@ -153,106 +145,90 @@ pub fn app_armor(annotations: &Path, key: &str) -> String {
     format!("{}: deprecated since v1.30; use the \"appArmorProfile\" field instead", annotations.key(key))
 }
 
-fn node_labels(spec: &Value, path: &Path) -> Vec<String> {
+fn node_labels(spec: &At<'_>) -> Vec<String> {
     let mut out = Vec::new();
-    for (key, _) in entries(spec, "nodeSelector") {
+    for (key, label) in spec.child("nodeSelector").entries() {
         if let Some(message) = deprecated_node_label(key) {
-            out.push(format!("{}: {message}", path.child("nodeSelector").key(key)));
+            out.push(format!("{}: {message}", label.path));
         }
     }
-    let affinity = spec.pointer("/affinity/nodeAffinity").unwrap_or(&Value::Null);
-    let at = path.child("affinity").child("nodeAffinity");
-    let required = affinity.get(REQUIRED).unwrap_or(&Value::Null);
-    for (index, term) in list(required, "nodeSelectorTerms").iter().enumerate() {
-        let at = at.child(REQUIRED).child("nodeSelectorTerms").index(index);
-        out.extend(node_selector_term(term, false, &at));
+    let affinity = spec.child("affinity").child("nodeAffinity");
+    for term in affinity.child(REQUIRED).each("nodeSelectorTerms") {
+        out.extend(node_selector_term(&term, false));
     }
-    for (index, term) in list(affinity, PREFERRED).iter().enumerate() {
-        let at = at.child(PREFERRED).index(index).child("preference");
-        out.extend(node_selector_term(&term["preference"], true, &at));
+    for term in affinity.each(PREFERRED) {
+        out.extend(node_selector_term(&term.child("preference"), true));
     }
-    for (index, constraint) in list(spec, "topologySpreadConstraints").iter().enumerate() {
-        let at = path.child("topologySpreadConstraints").index(index);
-        let key = text(constraint, "topologyKey");
-        if let Some(message) = deprecated_node_label(key) {
-            out.push(format!("{}: {key} is {message}", at.child("topologyKey")));
+    for constraint in spec.each("topologySpreadConstraints") {
+        let key = constraint.child("topologyKey");
+        if let Some(message) = deprecated_node_label(key.str()) {
+            out.push(format!("{}: {} is {message}", key.path, key.str()));
         }
-        if !has(constraint, "labelSelector") {
-            out.push(no_pods(&at.child("labelSelector")));
-        }
+        out.extend(no_pods(&constraint.child("labelSelector")));
     }
     out
 }
 
-fn no_pods(path: &Path) -> String {
-    format!("{path}: a null labelSelector results in matching no pod")
+/// What is said of a selector that is not there.
+fn no_pods(selector: &At<'_>) -> Option<String> {
+    let message = format!("{}: a null labelSelector results in matching no pod", selector.path);
+    (!selector.is_set()).then_some(message)
 }
 
 /// Warnings about one term of a selector of nodes; where values are not validated, they are warned about.
-pub fn node_selector_term(term: &Value, values: bool, path: &Path) -> Vec<String> {
+pub(crate) fn node_selector_term(term: &At<'_>, values: bool) -> Vec<String> {
     let mut out = Vec::new();
-    for (index, expression) in list(term, "matchExpressions").iter().enumerate() {
-        let at = path.child("matchExpressions").index(index);
-        let key = text(expression, "key");
-        if let Some(message) = deprecated_node_label(key) {
-            out.push(format!("{}: {key} is {message}", at.child("key")));
+    for expression in term.each("matchExpressions") {
+        let key = expression.child("key");
+        if let Some(message) = deprecated_node_label(key.str()) {
+            out.push(format!("{}: {} is {message}", key.path, key.str()));
         }
-        for (index, value) in list(expression, "values").iter().enumerate().filter(|_| values) {
-            let value = value.as_str().unwrap_or_default();
-            for message in names::is_valid_label_value(value) {
-                out.push(format!("{}: {value} is invalid, {message}", at.child("values").index(index)));
+        for value in expression.each("values").filter(|_| values) {
+            for message in names::is_valid_label_value(value.str()) {
+                out.push(format!("{}: {} is invalid, {message}", value.path, value.str()));
             }
         }
     }
     out
 }
 
-fn volumes(volumes: &[Value], path: &Path) -> Vec<String> {
+fn volumes(volumes: &At<'_>) -> Vec<String> {
     let mut out = Vec::new();
-    for (index, volume) in volumes.iter().enumerate() {
-        let at = path.index(index);
+    for volume in volumes.items() {
         for (key, name, message) in VOLUMES {
-            if has(volume, key) {
-                out.push(format!("{}: {message}", at.child(name)));
+            if volume.has(key) {
+                out.push(format!("{}: {message}", volume.path.child(name)));
             }
         }
-        if let Some(spec) = volume.pointer("/ephemeral/volumeClaimTemplate/spec") {
-            let at = at.child("ephemeral").child("volumeClaimTemplate").child("spec");
-            out.extend(claim_spec(spec, &at));
-        }
+        out.extend(claim_spec(&volume.child("ephemeral").child("volumeClaimTemplate").child("spec")));
     }
     out
 }
 
 /// Warnings about a claim's spec.
-pub fn claim_spec(spec: &Value, path: &Path) -> Vec<String> {
-    ["requests", "limits"]
-        .iter()
-        .filter_map(|part| {
-            fraction(&spec["resources"][*part], "storage", &path.child("resources").child(part))
-        })
-        .collect()
+pub(crate) fn claim_spec(spec: &At<'_>) -> Vec<String> {
+    let resources = spec.child("resources");
+    ["requests", "limits"].iter().filter_map(|part| fraction(&resources.child(part), "storage")).collect()
 }
 
 /// Files of a projection that take the place of a token.
-fn token_paths(volumes: &[Value], path: &Path) -> Vec<String> {
-    let sources = |volume: &'_ Value| list(&volume["projected"], "sources").to_vec();
-    let tokens: Vec<String> = volumes
-        .iter()
-        .flat_map(sources)
-        .filter_map(|source| Some(text(source.get("serviceAccountToken")?, "path").to_owned()))
+fn token_paths(volumes: &At<'_>) -> Vec<String> {
+    let tokens: Vec<&str> = volumes
+        .items()
+        .flat_map(|volume| volume.child("projected").each("sources"))
+        .filter_map(|source| source.field("serviceAccountToken"))
+        .map(|token| token.text("path"))
         .collect();
     let mut out = Vec::new();
-    for (index, volume) in volumes.iter().enumerate() {
-        let at = path.index(index).child("projected").child("sources");
-        for source in sources(volume) {
+    for sources in volumes.items().map(|volume| volume.child("projected").child("sources")) {
+        for source in sources.items() {
             for (key, name) in
                 [("configMap", "configMap"), ("secret", "secrets"), ("downwardAPI", "downwardAPI")]
             {
-                for (index, item) in list(&source[key], "items").iter().enumerate() {
-                    let file = text(item, "path");
-                    if tokens.iter().any(|token| token == file) {
-                        let at = at.child(name).index(index);
+                for (index, item) in source.child(key).each("items").enumerate() {
+                    let file = item.text("path");
+                    if tokens.contains(&file) {
+                        let at = sources.path.child(name).index(index);
                         out.push(format!("{at}: has duplicated path with ServiceAccountToken {file:?}"));
                     }
                 }
@@ -263,45 +239,51 @@ fn token_paths(volumes: &[Value], path: &Path) -> Vec<String> {
 }
 
 /// Entries of lists that come twice, or say nothing.
-fn lists(spec: &Value, path: &Path) -> Vec<String> {
+fn lists(spec: &At<'_>) -> Vec<String> {
     let mut out = Vec::new();
-    for (key, field, word) in [("hostAliases", "ip", "ip"), ("imagePullSecrets", "name", "name")] {
-        let all: Vec<&str> = list(spec, key).iter().map(|entry| text(entry, field)).collect();
-        for (index, value) in all.iter().enumerate().filter(|(index, value)| all[..*index].contains(value)) {
-            out.push(format!("{}: duplicate {word} {value:?}", path.child(key).index(index).child(field)));
+    for (key, field) in [("hostAliases", "ip"), ("imagePullSecrets", "name")] {
+        let all = spec.child(key);
+        for (index, entry) in all.items().enumerate() {
+            let value = entry.child(field);
+            if all.list()[..index].iter().any(|other| text(other, field) == value.str()) {
+                out.push(format!("{}: duplicate {field} {:?}", value.path, value.str()));
+            }
         }
     }
-    for (index, secret) in list(spec, "imagePullSecrets").iter().enumerate() {
-        if text(secret, "name").is_empty() {
-            let at = path.child("imagePullSecrets").index(index).child("name");
-            out.push(format!("{at}: invalid empty name \"\""));
+    for name in spec.each("imagePullSecrets").map(|secret| secret.child("name")) {
+        if name.is_empty() {
+            out.push(format!("{}: invalid empty name \"\"", name.path));
         }
     }
     out
 }
 
 /// A part of a byte.
-fn fraction(amounts: &Value, name: &str, path: &Path) -> Option<String> {
-    let value = amounts.get(name)?;
-    let amount = quantity(value)?;
-    (!is_whole(&amount)).then(|| {
-        format!("{}: fractional byte value {:?} is invalid, must be an integer", path.key(name), shown(value))
+fn fraction(amounts: &At<'_>, name: &str) -> Option<String> {
+    let amount = At::new(amounts.child(name).value, amounts.path.key(name));
+    (!is_whole(&amount.quantity()?)).then(|| {
+        let shown = shown(amount.value);
+        format!("{}: fractional byte value {shown:?} is invalid, must be an integer", amount.path)
     })
 }
 
+fn fractions(resources: &At<'_>, name: &str) -> Vec<String> {
+    ["limits", "requests"].iter().filter_map(|part| fraction(&resources.child(part), name)).collect()
+}
+
 /// Variables that hide an earlier one of their name without building on it.
-fn hidden_variables(variables: &[Value], path: &Path) -> Vec<String> {
+fn hidden_variables(variables: &At<'_>) -> Vec<String> {
     let mut out = Vec::new();
-    for (index, variable) in variables.iter().enumerate() {
-        let (name, value) = (text(variable, "name"), text(variable, "value"));
-        if !variables[..index].iter().any(|other| text(other, "name") == name) {
+    for (index, variable) in variables.items().enumerate() {
+        let (name, value) = (variable.text("name"), variable.text("value"));
+        if !variables.list()[..index].iter().any(|other| text(other, "name") == name) {
             continue;
         }
         let reference = format!("$({name})");
-        if has(variable, "valueFrom") || value == reference || !value.contains(&reference) {
-            let at = path.index(index);
+        if variable.has("valueFrom") || value == reference || !value.contains(&reference) {
             out.push(format!(
-                "{at}: hides previous definition of {name:?}, which may be dropped when using apply"
+                "{}: hides previous definition of {name:?}, which may be dropped when using apply",
+                variable.path
             ));
         }
     }
@@ -309,18 +291,18 @@ fn hidden_variables(variables: &[Value], path: &Path) -> Vec<String> {
 }
 
 /// Ports that are in each other's way, or may be.
-fn ports(spec: &Value, path: &Path) -> Vec<String> {
+fn ports(spec: &At<'_>) -> Vec<String> {
     let mut out = Vec::new();
     let mut seen: Vec<(i64, &str, &str, i64, Path)> = Vec::new();
-    visit_containers(spec, path, &mut |container, at| {
-        for (index, port) in list(container, "ports").iter().enumerate() {
-            let at = at.child("ports").index(index);
-            let (own, protocol) = (number(port, "containerPort"), text(port, "protocol"));
-            let (ip, host) = (text(port, "hostIP"), number(port, "hostPort"));
+    visit_containers(spec, &mut |container| {
+        for port in container.each("ports") {
+            let (own, protocol) = (port.number_or_zero("containerPort"), port.text("protocol"));
+            let (ip, host) = (port.text("hostIP"), port.number_or_zero("hostPort"));
+            let at = &port.path;
             if !ip.is_empty() && host == 0 {
                 out.push(format!(
                     "{at}: hostIP set without hostPort: {{Name:{} HostPort:0 ContainerPort:{own} Protocol:{protocol} HostIP:{ip}}}",
-                    text(port, "name")
+                    port.text("name")
                 ));
             }
             for (_, _, other_ip, other_host, other) in
@@ -337,44 +319,27 @@ fn ports(spec: &Value, path: &Path) -> Vec<String> {
                 };
                 out.push(format!("{at}: {what} port definition with {other}"));
             }
-            seen.push((own, protocol, ip, host, at));
+            seen.push((own, protocol, ip, host, port.path));
         }
     });
     out
 }
 
-fn null_selectors(spec: &Value, path: &Path) -> Vec<String> {
+fn null_selectors(affinity: &At<'_>) -> Vec<String> {
     let mut out = Vec::new();
-    let Some(affinity) = field(spec, "affinity") else { return out };
-    for key in ["podAffinity", "podAntiAffinity"] {
-        let Some(pods) = field(affinity, key) else { continue };
-        for (index, term) in list(pods, REQUIRED).iter().enumerate() {
-            if !has(term, "labelSelector") {
-                out.push(no_pods(&path.child(key).child(REQUIRED).index(index).child("labelSelector")));
-            }
-        }
-        for (index, term) in list(pods, PREFERRED).iter().enumerate() {
-            if !term.get("podAffinityTerm").is_some_and(|term| has(term, "labelSelector")) {
-                let at = path.child(key).child(PREFERRED).index(index);
-                out.push(no_pods(&at.child("podAffinityTerm").child("labelSelector")));
-            }
-        }
+    for pods in ["podAffinity", "podAntiAffinity"].map(|key| affinity.child(key)) {
+        out.extend(pods.each(REQUIRED).filter_map(|term| no_pods(&term.child("labelSelector"))));
+        let weighted = pods.each(PREFERRED).map(|term| term.child("podAffinityTerm").child("labelSelector"));
+        out.extend(weighted.filter_map(|selector| no_pods(&selector)));
     }
     out
 }
 
 /// Addresses that are written in an unusual way.
-fn addresses(spec: &Value, path: &Path) -> Vec<String> {
-    let mut out = Vec::new();
-    let config = spec.get("dnsConfig").unwrap_or(&Value::Null);
-    for (index, server) in list(config, "nameservers").iter().enumerate() {
-        let at = path.child("dnsConfig").child("nameservers").index(index);
-        out.extend(ip(server.as_str().unwrap_or_default(), &at));
-    }
-    for (index, alias) in list(spec, "hostAliases").iter().enumerate() {
-        out.extend(ip(text(alias, "ip"), &path.child("hostAliases").index(index).child("ip")));
-    }
-    out
+fn addresses(spec: &At<'_>) -> Vec<String> {
+    let servers = spec.child("dnsConfig").each("nameservers");
+    let aliases = spec.each("hostAliases").map(|alias| alias.child("ip"));
+    servers.chain(aliases).filter_map(|address| ip(address.str(), &address.path)).collect()
 }
 
 /// What is said of an address that is not in its canonical form.

@@ -1,7 +1,5 @@
 //! What an endpoint slice may hold.
 
-use std::net::IpAddr;
-
 use apimachinery::Object;
 use apimachinery::field::{Error, ErrorList};
 use apimachinery::validation as names;
@@ -10,6 +8,7 @@ use crate::core::defaults::{each, set};
 use crate::strategy::Strategy;
 use crate::validation::at::At;
 use crate::validation::forms::unchanged;
+use crate::validation::non_special_ip;
 
 const MAX_TOPOLOGY_LABELS: usize = 16;
 const MAX_ADDRESSES: usize = 100;
@@ -47,11 +46,17 @@ impl Strategy for EndpointSlices {
     }
 
     fn validate(&self, slice: &Object) -> ErrorList {
-        validate(slice, &ADDRESS_TYPES)
+        let mut errors = validate(slice, &ADDRESS_TYPES);
+        errors.extend(endpoints(&At::root(slice)));
+        errors
     }
 
     fn validate_update(&self, slice: &Object, old: &Object) -> ErrorList {
         let mut errors = validate(slice, &OLD_ADDRESS_TYPES);
+        // what is stored may be older than today's rules
+        if slice.get(&["endpoints"]) != old.get(&["endpoints"]) {
+            errors.extend(endpoints(&At::root(slice)));
+        }
         errors.extend(unchanged(&At::root(slice).child("addressType"), &At::root(old).child("addressType")));
         errors
     }
@@ -70,18 +75,17 @@ fn drop_topology(slice: &mut Object) {
 
 fn validate(slice: &Object, types: &[&str]) -> ErrorList {
     let root = At::root(slice);
-    let kind = root.child("addressType");
-    let mut errors = kind.one_of(types);
-    let endpoints = root.child("endpoints");
-    if endpoints.len() > MAX_ENDPOINTS {
-        errors.push(endpoints.too_many(MAX_ENDPOINTS));
-    } else {
-        for endpoint in endpoints.items() {
-            errors.extend(self::endpoint(&endpoint, kind.str()));
-        }
-    }
+    let mut errors = root.child("addressType").one_of(types);
     errors.extend(ports(&root.child("ports")));
     errors
+}
+
+fn endpoints(slice: &At<'_>) -> ErrorList {
+    let (endpoints, kind) = (slice.child("endpoints"), slice.text("addressType"));
+    if endpoints.len() > MAX_ENDPOINTS {
+        return vec![endpoints.too_many(MAX_ENDPOINTS)];
+    }
+    endpoints.items().flat_map(|endpoint| self::endpoint(&endpoint, kind)).collect()
 }
 
 fn endpoint(endpoint: &At<'_>, kind: &str) -> ErrorList {
@@ -139,14 +143,22 @@ fn hints(hints: &At<'_>, form: impl Fn(&At<'_>) -> ErrorList) -> ErrorList {
 }
 
 fn address(address: &At<'_>, kind: &str) -> ErrorList {
-    let parsed = address.str().parse::<IpAddr>().ok();
-    match (kind, parsed) {
-        ("IPv4", Some(ip)) if ip.is_ipv4() => special(address, ip),
-        ("IPv6", Some(ip)) if ip.is_ipv6() => special(address, ip),
-        ("IPv4", _) => vec![address.invalid("must be a valid IPv4 address")],
-        ("IPv6", _) => vec![address.invalid("must be a valid IPv6 address")],
-        ("IP", _) => names::is_valid_ip(&address.path, address.str()),
-        ("FQDN", _) => domain(address),
+    let of_family = |is_ipv6: bool, why: &str| {
+        let wrong = address.ip(&[]);
+        if !wrong.is_empty() {
+            return wrong;
+        }
+        let mut errors = ErrorList::new();
+        if names::parse_ip_sloppy(address.str()).is_some_and(|ip| ip.is_ipv6() != is_ipv6) {
+            errors.push(address.invalid(why));
+        }
+        errors.extend(non_special_ip(address));
+        errors
+    };
+    match kind {
+        "IPv4" => of_family(false, "must be an IPv4 address"),
+        "IPv6" => of_family(true, "must be an IPv6 address"),
+        "FQDN" => domain(address),
         _ => ErrorList::new(),
     }
 }
@@ -173,28 +185,6 @@ fn domain(address: &At<'_>) -> ErrorList {
         .map(|(label, wrong)| Error::invalid(&address.path, label, wrong.join(",")))
         .into_iter()
         .collect()
-}
-
-/// Addresses that no endpoint may have.
-fn special(address: &At<'_>, ip: IpAddr) -> ErrorList {
-    let link_local = match ip {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.segments()[0] & 0xffc0 == 0xfe80,
-    };
-    let link_local_multicast = match ip {
-        IpAddr::V4(v4) => v4.octets()[..3] == [224, 0, 0],
-        IpAddr::V6(v6) => v6.octets()[0] == 0xff && v6.octets()[1] & 0x0f == 0x02,
-    };
-    [
-        (ip.is_unspecified(), "may not be unspecified (0.0.0.0 or ::)"),
-        (ip.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
-        (link_local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
-        (link_local_multicast, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"),
-    ]
-    .into_iter()
-    .filter(|(is, _)| *is)
-    .map(|(_, why)| address.invalid(why))
-    .collect()
 }
 
 fn ports(ports: &At<'_>) -> ErrorList {
@@ -244,7 +234,8 @@ mod tests {
                 vec![
                     "endpoints[0].addresses: Required value: must contain at least 1 address",
                     "endpoints[1].addresses[0]: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)",
-                    "endpoints[1].addresses[1]: Invalid value: \"::1\": must be a valid IPv4 address",
+                    "endpoints[1].addresses[1]: Invalid value: \"::1\": must be an IPv4 address",
+                    "endpoints[1].addresses[1]: Invalid value: \"::1\": may not be in the loopback range (127.0.0.0/8, ::1/128)",
                     "endpoints[1].hostname: Invalid value: \"A\": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
                     "endpoints[1].hints.forZones[1].name: Duplicate value: \"a\"",
                 ],
@@ -254,10 +245,10 @@ mod tests {
                     {"name": "x"}, {"name": "x", "protocol": "ICMP", "appProtocol": "a/b/c"},
                 ]}),
                 vec![
-                    "endpoints[0].addresses[0]: Invalid value: \"a\": should be a domain with at least two segments separated by dots",
                     "ports[1].name: Duplicate value: \"x\"",
                     "ports[1].protocol: Unsupported value: \"ICMP\": supported values: \"SCTP\", \"TCP\", \"UDP\"",
                     "ports[1].appProtocol: Invalid value: \"a/b/c\": a valid label key must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",
+                    "endpoints[0].addresses[0]: Invalid value: \"a\": should be a domain with at least two segments separated by dots",
                 ],
             ),
         ];

@@ -61,7 +61,6 @@ pub struct Ingresses;
 struct Lenient {
     secret_names: bool,
     wildcard_rules: bool,
-    service_names: bool,
 }
 
 impl Strategy for Ingresses {
@@ -136,20 +135,9 @@ impl Strategy for Ingresses {
 
 fn lenient(old: &At<'_>) -> Lenient {
     let secret_names = old.each("tls").any(|tls| !secret_name(&tls.child("secretName")).is_empty());
-    let wildcard_rules = old
-        .each("rules")
-        .any(|rule| rule.text("host").contains('*') && !rule_value(&rule, Lenient::default()).is_empty());
-    let backends = old.each("rules").flat_map(|rule| {
-        let paths: Vec<At<'_>> = rule.child("http").each("paths").map(|path| path.child("backend")).collect();
-        paths
-    });
-    let service_names = backends.chain([old.child("defaultBackend")]).any(|backend| {
-        let name = backend.child("service").text("name");
-        !name.is_empty()
-            && names::name_is_dns_label(name, false).is_empty()
-            && !names::name_is_dns1035_label(name, false).is_empty()
-    });
-    Lenient { secret_names, wildcard_rules, service_names }
+    let wildcard_rules =
+        old.each("rules").any(|rule| rule.text("host").contains('*') && !rule_value(&rule).is_empty());
+    Lenient { secret_names, wildcard_rules }
 }
 
 fn validate(spec: &At<'_>, lenient: Lenient) -> ErrorList {
@@ -160,7 +148,7 @@ fn validate(spec: &At<'_>, lenient: Lenient) -> ErrorList {
         errors.push(Error::invalid(&spec.path, rules.value.clone(), why));
     }
     if backend.is_set() {
-        errors.extend(self::backend(&backend, lenient));
+        errors.extend(self::backend(&backend));
     }
     for rule in rules.items() {
         errors.extend(self::rule(&rule, lenient));
@@ -201,12 +189,12 @@ fn rule(rule: &At<'_>, lenient: Lenient) -> ErrorList {
         errors.extend(host_name(&host));
     }
     if !(host.str().contains('*') && lenient.wildcard_rules) {
-        errors.extend(rule_value(rule, lenient));
+        errors.extend(rule_value(rule));
     }
     errors
 }
 
-fn rule_value(rule: &At<'_>, lenient: Lenient) -> ErrorList {
+fn rule_value(rule: &At<'_>) -> ErrorList {
     let http = rule.child("http");
     if !http.is_set() {
         return ErrorList::new();
@@ -217,12 +205,12 @@ fn rule_value(rule: &At<'_>, lenient: Lenient) -> ErrorList {
         errors.push(paths.required(""));
     }
     for path in paths.items() {
-        errors.extend(http_path(&path, lenient));
+        errors.extend(http_path(&path));
     }
     errors
 }
 
-fn http_path(entry: &At<'_>, lenient: Lenient) -> ErrorList {
+fn http_path(entry: &At<'_>) -> ErrorList {
     let (path, kind) = (entry.child("path"), entry.child("pathType"));
     if !kind.is_set() {
         return vec![kind.required("pathType must be specified")];
@@ -253,13 +241,13 @@ fn http_path(entry: &At<'_>, lenient: Lenient) -> ErrorList {
         }
         _ => errors.push(kind.not_supported(&PATH_TYPES)),
     }
-    errors.extend(backend(&entry.child("backend"), lenient));
+    errors.extend(backend(&entry.child("backend")));
     errors
 }
 
 static EMPTY: Value = Value::String(String::new());
 
-fn backend(backend: &At<'_>, lenient: Lenient) -> ErrorList {
+fn backend(backend: &At<'_>) -> ErrorList {
     let (resource, service) = (backend.child("resource"), backend.child("service"));
     let refuse = |why: &str| Error::invalid(&backend.path, "", why);
     match (resource.is_set(), service.is_set()) {
@@ -272,10 +260,8 @@ fn backend(backend: &At<'_>, lenient: Lenient) -> ErrorList {
     let name = service.child("name");
     if name.is_empty() {
         errors.push(name.required(""));
-    } else if lenient.service_names {
-        errors.extend(name.dns_label());
     } else {
-        errors.extend(name.wrong(names::name_is_dns1035_label(name.str(), false)));
+        errors.extend(name.dns_label());
     }
     let port = service.child("port");
     let (port_name, number) = (port.child("name"), port.child("number"));
@@ -324,11 +310,11 @@ mod tests {
             ),
             (
                 path(
-                    json!({"pathType": "Odd", "backend": {"service": {"name": "1a", "port": {"name": "x", "number": 1}}}}),
+                    json!({"pathType": "Odd", "backend": {"service": {"name": "1A", "port": {"name": "x", "number": 1}}}}),
                 ),
                 vec![
                     "spec.rules[0].http.paths[0].pathType: Unsupported value: \"Odd\": supported values: \"Exact\", \"ImplementationSpecific\", \"Prefix\"",
-                    "spec.rules[0].http.paths[0].backend.service.name: Invalid value: \"1a\": a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')",
+                    "spec.rules[0].http.paths[0].backend.service.name: Invalid value: \"1A\": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
                     "spec.rules[0].http.paths[0].backend: Invalid value: \"\": cannot set both port name & port number",
                 ],
             ),

@@ -57,7 +57,7 @@ impl Strategy for RuntimeClasses {
             errors.extend(names::validate_labels(labels, &selector.path));
         }
         let tolerations = scheduling.child("tolerations");
-        errors.extend(crate::validation::pod::tolerations(tolerations.list(), &tolerations.path));
+        errors.extend(crate::validation::pod::tolerations(&tolerations));
         for (index, toleration) in tolerations.items().enumerate() {
             if tolerations.list()[..index].contains(toleration.value) {
                 errors.push(toleration.duplicate());

@@ -1,11 +1,10 @@
 //! What is wrong with roles and bindings.
 
-use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::Object;
+use apimachinery::field::ErrorList;
 use apimachinery::validation as names;
-use apimachinery::{Object, Value};
 
-use crate::validation::forms::{invalid, list};
-use crate::validation::text;
+use crate::validation::at::At;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -14,107 +13,76 @@ pub fn path_segment_name(name: &str) -> Vec<String> {
 }
 
 pub fn role(role: &Object, namespaced: bool) -> ErrorList {
-    let mut errors = ErrorList::new();
-    for (index, rule) in role.get_array(&["rules"]).iter().enumerate() {
-        errors.extend(self::rule(rule, namespaced, &Path::new("rules").index(index)));
-    }
-    errors
+    At::root(role).each("rules").flat_map(|rule| self::rule(&rule, namespaced)).collect()
 }
 
-fn rule(rule: &Value, namespaced: bool, path: &Path) -> ErrorList {
+fn rule(rule: &At<'_>, namespaced: bool) -> ErrorList {
     let mut errors = ErrorList::new();
-    if list(rule, "verbs").is_empty() {
-        errors.push(Error::required(&path.child("verbs"), "verbs must contain at least one value"));
+    let at = |key: &str| rule.child(key);
+    if at("verbs").is_empty() {
+        errors.push(at("verbs").required("verbs must contain at least one value"));
     }
-    let urls = list(rule, "nonResourceURLs");
+    let urls = at("nonResourceURLs");
     if !urls.is_empty() {
-        let value = Value::Array(urls.to_vec());
         if namespaced {
-            let why = "namespaced rules cannot apply to non-resource URLs";
-            errors.push(Error::invalid(&path.child("nonResourceURLs"), value.clone(), why));
+            errors.push(urls.invalid("namespaced rules cannot apply to non-resource URLs"));
         }
-        let mixed = ["apiGroups", "resources", "resourceNames"].iter().any(|key| !list(rule, key).is_empty());
-        if mixed {
+        if ["apiGroups", "resources", "resourceNames"].iter().any(|key| rule.says(key)) {
             let why = "rules cannot apply to both regular resources and non-resource URLs";
-            errors.push(Error::invalid(&path.child("nonResourceURLs"), value, why));
+            errors.push(urls.invalid(why));
         }
         return errors;
     }
-    if list(rule, "apiGroups").is_empty() {
-        let why = "resource rules must supply at least one api group";
-        errors.push(Error::required(&path.child("apiGroups"), why));
+    if at("apiGroups").is_empty() {
+        errors.push(at("apiGroups").required("resource rules must supply at least one api group"));
     }
-    if list(rule, "resources").is_empty() {
-        let why = "resource rules must supply at least one resource";
-        errors.push(Error::required(&path.child("resources"), why));
+    if at("resources").is_empty() {
+        errors.push(at("resources").required("resource rules must supply at least one resource"));
     }
     errors
 }
 
 pub fn role_binding(binding: &Object) -> ErrorList {
     let namespaced = !binding.namespace().is_empty();
-    let path = Path::new("roleRef");
-    let of_role = |key: &str| binding.get_str(&["roleRef", key]);
-    let mut errors = ErrorList::new();
-    if of_role("apiGroup") != GROUP {
-        errors.push(Error::not_supported(&path.child("apiGroup"), of_role("apiGroup"), &[GROUP]));
-    }
+    let root = At::root(binding);
+    let role = root.child("roleRef");
+    let mut errors = role.child("apiGroup").among(&[GROUP]);
     let kinds: &[&str] = if namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
-    if !kinds.contains(&of_role("kind")) {
-        errors.push(Error::not_supported(&path.child("kind"), of_role("kind"), kinds));
-    }
-    if of_role("name").is_empty() {
-        errors.push(Error::required(&path.child("name"), ""));
-    } else {
-        errors.extend(invalid(&path.child("name"), of_role("name"), path_segment_name(of_role("name"))));
-    }
-    for (index, subject) in binding.get_array(&["subjects"]).iter().enumerate() {
-        errors.extend(self::subject(subject, namespaced, &Path::new("subjects").index(index)));
-    }
+    errors.extend(role.child("kind").among(kinds));
+    errors.extend(role.child("name").required_path_segment());
+    errors.extend(root.each("subjects").flat_map(|subject| self::subject(&subject, namespaced)));
     errors
 }
 
-fn subject(subject: &Value, namespaced: bool, path: &Path) -> ErrorList {
-    let mut errors = ErrorList::new();
-    let (name, group) = (text(subject, "name"), text(subject, "apiGroup"));
-    if name.is_empty() {
-        errors.push(Error::required(&path.child("name"), ""));
-    }
-    match text(subject, "kind") {
+fn subject(subject: &At<'_>, namespaced: bool) -> ErrorList {
+    let (name, group, kind) = (subject.child("name"), subject.child("apiGroup"), subject.child("kind"));
+    let mut errors = name.must_be_set();
+    match kind.str() {
         "ServiceAccount" => {
             if !name.is_empty() {
-                let messages = names::name_is_dns_subdomain(name, false);
-                errors.extend(invalid(&path.child("name"), name, messages));
+                errors.extend(name.subdomain());
             }
-            if !group.is_empty() {
-                errors.push(Error::not_supported(&path.child("apiGroup"), group, &[""]));
-            }
-            if !namespaced && text(subject, "namespace").is_empty() {
-                errors.push(Error::required(&path.child("namespace"), ""));
+            errors.extend(group.among(&[""]));
+            if !namespaced {
+                errors.extend(subject.child("namespace").must_be_set());
             }
         }
-        kind @ ("User" | "Group") => {
+        one @ ("User" | "Group") => {
             if name.is_empty() {
-                let why = format!("{} name cannot be empty", kind.to_lowercase());
-                errors.push(Error::invalid(&path.child("name"), name, why));
+                errors.push(name.invalid_text(format!("{} name cannot be empty", one.to_lowercase())));
             }
-            if group != GROUP {
-                errors.push(Error::not_supported(&path.child("apiGroup"), group, &[GROUP]));
-            }
+            errors.extend(group.among(&[GROUP]));
         }
-        kind => {
-            let valid = ["ServiceAccount", "User", "Group"];
-            errors.push(Error::not_supported(&path.child("kind"), kind, &valid));
-        }
+        _ => errors.extend(kind.among(&["ServiceAccount", "User", "Group"])),
     }
     errors
 }
 
 pub fn role_binding_update(binding: &Object, old: &Object) -> ErrorList {
     let mut errors = role_binding(binding);
-    if binding.get(&["roleRef"]) != old.get(&["roleRef"]) {
-        let value = binding.get(&["roleRef"]).cloned().unwrap_or(Value::Null);
-        errors.push(Error::invalid(&Path::new("roleRef"), value, "cannot change roleRef"));
+    let role = At::of(binding, &["roleRef"]);
+    if role.value != At::of(old, &["roleRef"]).value {
+        errors.push(role.invalid("cannot change roleRef"));
     }
     errors
 }

@@ -1,6 +1,6 @@
 //! Claims for devices: what is asked for.
 
-use apimachinery::field::{Error, ErrorList};
+use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::{Object, Value};
 use serde_json::json;
 
@@ -11,7 +11,7 @@ use super::forms::{
 use super::status;
 use crate::catalogue::Column;
 use crate::printers::{AGE, NAME, column};
-use crate::strategy::{Strategy, keep_spec, keep_status, reset_the_other};
+use crate::strategy::{NamespaceLabel, Strategy, keep_spec, keep_status, reset_the_other};
 use crate::validation::at::At;
 use crate::validation::forms::unchanged;
 
@@ -76,6 +76,13 @@ impl Strategy for ResourceClaims {
         status::validate(claim, old)
     }
 
+    fn needs_namespace_label(&self, claim: &Object, old: Option<&Object>) -> Option<NamespaceLabel> {
+        match old {
+            None => admin_access(&At::root(claim).child("spec")),
+            Some(old) => status::admin_access(claim, old),
+        }
+    }
+
     fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
         reset_the_other(subresource)
     }
@@ -114,6 +121,21 @@ fn default_tolerations(at: &mut Value) {
 }
 
 /// What is wrong with a claim's spec, here or in a template.
+/// Whoever asks for devices that others use asks it in a namespace that allows it.
+pub fn admin_access(spec: &At<'_>) -> Option<NamespaceLabel> {
+    let mut requests = spec.child("devices").each("requests").enumerate();
+    let (index, _) = requests.find(|(_, request)| request.child("exactly").is_true("adminAccess"))?;
+    // a template's path is said to be a claim's
+    Some(admin_namespace(&Path::new("spec").child("devices").child("requests").index(index)))
+}
+
+pub(super) fn admin_namespace(request: &Path) -> NamespaceLabel {
+    const LABEL: &str = "resource.kubernetes.io/admin-access";
+    let why =
+        format!("admin access to devices requires the `{LABEL}: true` label on the containing namespace");
+    NamespaceLabel { label: LABEL, error: Error::forbidden(&request.child("adminAccess"), why) }
+}
+
 pub fn validate_spec(spec: &At<'_>) -> ErrorList {
     let devices = spec.child("devices");
     let names = RequestNames::of(&devices);
@@ -210,6 +232,28 @@ mod tests {
         assert!(requests[1]["firstAvailable"][0].get("count").is_none());
         check(ResourceClaims.validate(&claim), &[]);
         assert_eq!(state(&claim), "pending");
+    }
+
+    #[test]
+    fn admin_access_needs_a_namespace_that_allows_it() {
+        let asked = |claim: &Object, old: Option<&Object>| {
+            let needed = ResourceClaims.needs_namespace_label(claim, old)?;
+            assert_eq!(needed.label, "resource.kubernetes.io/admin-access");
+            Some(needed.error.to_string())
+        };
+        let plain = claim(json!({"requests": [{"name": "a", "exactly": {"deviceClassName": "gpu"}}]}));
+        assert_eq!(asked(&plain, None), None);
+        let admin = claim(json!({"requests": [
+            {"name": "a", "exactly": {"deviceClassName": "gpu"}},
+            {"name": "b", "exactly": {"deviceClassName": "gpu", "adminAccess": true}},
+        ]}));
+        const WHY: &str = "Forbidden: admin access to devices requires the `resource.kubernetes.io/admin-access: true` label on the containing namespace";
+        assert_eq!(asked(&admin, None), Some(format!("spec.devices.requests[1].adminAccess: {WHY}")));
+        let mut granted = admin.clone();
+        granted.set(&["status", "allocation", "devices", "results"], json!([{"adminAccess": true}]));
+        let path = "status.allocation.devices.results[0].adminAccess";
+        assert_eq!(asked(&granted, Some(&admin)), Some(format!("{path}: {WHY}")));
+        assert_eq!(asked(&granted, Some(&granted)), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use apimachinery::field::{Error, ErrorList};
 use apimachinery::validation as names;
 
 use crate::validation::at::At;
-use crate::validation::list;
+use crate::validation::value::list;
 
 const MAX_POOL_NAME: usize = 253;
 const MAX_ID: usize = 32;

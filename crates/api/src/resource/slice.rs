@@ -12,7 +12,8 @@ use crate::printers::{AGE, NAME, column};
 use crate::strategy::{Strategy, bump_generation};
 use crate::validation::at::At;
 use crate::validation::forms::unchanged;
-use crate::validation::{list, pod};
+use crate::validation::pod;
+use crate::validation::value::list;
 
 const MAX_DEVICES: usize = 128;
 const MAX_DEVICES_WITH_MORE: usize = 64;
@@ -164,7 +165,7 @@ fn ways(at: &At<'_>, ways: &[&str], unset: &str, errors: &mut ErrorList) -> Vec<
                 continue;
             }
             Value::Bool(true) => {}
-            selector => errors.extend(pod::node_selector(selector, false, &field.path)),
+            _ => errors.extend(pod::node_selector(&field, false)),
         }
         taken.push(format!("`{way}`"));
     }

@@ -6,10 +6,12 @@ use apimachinery::field::{Error, ErrorList};
 use apimachinery::{Object, Value};
 use serde_json::json;
 
+use super::claim::admin_namespace;
 use super::forms::{
     MAX_CONFIG, MAX_REQUESTS, RequestNames, binding_conditions, bounded, configuration, pool_name, raw, set,
     set_of, tolerations,
 };
+use crate::strategy::NamespaceLabel;
 use crate::validation::at::At;
 use crate::validation::forms::unchanged;
 use crate::validation::pod;
@@ -47,6 +49,19 @@ pub fn drop_what_is_not_allocated(claim: &mut Object, old: &Object) {
         if devices.is_empty() {
             claim.remove(&["status", "devices"]);
         }
+    }
+}
+
+/// An allocation that was made with admin access keeps it, a new one needs a namespace that allows it.
+pub fn admin_access(claim: &Object, old: &Object) -> Option<NamespaceLabel> {
+    let granted = |claim: &Object| {
+        let results = At::root(claim).child("status").child("allocation").child("devices").child("results");
+        let first = results.items().find(|result| result.is_true("adminAccess"));
+        first.map(|result| result.path)
+    };
+    match granted(old) {
+        None => granted(claim).map(|path| admin_namespace(&path)),
+        Some(_) => None,
     }
 }
 
@@ -107,7 +122,7 @@ fn result(allocation: &At<'_>, names: &RequestNames<'_>) -> ErrorList {
     }));
     let selector = allocation.child("nodeSelector");
     if selector.is_set() {
-        errors.extend(pod::node_selector(selector.value, false, &selector.path));
+        errors.extend(pod::node_selector(&selector, false));
     }
     errors
 }

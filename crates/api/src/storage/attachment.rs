@@ -9,6 +9,7 @@ use crate::catalogue::Column;
 use crate::printers::{AGE, NAME, column};
 use crate::strategy::{Strategy, keep_all_but_status, keep_status};
 use crate::validation::at::At;
+use crate::validation::inline_volume_spec;
 
 pub const COLUMNS: &[Column] = &[
     NAME,
@@ -110,6 +111,7 @@ fn validate(attachment: &Object) -> ErrorList {
         (false, true) if volume.is_empty() => {
             errors.push(volume.required("must specify non empty persistentVolumeName"));
         }
+        (true, false) => errors.extend(inline_volume_spec(&inline)),
         _ => {}
     }
     errors.extend(spec.child("nodeName").subdomain());
@@ -157,6 +159,19 @@ mod tests {
                 "spec.attacher: Required value",
                 "spec.source: Required value: must specify exactly one of inlineVolumeSpec and persistentVolumeName",
                 "status.attachError.errorCode: Invalid value: -1: must be between 0 and 2147483647, inclusive",
+            ],
+        );
+        let mut inline = fine.clone();
+        inline.set(
+            &["spec", "source"],
+            json!({"inlineVolumeSpec": {"capacity": {"storage": "1Gi"}, "accessModes": [],
+            "csi": {"driver": "a.b", "volumeHandle": "h"}}}),
+        );
+        check(
+            VolumeAttachments.validate(&inline),
+            &[
+                "spec.source.inlineVolumeSpec.capacity: Forbidden: may not be specified in the context of inline volumes",
+                "spec.source.inlineVolumeSpec.accessModes: Required value",
             ],
         );
         let mut moved = fine.clone();

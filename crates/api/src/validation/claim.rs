@@ -4,11 +4,11 @@ use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::validation as names;
 use apimachinery::{Object, Value};
 
-use super::resources::{self, positive_quantity, quantity_value};
+use super::at::At;
+use super::forms::unchanged;
+use super::resources::{self, quantity_value};
 use super::sources::{VOLUME_MODES, access_modes};
-use super::value::{
-    entries, field, has, invalid, is_set, list, optional, quantity, require, supported, text,
-};
+use super::value::quantity;
 
 const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 const STORAGE: [&str; 1] = ["storage"];
@@ -22,23 +22,23 @@ struct Excused {
 
 /// What is wrong with a new claim.
 pub fn claim(claim: &Object) -> ErrorList {
-    claim_spec(claim.get(&["spec"]).unwrap_or(&Value::Null), Excused::default(), &Path::new("spec"))
+    claim_spec(&At::of(claim, &["spec"]), Excused::default())
 }
 
 /// What is wrong with a template of claims: its metadata are labels and annotations alone.
-pub fn template(template: &Value, path: &Path) -> ErrorList {
-    let mut errors = template_metadata(&template["metadata"], &path.child("metadata"));
-    errors.extend(claim_spec(&template["spec"], Excused::default(), &path.child("spec")));
+pub(crate) fn template(template: &At<'_>) -> ErrorList {
+    let mut errors = template_metadata(&template.child("metadata"));
+    errors.extend(spec(&template.child("spec")));
     errors
 }
 
 /// The spec of a claim anywhere.
-pub fn spec(spec: &Value, path: &Path) -> ErrorList {
-    claim_spec(spec, Excused::default(), path)
+pub(crate) fn spec(spec: &At<'_>) -> ErrorList {
+    claim_spec(spec, Excused::default())
 }
 
 /// Metadata of a template whose other fields nobody reads.
-pub fn template_metadata(meta: &Value, path: &Path) -> ErrorList {
+pub(crate) fn template_metadata(meta: &At<'_>) -> ErrorList {
     const OTHERS: [&str; 13] = [
         "name",
         "generateName",
@@ -55,107 +55,93 @@ pub fn template_metadata(meta: &Value, path: &Path) -> ErrorList {
         "managedFields",
     ];
     let mut errors = ErrorList::new();
-    if let Some(Value::Object(annotations)) = meta.get("annotations") {
-        errors.extend(names::validate_annotations(annotations, &path.child("annotations")));
+    let (annotations, labels) = (meta.child("annotations"), meta.child("labels"));
+    if let Value::Object(map) = annotations.value {
+        errors.extend(names::validate_annotations(map, &annotations.path));
     }
-    if let Some(Value::Object(labels)) = meta.get("labels") {
-        errors.extend(names::validate_labels(labels, &path.child("labels")));
+    if let Value::Object(map) = labels.value {
+        errors.extend(names::validate_labels(map, &labels.path));
     }
-    let set = OTHERS.iter().filter(|key| is_set(meta, key));
-    errors.extend(set.map(|key| Error::forbidden(&path.child(key), "cannot be set")));
+    let set = OTHERS.iter().filter(|key| meta.says(key));
+    errors.extend(set.map(|key| meta.child(key).forbidden("cannot be set")));
     errors
 }
 
-fn claim_spec(spec: &Value, excused: Excused, path: &Path) -> ErrorList {
+fn claim_spec(spec: &At<'_>, excused: Excused) -> ErrorList {
     let mut errors = ErrorList::new();
-    if list(spec, "accessModes").is_empty() {
-        let why = "at least 1 access mode is required";
-        errors.push(Error::required(&path.child("accessModes"), why));
+    let modes = spec.child("accessModes");
+    if modes.is_empty() {
+        errors.push(modes.required("at least 1 access mode is required"));
     }
-    if let Some(selector) = field(spec, "selector") {
-        let mut wrong = names::validate_label_selector(selector, &path.child("selector"));
+    if let Some(selector) = spec.field("selector") {
+        let mut wrong = selector.label_selector();
         if excused.selector_values {
             wrong.retain(|error| !error.field.contains(".values["));
         }
         errors.extend(wrong);
     }
-    errors.extend(access_modes(spec, path));
-    let at = path.child("resources").key("storage");
-    match spec.pointer("/resources/requests/storage") {
-        None => errors.push(Error::required(&at, "")),
-        Some(size) => {
-            let wrong = positive_quantity(size, &at);
-            let fine = wrong.is_empty();
-            errors.extend(wrong);
-            if fine {
-                errors.extend(quantity_value("storage", size, &at));
-            }
-        }
+    errors.extend(access_modes(&modes));
+    let resources = spec.child("resources");
+    let size = At::new(resources.child("requests").child("storage").value, resources.path.key("storage"));
+    if !size.is_set() {
+        errors.push(size.required(""));
+    } else {
+        let wrong = size.positive_quantity();
+        errors.extend(if wrong.is_empty() { quantity_value("storage", &size) } else { wrong });
     }
-    if let Some(mode) = optional(spec, "volumeMode") {
-        errors.extend(supported(mode, &VOLUME_MODES, &path.child("volumeMode")));
+    errors.extend(spec.child("volumeMode").supported(&VOLUME_MODES));
+    for source in ["dataSource", "dataSourceRef"].iter().filter_map(|key| spec.field(key)) {
+        errors.extend(data_source(&source, excused.source_group));
     }
-    for key in ["dataSource", "dataSourceRef"] {
-        if let Some(source) = field(spec, key) {
-            errors.extend(data_source(source, excused.source_group, &path.child(key)));
-        }
-    }
-    errors.extend(data_sources_agree(spec, path));
-    for key in ["storageClassName", "volumeAttributesClassName"] {
-        let name = text(spec, key);
+    errors.extend(data_sources_agree(spec));
+    for name in ["storageClassName", "volumeAttributesClassName"].map(|key| spec.child(key)) {
         if !name.is_empty() {
-            errors.extend(invalid(&path.child(key), name, names::name_is_dns_subdomain(name, false)));
+            errors.extend(name.subdomain());
         }
     }
     errors
 }
 
-fn data_source(source: &Value, any_group: bool, path: &Path) -> ErrorList {
-    let mut errors = require(source, "name", path);
-    errors.extend(require(source, "kind", path));
-    let (group, kind) = (text(source, "apiGroup"), text(source, "kind"));
+fn data_source(source: &At<'_>, any_group: bool) -> ErrorList {
+    let mut errors = source.child("name").must_be_set();
+    errors.extend(source.child("kind").must_be_set());
+    let (group, kind) = (source.child("apiGroup"), source.text("kind"));
     if group.is_empty() && kind != "PersistentVolumeClaim" {
         let why = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
-        errors.push(Error::invalid(path, kind, why));
+        errors.push(Error::invalid(&source.path, kind, why));
     }
     if !group.is_empty() && !any_group {
-        errors.extend(invalid(&path.child("apiGroup"), group, names::is_dns1123_subdomain(group)));
+        errors.extend(group.subdomain());
     }
-    let namespace = text(source, "namespace");
+    let namespace = source.child("namespace");
     if !namespace.is_empty() {
-        let messages = names::name_is_dns_label(namespace, false);
-        errors.extend(invalid(&path.child("namespace"), namespace, messages));
+        errors.extend(namespace.dns_label());
     }
     errors
 }
 
 /// The old and the new field for where the data come from say the same.
-fn data_sources_agree(spec: &Value, path: &Path) -> Option<Error> {
-    let (source, reference) = (field(spec, "dataSource")?, field(spec, "dataSourceRef")?);
-    let why = if !text(reference, "namespace").is_empty() {
+fn data_sources_agree(spec: &At<'_>) -> Option<Error> {
+    let (source, reference) = (spec.field("dataSource")?, spec.field("dataSourceRef")?);
+    let differs = |key: &&str| source.value.get(key) != reference.value.get(key);
+    let why = if reference.says("namespace") {
         "may not be specified when dataSourceRef.namespace is specified"
-    } else if ["apiGroup", "kind", "name"].iter().any(|key| source.get(key) != reference.get(key)) {
+    } else if ["apiGroup", "kind", "name"].iter().any(differs) {
         "must match dataSourceRef"
     } else {
         return None;
     };
     // upstream shows the path itself as the value
-    Some(Error::invalid(path, Value::Object(Default::default()), why))
+    Some(Error::invalid(&spec.path, Value::Object(Default::default()), why))
 }
 
 pub fn claim_update(new: &Object, old: &Object) -> ErrorList {
-    let none = Value::Null;
-    let before = old.get(&["spec"]).unwrap_or(&none);
-    let root = Path::root();
+    let (spec, was) = (At::of(new, &["spec"]), At::of(old, &["spec"]));
     let excused = Excused {
-        selector_values: field(before, "selector")
-            .is_some_and(|selector| !names::validate_label_selector(selector, &root).is_empty()),
-        source_group: ["dataSource", "dataSourceRef"]
-            .iter()
-            .any(|key| before.get(key).is_some_and(|source| has(source, "apiGroup"))),
+        selector_values: was.field("selector").is_some_and(|selector| !selector.label_selector().is_empty()),
+        source_group: ["dataSource", "dataSourceRef"].iter().any(|key| was.child(key).has("apiGroup")),
     };
-    let path = Path::new("spec");
-    let mut errors = claim_spec(new.get(&["spec"]).unwrap_or(&none), excused, &path);
+    let mut errors = claim_spec(&spec, excused);
     let (mut after, mut before) = (new.clone(), old.clone());
     if old.get_str(&["spec", "volumeName"]).is_empty() {
         put(&mut before, &["spec", "volumeName"], new);
@@ -172,25 +158,21 @@ pub fn claim_update(new: &Object, old: &Object) -> ErrorList {
     }
     if after.get(&["spec"]) != before.get(&["spec"]) {
         let why = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
-        errors.push(Error::forbidden(&path, why));
+        errors.push(spec.forbidden(why));
     }
     let amount = |object: &Object, path: &[&str]| object.get(path).and_then(quantity).unwrap_or_default();
     let size = amount(new, requested);
     if size < amount(old, requested) && size <= amount(old, &["status", "capacity", "storage"]) {
-        let at = path.child("resources").child("requests").child("storage");
-        errors.push(Error::forbidden(&at, "field can not be less than status.capacity"));
+        let at = spec.child("resources").child("requests").child("storage");
+        errors.push(at.forbidden("field can not be less than status.capacity"));
     }
-    errors.extend(super::immutable(&Path::new("volumeMode"), new, old, &["spec", "volumeMode"]));
-    if old.get(class).is_some() && old.get(class) != new.get(class) {
-        let at = path.child("volumeAttributesClassName");
-        match new.get(class).and_then(Value::as_str) {
-            None => errors.push(Error::forbidden(&at, "update from non-nil value to nil is forbidden")),
-            Some("") => {
-                let why = "update from non-nil value to an empty string is forbidden";
-                errors.push(Error::forbidden(&at, why));
-            }
-            Some(_) => {}
-        }
+    let mode = At::new(spec.child("volumeMode").value, Path::new("volumeMode"));
+    errors.extend(unchanged(&mode, &was.child("volumeMode")));
+    let class = spec.child("volumeAttributesClassName");
+    if was.has("volumeAttributesClassName") && !class.is_set() {
+        errors.push(class.forbidden("update from non-nil value to nil is forbidden"));
+    } else if was.says("volumeAttributesClassName") && class.is_empty() {
+        errors.push(class.forbidden("update from non-nil value to an empty string is forbidden"));
     }
     errors
 }
@@ -237,44 +219,34 @@ pub fn claim_status_update(new: &Object) -> ErrorList {
         "NodeResizeInfeasible",
         "NodeResizePending",
     ];
-    let none = Value::Null;
-    let status = new.get(&["status"]).unwrap_or(&none);
-    let path = Path::new("status");
+    let status = At::of(new, &["status"]);
     let mut errors = ErrorList::new();
     if new.get_array(&["spec", "accessModes"]).is_empty() {
         errors.push(Error::required(&Path::new("Spec").child("accessModes"), ""));
     }
-    for (name, value) in entries(status, "capacity") {
-        errors.extend(resources::basic(value, &path.child("capacity").key(name)));
-    }
-    let at = path.child("allocatedResourceStatus");
+    errors.extend(status.child("capacity").entries().flat_map(|(_, amount)| resources::basic(&amount)));
+    let at = status.path.child("allocatedResourceStatus");
     let mut sorted = RESIZE;
     sorted.sort_unstable();
-    for (name, value) in entries(status, "allocatedResourceStatuses") {
+    for (name, state) in status.child("allocatedResourceStatuses").entries() {
         errors.extend(resource_key(name, &at));
-        if !sorted.contains(&value.as_str().unwrap_or_default()) {
+        if !sorted.contains(&state.str()) {
             errors.push(Error::not_supported(&at, name, &sorted));
         }
     }
-    let at = path.child("allocatedResources");
-    for (name, value) in entries(status, "allocatedResources") {
-        let wrong = resource_key(name, &at);
-        if !wrong.is_empty() {
-            errors.extend(wrong);
-            continue;
+    let allocated = status.child("allocatedResources");
+    for (name, amount) in allocated.entries() {
+        let mut wrong = resource_key(name, &allocated.path);
+        if wrong.is_empty() {
+            wrong = resources::basic(&amount);
         }
-        let wrong = resources::basic(value, &at.key(name));
-        let fine = wrong.is_empty();
-        errors.extend(wrong);
-        if fine {
-            errors.extend(quantity_value("storage", value, &at.key(name)));
-        }
+        errors.extend(if wrong.is_empty() { quantity_value("storage", &amount) } else { wrong });
     }
     errors
 }
 
 fn resource_key(name: &str, path: &Path) -> ErrorList {
-    let errors = invalid(path, name, names::is_qualified_name(name));
+    let errors = names::validate_label_name(name, path);
     if errors.is_empty() && resources::is_native(name) && name != "storage" {
         return vec![Error::not_supported(path, name, &STORAGE)];
     }

@@ -6,18 +6,19 @@ use apimachinery::{Object, Value};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::invalid;
+use super::at::At;
+use super::forms::unchanged;
 
 /// 1 MiB of values.
 const MAX_DATA: usize = 1024 * 1024;
 
 /// Keys of one map of a ConfigMap or Secret, and the size of its values.
 fn data(object: &Object, key: &str, encoded: bool, errors: &mut ErrorList) -> usize {
-    let path = Path::new(key);
     let mut size = 0;
-    for (name, value) in object.get(&[key]).and_then(Value::as_object).into_iter().flatten() {
-        errors.extend(invalid(&path.key(name), name.as_str(), names::is_config_map_key(name)));
-        let text = value.as_str().unwrap_or_default();
+    for (name, entry) in At::of(object, &[key]).entries() {
+        let wrong = names::is_config_map_key(name);
+        errors.extend(wrong.into_iter().map(|why| Error::invalid(&entry.path, name, why)));
+        let text = entry.str();
         size += if encoded { text.trim_end_matches('=').len() * 3 / 4 } else { text.len() };
     }
     size
@@ -26,10 +27,9 @@ fn data(object: &Object, key: &str, encoded: bool, errors: &mut ErrorList) -> us
 pub fn config_map(map: &Object) -> ErrorList {
     let mut errors = ErrorList::new();
     let size = data(map, "data", false, &mut errors) + data(map, "binaryData", true, &mut errors);
-    for key in map.get(&["data"]).and_then(Value::as_object).into_iter().flatten().map(|(key, _)| key) {
+    for (key, entry) in At::of(map, &["data"]).entries() {
         if map.get(&["binaryData", key]).is_some() {
-            let path = Path::new("data").key(key);
-            errors.push(Error::invalid(&path, key.as_str(), "duplicate of key present in binaryData"));
+            errors.push(Error::invalid(&entry.path, key, "duplicate of key present in binaryData"));
         }
     }
     if size > MAX_DATA {
@@ -136,7 +136,7 @@ fn kind_of(value: &Value) -> &'static str {
 }
 
 pub fn secret_update(new: &Object, old: &Object) -> ErrorList {
-    let mut errors = super::immutable(&Path::new("type"), new, old, &["type"]);
+    let mut errors = unchanged(&At::of(new, &["type"]), &At::of(old, &["type"]));
     errors.extend(frozen(new, old, &["data"]));
     errors.extend(secret(new));
     errors

@@ -1,51 +1,46 @@
 //! Events. Those that come through `v1` heed the old rules alone; `events.k8s.io/v1` is stricter.
 
 use apimachinery::field::{Error, ErrorList, Path};
-use apimachinery::validation as names;
 use apimachinery::{Object, Value};
 
-use super::value::invalid;
+use super::at::At;
+use super::forms::unchanged;
 
 const MAX_WORD: usize = 128;
 const MAX_NOTE: usize = 1024;
 
 /// The rules that every event heeds, in the form of `v1`.
 pub fn event(event: &Object) -> ErrorList {
+    let root = At::root(event);
     let mut errors = ErrorList::new();
-    let (own, involved) = (event.namespace(), event.get_str(&["involvedObject", "namespace"]));
-    let is_new = !event.get_str(&["eventTime"]).is_empty();
-    let elsewhere = match (is_new, involved) {
+    let (own, involved) = (event.namespace(), root.child("involvedObject").child("namespace"));
+    let is_new = root.says("eventTime");
+    let elsewhere = match (is_new, involved.str()) {
         (false, "") => !matches!(own, "" | "default"),
         (false, involved) => own != involved,
         (true, involved) => involved.is_empty() && !matches!(own, "default" | "kube-system"),
     };
     if elsewhere {
-        let at = Path::new("involvedObject").child("namespace");
-        errors.push(Error::invalid(&at, involved, "does not match event.namespace"));
+        errors.push(involved.invalid_text("does not match event.namespace"));
     }
     if is_new {
-        let controller = event.get_str(&["reportingComponent"]);
-        let at = Path::new("reportingController");
-        if controller.is_empty() {
-            errors.push(Error::required(&at, ""));
+        let controller = root.child("reportingComponent");
+        let controller = At::new(controller.value, Path::new("reportingController"));
+        errors.extend(controller.must_be_set());
+        errors.extend(controller.qualified_name());
+        for word in ["reportingInstance", "action", "reason"].map(|key| root.child(key)) {
+            errors.extend(word.must_be_set());
+            errors.extend(too_long(&word, MAX_WORD));
         }
-        errors.extend(invalid(&at, controller, names::is_qualified_name(controller)));
-        for key in ["reportingInstance", "action", "reason"] {
-            let (value, at) = (event.get_str(&[key]), Path::new(key));
-            if value.is_empty() {
-                errors.push(Error::required(&at, ""));
-            }
-            errors.extend(too_long(value, MAX_WORD, &at));
-        }
-        errors.extend(too_long(event.get_str(&["message"]), MAX_NOTE, &Path::new("message")));
+        errors.extend(too_long(&root.child("message"), MAX_NOTE));
     }
-    errors.extend(invalid(&Path::new("namespace"), own, names::is_dns1123_subdomain(own)));
+    errors.extend(At::new(&Value::from(own), Path::new("namespace")).subdomain());
     errors
 }
 
-fn too_long(value: &str, max: usize, path: &Path) -> Option<Error> {
+fn too_long(text: &At<'_>, max: usize) -> Option<Error> {
     let why = format!("can have at most {max} characters");
-    (value.len() > max).then(|| Error::invalid(path, "", why))
+    (text.len() > max).then(|| Error::invalid(&text.path, "", why))
 }
 
 /// The rules of a new event of `events.k8s.io/v1`, in the form of `v1`.
@@ -110,7 +105,8 @@ pub fn strict_event_update(new: &Object, old: &Object) -> ErrorList {
         errors.extend(series(new));
     }
     for (key, shown) in FIXED {
-        errors.extend(super::immutable(&Path::new(shown), new, old, &[key]));
+        let after = At::new(At::of(new, &[key]).value, Path::new(shown));
+        errors.extend(unchanged(&after, &At::of(old, &[key])));
     }
     errors
 }

@@ -2,14 +2,12 @@
 
 use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path};
-use apimachinery::quantity::Quantity;
 use apimachinery::validation as names;
 
 use super::at::At;
 
-pub(crate) use super::{invalid, list};
+const NEGATIVE: &str = "must be greater than or equal to 0";
 
-/// Field names under which values appear in many kinds.
 const CONDITION_STATUSES: [&str; 3] = ["False", "True", "Unknown"];
 const MAX_REASON: usize = 1024;
 const MAX_MESSAGE: usize = 32 * 1024;
@@ -21,13 +19,56 @@ pub fn domain_prefixed_path(text: &str, path: Path) -> ErrorList {
 }
 
 impl At<'_> {
+    /// What a rule of texts says of the text here.
+    pub fn follows(&self, rule: impl FnOnce(&str) -> Vec<String>) -> ErrorList {
+        rule(self.str()).into_iter().map(|why| self.invalid_text(why)).collect()
+    }
+
+    /// What a rule of numbers says of the number here.
+    pub fn number_follows(&self, rule: impl FnOnce(i64) -> Vec<String>) -> ErrorList {
+        rule(self.int_or_zero()).into_iter().map(|why| self.invalid_number(why)).collect()
+    }
+
+    pub fn in_range(&self, min: i64, max: i64) -> ErrorList {
+        self.number_follows(|number| names::is_in_range(number, min, max))
+    }
+
+    pub fn port_number(&self) -> ErrorList {
+        self.number_follows(names::is_valid_port_num)
+    }
+
+    /// An address; `old` are those that were there before this had to be well formed.
+    pub fn ip(&self, old: &[&str]) -> ErrorList {
+        names::is_valid_ip_for_legacy_field(&self.path, self.str(), old)
+    }
+
+    /// A range of addresses; `old` are those that were there before this had to be well formed.
+    pub fn cidr(&self, old: &[&str]) -> ErrorList {
+        names::is_valid_cidr_for_legacy_field(&self.path, self.str(), old)
+    }
+
+    /// Refuses a zero value.
+    pub fn must_be_set(&self) -> ErrorList {
+        if self.is_empty() { vec![self.required("")] } else { ErrorList::new() }
+    }
+
     pub fn non_negative(&self) -> ErrorList {
-        super::non_negative(&self.path, self.int())
+        match self.int() {
+            Some(number) if number < 0 => vec![self.invalid(NEGATIVE)],
+            _ => ErrorList::new(),
+        }
     }
 
     pub fn non_negative_quantity(&self) -> ErrorList {
-        match Quantity::parse(self.str()) {
-            Ok(amount) if amount.signum() < 0 => vec![self.invalid("must be greater than or equal to 0")],
+        match self.quantity() {
+            Some(amount) if amount.signum() < 0 => vec![self.invalid_quantity(NEGATIVE)],
+            _ => ErrorList::new(),
+        }
+    }
+
+    pub fn positive_quantity(&self) -> ErrorList {
+        match self.quantity() {
+            Some(amount) if amount.signum() <= 0 => vec![self.invalid_quantity("must be greater than zero")],
             _ => ErrorList::new(),
         }
     }
@@ -49,33 +90,33 @@ impl At<'_> {
         vec![self.not_supported(valid)]
     }
 
-    /// Refuses anything but one of these; an empty value is missing.
-    pub fn one_of(&self, valid: &[&str]) -> ErrorList {
-        match self.str() {
-            "" => vec![self.required("")],
-            text if valid.contains(&text) => ErrorList::new(),
-            text => vec![Error::not_supported(&self.path, text, valid)],
+    /// Refuses anything but one of these, nothing too.
+    pub fn among(&self, valid: &[&str]) -> ErrorList {
+        match valid.contains(&self.str()) {
+            true => ErrorList::new(),
+            false => vec![Error::not_supported(&self.path, self.str(), valid)],
         }
     }
 
+    /// Refuses anything but one of these; an empty value is missing.
+    pub fn one_of(&self, valid: &[&str]) -> ErrorList {
+        if self.str().is_empty() { vec![self.required("")] } else { self.among(valid) }
+    }
+
     pub fn qualified_name(&self) -> ErrorList {
-        let name = self.str();
-        invalid(&self.path, name, names::is_qualified_name(name))
+        self.follows(names::is_qualified_name)
     }
 
     pub fn dns_label(&self) -> ErrorList {
-        let name = self.str();
-        invalid(&self.path, name, names::is_dns1123_label(name))
+        self.follows(names::is_dns1123_label)
     }
 
     pub fn subdomain(&self) -> ErrorList {
-        let name = self.str();
-        invalid(&self.path, name, names::is_dns1123_subdomain(name))
+        self.follows(names::is_dns1123_subdomain)
     }
 
     pub fn path_segment(&self) -> ErrorList {
-        let name = self.str();
-        invalid(&self.path, name, names::is_path_segment_name(name))
+        self.follows(names::is_path_segment_name)
     }
 
     /// A path segment that may not be missing.
@@ -98,7 +139,7 @@ impl At<'_> {
             Some((host, path)) if !host.is_empty() && !path.is_empty() => (host, path),
             _ => return vec![self.invalid("must be a domain-prefixed path (such as \"acme.io/foo\")")],
         };
-        let mut errors = invalid(&self.path, host, names::is_dns1123_subdomain(host));
+        let mut errors = At::new(&Value::from(host), self.path.clone()).subdomain();
         let fits = |b: u8| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b);
         if !path.bytes().all(fits) {
             let why = names::regex_error("Invalid path", HTTP_PATH, &[]);
@@ -134,14 +175,14 @@ impl At<'_> {
         if name.len() > MAX_DRIVER_NAME {
             errors.push(self.too_long(MAX_DRIVER_NAME));
         }
-        errors.extend(invalid(&self.path, name, names::is_dns1123_subdomain(&name.to_lowercase())));
+        errors.extend(self.follows(|name| names::is_dns1123_subdomain(&name.to_lowercase())));
         errors
     }
 
     /// A whole number, or a percentage.
     pub fn int_or_percent(&self) -> ErrorList {
         match self.value {
-            Value::String(text) => invalid(&self.path, text.as_str(), names::is_valid_percent(text)),
+            Value::String(_) => self.follows(names::is_valid_percent),
             _ => self.non_negative(),
         }
     }
@@ -177,23 +218,17 @@ impl At<'_> {
 
 fn condition(condition: &At<'_>) -> ErrorList {
     let mut errors = condition.child("type").qualified_name();
-    let status = condition.child("status");
-    if !CONDITION_STATUSES.contains(&status.str()) {
-        errors.push(Error::not_supported(&status.path, status.str(), &CONDITION_STATUSES));
-    }
+    errors.extend(condition.child("status").among(&CONDITION_STATUSES));
     let generation = condition.child("observedGeneration");
     if generation.int().is_some_and(|number| number < 0) {
         errors.push(generation.invalid("must be greater than or equal to zero"));
     }
-    let time = condition.child("lastTransitionTime");
-    if time.str().is_empty() {
-        errors.push(time.required(""));
-    }
+    errors.extend(condition.child("lastTransitionTime").must_be_set());
     let reason = condition.child("reason");
     if reason.str().is_empty() {
         errors.push(reason.required(""));
     } else {
-        errors.extend(reason.wrong(is_condition_reason(reason.str())));
+        errors.extend(reason.follows(is_condition_reason));
         if reason.len() > MAX_REASON {
             errors.push(reason.too_long(MAX_REASON));
         }

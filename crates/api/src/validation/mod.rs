@@ -27,8 +27,9 @@ mod volume;
 
 pub use claim::{claim, claim_status_update, claim_update};
 pub use config::{config_map, config_map_update, secret, secret_update};
-pub use disruption::{conditions, pod_disruption_budget, pod_disruption_budget_status_update};
-pub use endpoints::{endpoints, non_special_ip};
+pub use disruption::{pod_disruption_budget, pod_disruption_budget_status_update};
+pub use endpoints::endpoints;
+pub(crate) use endpoints::non_special_ip;
 pub use event::{event, strict_event, strict_event_update};
 pub use forms::domain_prefixed_path;
 pub use namespace::{finalizer_names, namespace, namespace_finalize, namespace_status_update};
@@ -42,7 +43,6 @@ pub use replication::{
 pub use service::{
     allocates_node_ports, cluster_ips, is_externally_accessible, is_headless, needs_health_check, service,
 };
-pub use service_update::{load_balancer_status, service_status_update, service_update};
-pub use volume::{inline_volume_spec, volume, volume_update};
-
-pub(crate) use value::{immutable, invalid, list, non_negative, text};
+pub use service_update::{service_status_update, service_update};
+pub(crate) use volume::inline_volume_spec;
+pub use volume::{volume, volume_update};

@@ -4,6 +4,8 @@ use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::validation as names;
 use apimachinery::{Object, Value};
 
+use super::at::At;
+
 /// Finalizers without a domain are the system's own.
 fn standard(name: &str, path: &Path) -> Option<Error> {
     let known = name.contains('/') || matches!(name, "kubernetes" | "orphan" | "foregroundDeletion");
@@ -19,13 +21,12 @@ pub fn finalizer_names(object: &Object) -> ErrorList {
 }
 
 fn spec_finalizers(namespace: &Object, indexed: bool) -> ErrorList {
-    let path = Path::new("spec").child("finalizers");
+    let finalizers = At::of(namespace, &["spec", "finalizers"]);
     let mut errors = ErrorList::new();
-    for (index, name) in namespace.get_array(&["spec", "finalizers"]).iter().enumerate() {
-        let at = if indexed { path.index(index) } else { path.clone() };
-        let name = name.as_str().unwrap_or_default();
-        errors.extend(names::validate_finalizer_name(name, &at));
-        errors.extend(standard(name, &at));
+    for name in finalizers.items() {
+        let path = if indexed { &name.path } else { &finalizers.path };
+        errors.extend(names::validate_finalizer_name(name.str(), path));
+        errors.extend(standard(name.str(), path));
     }
     errors
 }

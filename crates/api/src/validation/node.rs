@@ -1,46 +1,90 @@
 //! Nodes: taints, ranges of pod addresses, resources.
 
+use std::cmp::Ordering;
+
+use apimachinery::Object;
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::validation as names;
-use apimachinery::{Object, Value};
 
+use super::at::At;
 use super::pod::taint_effect;
 use super::resources::quantity_value;
-use super::value::{entries, field, go_struct, invalid, showing, strings, text};
+use super::value::go_struct;
 
 pub fn node(node: &Object) -> ErrorList {
     let mut errors = taints(node);
     errors.extend(resources(node));
+    errors.extend(swap(node));
+    errors.extend(declared_features(node));
     errors.extend(pod_cidrs(node));
     errors
 }
 
+/// Upstream names it as if it stood in the metadata.
+fn swap(node: &Object) -> Option<Error> {
+    let capacity = At::of(node, &["status", "nodeInfo", "swap", "capacity"]);
+    let capacity = At::new(capacity.value, Path::new("metadata").child("nodeSwapStatus").child("capacity"));
+    let wrong = capacity.int().is_some_and(|bytes| bytes <= 0);
+    wrong.then(|| capacity.invalid("must be greater than zero"))
+}
+
+/// Names of features in order, each once.
+fn declared_features(node: &Object) -> ErrorList {
+    let features = At::of(node, &["status", "declaredFeatures"]);
+    let mut errors = ErrorList::new();
+    let mut before: Option<&str> = None;
+    for feature in features.items() {
+        match before.map(|before| before.cmp(feature.str())) {
+            Some(Ordering::Equal) => errors.push(feature.duplicate()),
+            Some(Ordering::Greater) => errors.push(feature.invalid("list must be sorted alphabetically")),
+            _ => {}
+        }
+        errors.extend(feature.follows(feature_name));
+        before = Some(feature.str());
+    }
+    errors
+}
+
+/// What is wrong with `MyFeature` or `MyFeature/mySubFeature`.
+fn feature_name(name: &str) -> Vec<String> {
+    const MAX: usize = 253;
+    let why = if name.len() > MAX {
+        format!("must be no more than {MAX} characters")
+    } else {
+        let mut segments = name.split('/');
+        let upper = segments.next().is_some_and(|first| first.starts_with(|c: char| c.is_ascii_uppercase()));
+        let word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric());
+        if upper && name.split('/').all(word) {
+            return Vec::new();
+        }
+        "must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes".to_owned()
+    };
+    vec![format!("invalid feature name {name:?}: {why}")]
+}
+
 /// Upstream names them as if they stood in the metadata.
 fn taints(node: &Object) -> ErrorList {
-    let path = Path::new("metadata").child("taints");
+    let taints = At::of(node, &["spec", "taints"]);
+    let taints = At::new(taints.value, Path::new("metadata").child("taints"));
     let mut errors = ErrorList::new();
     let mut seen: Vec<(&str, &str)> = Vec::new();
-    for (index, taint) in node.get_array(&["spec", "taints"]).iter().enumerate() {
-        let at = path.index(index);
-        let (key, value, effect) = (text(taint, "key"), text(taint, "value"), text(taint, "effect"));
-        errors.extend(names::validate_label_name(key, &at.child("key")));
-        let messages = names::is_valid_label_value(value);
+    for taint in taints.items() {
+        let (key, value, effect) = (taint.child("key"), taint.child("value"), taint.child("effect"));
+        errors.extend(key.qualified_name());
+        let messages = names::is_valid_label_value(value.str());
         if !messages.is_empty() {
-            errors.push(Error::invalid(&at.child("value"), value, messages.join(";")));
+            errors.push(value.invalid(messages.join(";")));
         }
-        match effect {
-            "" => errors.push(Error::required(&at.child("effect"), "")),
-            effect => errors.extend(taint_effect(effect, &at.child("effect"))),
-        }
+        errors.extend(if effect.is_empty() { effect.must_be_set() } else { taint_effect(&effect) });
+        let (key, effect) = (key.str(), effect.str());
         if seen.contains(&(key, effect)) {
-            let time = taint.get("timeAdded").cloned().unwrap_or_default();
             let shown = go_struct(&[
                 ("Key", key.into()),
-                ("Value", value.into()),
+                ("Value", value.str().into()),
                 ("Effect", effect.into()),
-                ("TimeAdded", time),
+                ("TimeAdded", taint.child("timeAdded").value.clone()),
             ]);
-            let mut error = showing(Error::duplicate(&at, Value::Null), shown);
+            let mut error = taint.duplicate().showing(shown);
             error.detail = "taints must be unique by key and effect pair".into();
             errors.push(error);
             continue;
@@ -52,115 +96,98 @@ fn taints(node: &Object) -> ErrorList {
 
 fn resources(node: &Object) -> ErrorList {
     let mut errors = ErrorList::new();
-    let Some(status) = node.get(&["status"]) else { return errors };
-    for part in ["capacity", "allocatable"] {
-        for (name, value) in entries(status, part) {
-            errors.extend(quantity_value(name, value, &Path::new("status").child(part).child(name)));
+    let status = At::of(node, &["status"]);
+    for amounts in ["capacity", "allocatable"].map(|part| status.child(part)) {
+        for (name, amount) in amounts.entries() {
+            errors.extend(quantity_value(name, &At::new(amount.value, amounts.path.child(name))));
         }
     }
     errors
 }
 
 fn pod_cidrs(node: &Object) -> ErrorList {
-    let path = Path::new("spec").child("podCIDRs");
-    let ranges = node.get_array(&["spec", "podCIDRs"]);
-    let texts: Vec<&str> = ranges.iter().map(|range| range.as_str().unwrap_or_default()).collect();
-    let mut errors = ErrorList::new();
-    for (index, range) in texts.iter().enumerate() {
-        errors.extend(names::is_valid_cidr_for_legacy_field(&path.index(index), range, &[]));
-    }
-    if texts.len() < 2 {
+    let ranges = At::of(node, &["spec", "podCIDRs"]);
+    let mut errors: ErrorList = ranges.items().flat_map(|range| range.cidr(&[])).collect();
+    if ranges.len() < 2 {
         return errors;
     }
-    let mut families: Vec<bool> =
-        texts.iter().filter_map(|range| Some(names::Cidr::parse_sloppy(range)?.0.is_ipv4())).collect();
+    let family = |range: At<'_>| Some(names::Cidr::parse_sloppy(range.str())?.0.is_ipv4());
+    let mut families: Vec<bool> = ranges.items().filter_map(family).collect();
     families.sort_unstable();
-    if families.len() != texts.len() {
+    if families.len() != ranges.len() {
         // what is no range has no family
         let why = "invalid PodCIDRs. failed to check with dual stack with error:invalid CIDR address";
-        errors.push(Error::internal(&path, why));
+        errors.push(Error::internal(&ranges.path, why));
     }
-    if texts.len() > 2 || families != [false, true] {
-        let why = "may specify no more than one CIDR for each IP family";
-        errors.push(Error::invalid(&path, ranges.to_vec(), why));
-    }
-    for (index, range) in texts.iter().enumerate().filter(|(index, range)| texts[..*index].contains(range)) {
-        errors.push(Error::duplicate(&path.index(index), *range));
+    if ranges.len() > 2 || families != [false, true] {
+        errors.push(ranges.invalid("may specify no more than one CIDR for each IP family"));
     }
     errors
 }
 
 pub fn node_update(new: &Object, old: &Object) -> ErrorList {
-    let spec = Path::new("spec");
+    let (spec, before) = (At::of(new, &["spec"]), At::of(old, &["spec"]));
+    let status = At::of(new, &["status"]);
     let mut errors = resources(new);
-    let addresses = new.get_array(&["status", "addresses"]);
-    for (index, address) in addresses.iter().enumerate() {
-        if addresses[..index].contains(address) {
-            let at = Path::new("status").child("addresses").index(index);
-            let (kind, address) = (text(address, "type"), text(address, "address"));
-            let shown = go_struct(&[("Type", kind.into()), ("Address", address.into())]);
-            errors.push(showing(Error::duplicate(&at, Value::Null), shown));
+    errors.extend(declared_features(new));
+    let addresses = status.child("addresses");
+    for (index, address) in addresses.items().enumerate() {
+        if addresses.list()[..index].contains(address.value) {
+            let (kind, text) = (address.text("type"), address.text("address"));
+            let shown = go_struct(&[("Type", kind.into()), ("Address", text.into())]);
+            errors.push(address.duplicate().showing(shown));
         }
     }
-    let none = Value::Null;
-    let ranges = |node: &'_ Object| -> Vec<String> {
-        strings(node.get(&["spec"]).unwrap_or(&none), "podCIDRs").into_iter().map(str::to_owned).collect()
-    };
-    let (before, after) = (ranges(old), ranges(new));
-    if !before.is_empty() {
-        let changed = match before.len() == after.len() {
+    let (ranges, old_ranges) = (spec.child("podCIDRs"), before.child("podCIDRs"));
+    if !old_ranges.is_empty() {
+        let changed = match old_ranges.len() == ranges.len() {
             false => 1,
-            true => before.iter().zip(&after).filter(|(before, after)| before != after).count(),
+            true => old_ranges.list().iter().zip(ranges.list()).filter(|(was, is)| was != is).count(),
         };
         let why = "node updates may not change podCIDR except from \"\" to valid";
-        errors.extend((0..changed).map(|_| Error::forbidden(&spec.child("podCIDRs"), why)));
+        errors.extend((0..changed).map(|_| ranges.forbidden(why)));
     }
-    let provider = &["spec", "providerID"];
-    if !old.get_str(provider).is_empty() && old.get_str(provider) != new.get_str(provider) {
-        let why = "node updates may not change providerID except from \"\" to valid";
-        errors.push(Error::forbidden(&spec.child("providerID"), why));
+    let provider = spec.child("providerID");
+    if before.says("providerID") && before.text("providerID") != provider.str() {
+        errors.push(provider.forbidden("node updates may not change providerID except from \"\" to valid"));
     }
-    if let Some(source) = new.get(&["spec", "configSource"]).filter(|source| !source.is_null()) {
-        errors.extend(config_source(source, false, &spec.child("configSource")));
+    if let Some(source) = spec.field("configSource") {
+        errors.extend(config_source(&source, false));
     }
     for key in ["assigned", "active", "lastKnownGood"] {
-        if let Some(source) = new.get(&["status", "config", key]).filter(|source| !source.is_null()) {
-            errors.extend(config_source(source, true, &Path::new("status").child("config").child(key)));
+        if let Some(source) = status.child("config").field(key) {
+            errors.extend(config_source(&source, true));
         }
     }
     errors.extend(taints(new));
-    if new.get_str(&["spec", "externalID"]) != old.get_str(&["spec", "externalID"]) {
-        errors.push(Error::forbidden(&spec.child("externalID"), "may not be updated"));
+    if spec.text("externalID") != before.text("externalID") {
+        errors.push(spec.child("externalID").forbidden("may not be updated"));
     }
     errors
 }
 
 /// A field of old that nobody reads; the rules are still there.
-fn config_source(source: &Value, of_status: bool, path: &Path) -> ErrorList {
+fn config_source(source: &At<'_>, of_status: bool) -> ErrorList {
     let mut errors = ErrorList::new();
-    let Some(map) = field(source, "configMap") else {
-        let why = "exactly one reference subfield must be non-nil";
-        return vec![Error::invalid(path, source.clone(), why)];
+    let Some(map) = source.field("configMap") else {
+        return vec![source.invalid("exactly one reference subfield must be non-nil")];
     };
-    let at = path.child("configMap");
     for key in ["uid", "resourceVersion"] {
-        let (there, at) = (!text(map, key).is_empty(), at.child(key));
-        if of_status && !there {
-            errors.push(Error::required(&at, format!("{key} must be set in status")));
-        } else if !of_status && there {
-            errors.push(Error::forbidden(&at, format!("{key} must not be set in spec")));
+        let field = map.child(key);
+        if of_status && field.is_empty() {
+            errors.push(field.required(""));
+        } else if !of_status && !field.is_empty() {
+            errors.push(field.forbidden(format!("{key} must not be set in spec")));
         }
     }
     let rules: [(&str, fn(&str) -> Vec<String>); 3] = [
-        ("namespace", |name| names::name_is_dns_label(name, false)),
-        ("name", |name| names::name_is_dns_subdomain(name, false)),
+        ("namespace", names::is_dns1123_label),
+        ("name", names::is_dns1123_subdomain),
         ("kubeletConfigKey", names::is_config_map_key),
     ];
     for (key, rule) in rules {
-        match text(map, key) {
-            "" => errors.push(Error::required(&at.child(key), format!("{key} must be set"))),
-            value => errors.extend(invalid(&at.child(key), value, rule(value))),
-        }
+        let field = map.child(key);
+        errors.extend(if field.is_empty() { field.must_be_set() } else { field.follows(rule) });
     }
     errors
 }

@@ -1,15 +1,17 @@
 //! Resource quotas and limit ranges.
 
-use apimachinery::field::{Error, ErrorList, Path};
-use apimachinery::quantity::{Format, Quantity};
-use apimachinery::validation as names;
-use apimachinery::{Object, Value};
+use std::collections::BTreeSet;
 
+use apimachinery::Object;
+use apimachinery::field::{Error, ErrorList};
+use apimachinery::quantity::{Format, Quantity};
+
+use super::at::At;
 use super::resources::{
     allows_overcommit, container_resource_name, is_standard_quota, quantity_value, quota_resource_name,
     resource_name,
 };
-use super::value::{entries, field, invalid, list, quantity, shown, strings, text};
+use super::value::{shown, text};
 
 const SCOPES: [&str; 7] = [
     "BestEffort",
@@ -31,19 +33,12 @@ pub fn resource_quota(quota: &Object) -> ErrorList {
 
 pub fn resource_quota_update(new: &Object, old: &Object) -> ErrorList {
     let mut errors = quota_spec(new);
-    let scopes = |quota: &Object| {
-        let mut scopes: Vec<String> = quota
-            .get_array(&["spec", "scopes"])
-            .iter()
-            .map(|scope| scope.as_str().unwrap_or_default().to_owned())
-            .collect();
-        scopes.sort();
-        scopes.dedup();
-        scopes
+    let spec = At::of(new, &["spec"]);
+    let set = |spec: &At<'_>| -> BTreeSet<String> {
+        spec.strings("scopes").into_iter().map(str::to_owned).collect()
     };
-    if scopes(new) != scopes(old) {
-        let shown = new.get(&["spec", "scopes"]).cloned().unwrap_or_default();
-        errors.push(Error::invalid(&Path::new("spec").child("scopes"), shown, "field is immutable"));
+    if set(&spec) != set(&At::of(old, &["spec"])) {
+        errors.push(spec.child("scopes").invalid("field is immutable"));
     }
     errors
 }
@@ -52,32 +47,29 @@ pub fn resource_quota_status_update(new: &Object) -> ErrorList {
     quota_status(new)
 }
 
-fn amounts(owner: &Value, key: &str, path: &Path) -> ErrorList {
+fn amounts(amounts: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
-    for (name, value) in entries(owner, key) {
-        let at = path.child(key).key(name);
-        errors.extend(quota_resource_name(name, &at));
-        errors.extend(quantity_value(name, value, &at));
+    for (name, amount) in amounts.entries() {
+        errors.extend(quota_resource_name(name, &amount.path));
+        errors.extend(quantity_value(name, &amount));
     }
     errors
 }
 
 fn quota_status(quota: &Object) -> ErrorList {
-    let Some(status) = quota.get(&["status"]) else { return ErrorList::new() };
-    let path = Path::new("status");
-    let mut errors = amounts(status, "hard", &path);
-    errors.extend(amounts(status, "used", &path));
+    let status = At::of(quota, &["status"]);
+    let mut errors = amounts(&status.child("hard"));
+    errors.extend(amounts(&status.child("used")));
     errors
 }
 
 fn quota_spec(quota: &Object) -> ErrorList {
-    let Some(spec) = quota.get(&["spec"]) else { return ErrorList::new() };
-    let path = Path::new("spec");
-    let mut errors = amounts(spec, "hard", &path);
-    let hard: Vec<&str> = entries(spec, "hard").map(|(name, _)| name).collect();
-    errors.extend(scopes(spec, &hard, &path.child("scopes")));
-    if let Some(selector) = field(spec, "scopeSelector") {
-        errors.extend(scope_selector(selector, &hard, spec, &path));
+    let spec = At::of(quota, &["spec"]);
+    let mut errors = amounts(&spec.child("hard"));
+    let names: Vec<&str> = spec.child("hard").entries().map(|(name, _)| name).collect();
+    errors.extend(scopes(&spec.child("scopes"), &names));
+    if let Some(selector) = spec.field("scopeSelector") {
+        errors.extend(scope_selector(&selector, &names, &spec));
     }
     errors
 }
@@ -103,112 +95,106 @@ fn conflicting(scopes: &[&str]) -> usize {
         .count()
 }
 
-fn scopes(spec: &Value, hard: &[&str], path: &Path) -> ErrorList {
-    let scopes = strings(spec, "scopes");
-    let refuse = |why: &str| Error::invalid(path, list(spec, "scopes").to_vec(), why);
+fn scopes(scopes: &At<'_>, hard: &[&str]) -> ErrorList {
+    let all: Vec<&str> = scopes.items().map(|scope| scope.str()).collect();
     let mut errors = ErrorList::new();
-    for scope in &scopes {
+    for scope in &all {
         if !SCOPES.contains(scope) {
-            errors.push(refuse("unsupported scope"));
+            errors.push(scopes.invalid("unsupported scope"));
         }
         let wrong = hard.iter().filter(|name| is_standard_quota(name) && !fits(scope, name));
-        errors.extend(wrong.map(|_| refuse("unsupported scope applied to resource")));
+        errors.extend(wrong.map(|_| scopes.invalid("unsupported scope applied to resource")));
     }
-    errors.extend((0..conflicting(&scopes)).map(|_| refuse("conflicting scopes")));
+    errors.extend((0..conflicting(&all)).map(|_| scopes.invalid("conflicting scopes")));
     errors
 }
 
-fn scope_selector(selector: &Value, hard: &[&str], spec: &Value, path: &Path) -> ErrorList {
-    let at = path.child("scopeSelector").child("matchExpressions");
+/// Errors stand at the list of expressions, never at one of them.
+fn scope_selector(selector: &At<'_>, hard: &[&str], spec: &At<'_>) -> ErrorList {
+    let expressions = selector.child("matchExpressions");
     let mut errors = ErrorList::new();
-    let expressions = list(selector, "matchExpressions");
-    for expression in expressions {
-        let (scope, operator) = (text(expression, "scopeName"), text(expression, "operator"));
-        let values = list(expression, "values");
-        if !SCOPES.contains(&scope) {
-            errors.push(Error::invalid(&at.child("scopeName"), scope, "unsupported scope"));
+    for expression in expressions.items() {
+        let expression = At::new(expression.value, expressions.path.clone());
+        let (scope, operator) = (expression.child("scopeName"), expression.child("operator"));
+        let values = expression.child("values");
+        let known = SCOPES.contains(&scope.str());
+        if !known {
+            errors.push(scope.invalid_text("unsupported scope"));
         }
-        for _ in hard.iter().filter(|name| is_standard_quota(name) && !fits(scope, name)) {
+        for _ in hard.iter().filter(|name| is_standard_quota(name) && !fits(scope.str(), name)) {
             let why = "unsupported scope applied to resource";
-            errors.push(Error::invalid(&at, selector.clone(), why));
+            errors.push(At::new(selector.value, expression.path.clone()).invalid(why));
         }
-        let plain = !matches!(scope, "PriorityClass" | "VolumeAttributesClass") && SCOPES.contains(&scope);
-        if plain && operator != "Exists" {
+        let plain = known && !matches!(scope.str(), "PriorityClass" | "VolumeAttributesClass");
+        if plain && operator.str() != "Exists" {
             let why = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
-            errors.push(Error::invalid(&at.child("operator"), operator, why));
+            errors.push(operator.invalid_text(why));
         }
-        match operator {
+        match operator.str() {
             "In" | "NotIn" if values.is_empty() => {
                 let why = "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector";
-                errors.push(Error::required(&at.child("values"), why));
+                errors.push(values.required(why));
             }
             "Exists" | "DoesNotExist" if !values.is_empty() => {
                 let why = "must be no value when `operator` is 'Exist' or 'DoesNotExist' for scope selector";
-                errors.push(Error::invalid(&at.child("values"), values.to_vec(), why));
+                errors.push(values.invalid(why));
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            other => {
-                let why = "not a valid selector operator";
-                errors.push(Error::invalid(&at.child("operator"), other, why));
-            }
+            _ => errors.push(operator.invalid_text("not a valid selector operator")),
         }
     }
-    let named: Vec<&str> = expressions.iter().map(|one| text(one, "scopeName")).collect();
-    for _ in 0..conflicting(&named) {
-        let shown = spec.get("scopes").cloned().unwrap_or_default();
-        errors.push(Error::invalid(&at, shown, "conflicting scopes"));
-    }
+    let named: Vec<&str> = expressions.list().iter().map(|one| text(one, "scopeName")).collect();
+    let scopes = At::new(spec.child("scopes").value, expressions.path);
+    errors.extend((0..conflicting(&named)).map(|_| scopes.invalid("conflicting scopes")));
     errors
 }
 
 pub fn limit_range(range: &Object) -> ErrorList {
-    let path = Path::new("spec").child("limits");
     let mut errors = ErrorList::new();
     let mut seen: Vec<&str> = Vec::new();
-    for (index, limit) in range.get_array(&["spec", "limits"]).iter().enumerate() {
-        let at = path.index(index);
-        let kind = text(limit, "type");
-        errors.extend(limit_type(kind, &at.child("type")));
-        if seen.contains(&kind) {
-            errors.push(Error::duplicate(&at.child("type"), kind));
+    for limit in At::of(range, &["spec", "limits"]).items() {
+        let kind = limit.child("type");
+        errors.extend(limit_type(&kind));
+        if seen.contains(&kind.str()) {
+            errors.push(kind.duplicate());
         }
-        seen.push(kind);
-        errors.extend(limit_amounts(limit, kind, &at));
+        seen.push(kind.str());
+        errors.extend(limit_amounts(&limit, kind.str()));
     }
     errors
 }
 
-fn limit_type(kind: &str, path: &Path) -> ErrorList {
-    let errors = invalid(path, kind, names::is_qualified_name(kind));
-    let known = matches!(kind, "Pod" | "Container" | "PersistentVolumeClaim");
-    if errors.is_empty() && !kind.contains('/') && !known {
-        return vec![Error::invalid(path, kind, "must be a standard limit type or fully qualified")];
+fn limit_type(kind: &At<'_>) -> ErrorList {
+    let errors = kind.qualified_name();
+    let known = matches!(kind.str(), "Pod" | "Container" | "PersistentVolumeClaim");
+    if errors.is_empty() && !kind.str().contains('/') && !known {
+        return vec![kind.invalid("must be a standard limit type or fully qualified")];
     }
     errors
 }
 
-fn limit_amounts(limit: &Value, kind: &str, path: &Path) -> ErrorList {
+fn limit_amounts(limit: &At<'_>, kind: &str) -> ErrorList {
     let mut errors = ErrorList::new();
     let pods = kind == "Pod";
     let rule = if pods || kind == "Container" { container_resource_name } else { resource_name };
     let mut keys: Vec<&str> = Vec::new();
     for part in ["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"] {
+        let amounts = limit.child(part);
         if pods && part.starts_with("default") {
-            if entries(limit, part).next().is_some() {
-                let why = "may not be specified when `type` is 'Pod'";
-                errors.push(Error::forbidden(&path.child(part), why));
+            if !amounts.is_empty() {
+                errors.push(amounts.forbidden("may not be specified when `type` is 'Pod'"));
             }
             continue;
         }
         if part == "maxLimitRequestRatio" && kind == "PersistentVolumeClaim" {
-            let storage = |part: &str| entries(limit, part).any(|(name, _)| name == "storage");
+            let storage = |part: &str| limit.child(part).has("storage");
             if !storage("min") && !storage("max") {
                 let why = "either minimum or maximum storage value is required, but neither was provided";
-                errors.push(Error::required(&path.child("limits"), why));
+                errors.push(limit.child("limits").required(why));
             }
         }
-        for (name, _) in entries(limit, part) {
-            errors.extend(rule(name, &path.child(part).key(name)));
+        for (name, amount) in amounts.entries() {
+            errors.extend(rule(name, &amount.path));
             if !keys.contains(&name) {
                 keys.push(name);
             }
@@ -216,50 +202,52 @@ fn limit_amounts(limit: &Value, kind: &str, path: &Path) -> ErrorList {
     }
     keys.sort_unstable();
     for name in keys {
-        errors.extend(one_limit(limit, name, pods, path));
+        errors.extend(one_limit(limit, name, pods));
     }
     errors
 }
 
 /// Minimum, default and maximum of one resource are in this order, and the ratio leaves room for them.
-fn one_limit(limit: &Value, name: &str, pods: bool, path: &Path) -> ErrorList {
-    let of = |part: &str| -> Option<(Quantity, String, Path)> {
+fn one_limit(limit: &At<'_>, name: &str, pods: bool) -> ErrorList {
+    type Amount<'a> = Option<(Quantity, At<'a>)>;
+    let of = |part: &str| {
         if pods && part.starts_with("default") {
             return None;
         }
-        let value = limit.get(part)?.get(name)?;
-        Some((quantity(value)?, shown(value), path.child(part).key(name)))
+        let (_, amount) = limit.child(part).entries().find(|(key, _)| *key == name)?;
+        Some((amount.quantity()?, amount))
     };
     let (min, max) = (of("min"), of("max"));
     let (default, request) = (of("default"), of("defaultRequest"));
     let ratio = of("maxLimitRequestRatio");
     let mut errors = ErrorList::new();
-    type Amount = Option<(Quantity, String, Path)>;
     // the smaller and the greater one, what they are called, where the error stands, and which of the two is shown
-    let mut ordered = |small: &Amount, great: &Amount, names: [&str; 2], at: &Amount, shown: &Amount| {
-        let (Some(small), Some(great)) = (small, great) else { return };
-        let (Some(at), Some(shown)) = (at, shown) else { return };
-        if small.0 > great.0 {
-            let why =
-                format!("{} value {} is greater than {} value {}", names[0], small.1, names[1], great.1);
-            errors.push(Error::invalid(&at.2, shown.1.as_str(), why));
-        }
-    };
+    let mut ordered =
+        |small: &Amount<'_>, great: &Amount<'_>, names: [&str; 2], at: &Amount<'_>, which: &Amount<'_>| {
+            let (Some(small), Some(great)) = (small, great) else { return };
+            let (Some(at), Some(which)) = (at, which) else { return };
+            if small.0 > great.0 {
+                let (small, great) = (shown(small.1.value), shown(great.1.value));
+                let why = format!("{} value {small} is greater than {} value {great}", names[0], names[1]);
+                errors.push(Error::invalid(&at.1.path, shown(which.1.value), why));
+            }
+        };
     ordered(&min, &max, ["min", "max"], &min, &min);
     ordered(&min, &request, ["min", "default request"], &request, &request);
     ordered(&request, &max, ["default request", "max"], &request, &request);
     ordered(&request, &default, ["default request", "default limit"], &request, &request);
     ordered(&min, &default, ["min", "default"], &default, &min);
     ordered(&default, &max, ["default", "max"], &default, &max);
-    if let Some((amount, shown, at)) = &ratio {
+    if let Some((amount, at)) = &ratio {
+        let shown = shown(at.value);
         if *amount < Quantity::new(1, Format::DecimalSI) {
-            errors.push(Error::invalid(at, shown.as_str(), format!("ratio {shown} is less than 1")));
+            errors.push(at.invalid_quantity(format!("ratio {shown} is less than 1")));
         }
         if let (Some(min), Some(max)) = (&min, &max) {
             let most = ratio_of(&max.0, &min.0);
             if amount.as_f64() > most {
-                let why = format!("ratio {shown} is greater than max/min = {most:.6}");
-                errors.push(Error::invalid(at, shown.as_str(), why));
+                errors
+                    .push(at.invalid_quantity(format!("ratio {shown} is greater than max/min = {most:.6}")));
             }
         }
     }
@@ -267,9 +255,9 @@ fn one_limit(limit: &Value, name: &str, pods: bool, path: &Path) -> ErrorList {
         && !allows_overcommit(name)
         && default.0 != request.0
     {
-        let why =
-            format!("default value {} must equal to defaultRequest value {} in {name}", default.1, request.1);
-        errors.push(Error::invalid(&request.2, request.1.as_str(), why));
+        let (default, shown) = (shown(default.1.value), shown(request.1.value));
+        let why = format!("default value {default} must equal to defaultRequest value {shown} in {name}");
+        errors.push(request.1.invalid_quantity(why));
     }
     errors
 }

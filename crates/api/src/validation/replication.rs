@@ -1,11 +1,12 @@
 //! Replication controllers and pod templates as objects of their own.
 
-use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::field::ErrorList;
 use apimachinery::selectors::LabelSelector;
 use apimachinery::{Object, Value};
+use serde_json::Map;
 
-use super::value::{int, non_negative, number, supported};
-use super::{pod, value};
+use super::at::At;
+use super::pod;
 
 pub fn replication_controller(controller: &Object) -> ErrorList {
     controller_with(controller, None)
@@ -16,71 +17,57 @@ pub fn replication_controller_update(controller: &Object, old: &Object) -> Error
 }
 
 fn controller_with(controller: &Object, old_template: Option<&Value>) -> ErrorList {
-    let none = Value::Null;
-    let spec = controller.get(&["spec"]).unwrap_or(&none);
-    let path = Path::new("spec");
-    let mut errors = non_negative(&path.child("minReadySeconds"), int(spec, "minReadySeconds"));
-    let selector = spec.get("selector").and_then(Value::as_object).filter(|labels| !labels.is_empty());
-    if selector.is_none() {
-        errors.push(Error::required(&path.child("selector"), ""));
-    }
-    errors.extend(non_negative(&path.child("replicas"), int(spec, "replicas")));
-    let at = path.child("template");
-    let Some(template) = value::field(spec, "template") else {
-        errors.push(Error::required(&at, ""));
+    let spec = At::of(controller, &["spec"]);
+    let mut errors = spec.child("minReadySeconds").non_negative();
+    errors.extend(spec.child("selector").must_be_set());
+    errors.extend(spec.child("replicas").non_negative());
+    let template = spec.child("template");
+    if !template.is_set() {
+        errors.push(template.required(""));
         return errors;
-    };
-    let template = Object::from(template.clone());
+    }
+    let selector = spec.child("selector").value.as_object().filter(|labels| !labels.is_empty());
+    let labels = template.child("metadata").child("labels");
     if let Some(selector) = selector
-        && !LabelSelector::from_set(selector).matches_object(&template)
+        && !LabelSelector::from_set(selector).matches(labels.value.as_object().unwrap_or(&Map::new()))
     {
-        let labels = template.get(&["metadata", "labels"]).cloned().unwrap_or_default();
-        let why = "`selector` does not match template `labels`";
-        errors.push(Error::invalid(&at.child("metadata").child("labels"), labels, why));
+        errors.push(labels.invalid("`selector` does not match template `labels`"));
     }
     errors.extend(match old_template {
-        Some(old) => pod::template_update(&template, &Object::from(old.clone()), &at),
-        None => pod::template(&template, &at),
+        Some(old) => pod::template_update(&template, old),
+        None => pod::template(&template),
     });
-    let spec_path = at.child("spec");
-    let policy = template.get_str(&["spec", "restartPolicy"]);
-    errors.extend(supported(policy, &["Always"], &spec_path.child("restartPolicy")));
-    if template.get(&["spec", "activeDeadlineSeconds"]).is_some() {
-        let why = "activeDeadlineSeconds in ReplicationController is not Supported";
-        errors.push(Error::forbidden(&spec_path.child("activeDeadlineSeconds"), why));
+    let pods = template.child("spec");
+    errors.extend(pods.child("restartPolicy").among(&["Always"]));
+    if let Some(deadline) = pods.field("activeDeadlineSeconds") {
+        errors.push(deadline.forbidden("activeDeadlineSeconds in ReplicationController is not Supported"));
     }
     errors
 }
 
 pub fn replication_controller_status_update(controller: &Object) -> ErrorList {
     const COUNTS: [&str; 4] = ["replicas", "fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
-    let none = Value::Null;
-    let status = controller.get(&["status"]).unwrap_or(&none);
-    let path = Path::new("status");
+    let status = At::of(controller, &["status"]);
     let mut errors = ErrorList::new();
     for key in COUNTS.iter().chain(&["observedGeneration"]) {
-        errors.extend(non_negative(&path.child(key), int(status, key)));
+        errors.extend(status.child(key).non_negative());
     }
-    for key in &COUNTS[1..] {
-        if number(status, key) > number(status, "replicas") {
-            let why = "cannot be greater than status.replicas";
-            errors.push(Error::invalid(&path.child(key), number(status, key), why));
+    for count in COUNTS[1..].iter().map(|key| status.child(key)) {
+        if count.int_or_zero() > status.number_or_zero("replicas") {
+            errors.push(count.invalid("cannot be greater than status.replicas"));
         }
     }
-    if number(status, "availableReplicas") > number(status, "readyReplicas") {
-        let available = number(status, "availableReplicas");
-        let why = "cannot be greater than readyReplicas";
-        errors.push(Error::invalid(&path.child("availableReplicas"), available, why));
+    let available = status.child("availableReplicas");
+    if available.int_or_zero() > status.number_or_zero("readyReplicas") {
+        errors.push(available.invalid("cannot be greater than readyReplicas"));
     }
     errors
 }
 
 pub fn pod_template(object: &Object) -> ErrorList {
-    let template = Object::from(object.get(&["template"]).cloned().unwrap_or_default());
-    pod::template(&template, &Path::new("template"))
+    pod::template(&At::of(object, &["template"]))
 }
 
 pub fn pod_template_update(object: &Object, old: &Object) -> ErrorList {
-    let of = |object: &Object| Object::from(object.get(&["template"]).cloned().unwrap_or_default());
-    pod::template_update(&of(object), &of(old), &Path::new("template"))
+    pod::template_update(&At::of(object, &["template"]), At::of(old, &["template"]).value)
 }

@@ -1,11 +1,12 @@
 //! Names and amounts of resources: what containers, pods, quotas and limit ranges may ask for.
 
+use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::quantity::Quantity;
 use apimachinery::validation as names;
-use apimachinery::{Value, field};
 
-use super::value::{entries, invalid, is_whole, list, quantity, shown, text};
+use super::at::At;
+use super::value::{entries, is_whole, list, quantity, shown, text};
 
 const HUGE_PAGES: &str = "hugepages-";
 const REQUESTS_HUGE_PAGES: &str = "requests.hugepages-";
@@ -49,7 +50,7 @@ const COUNTED: [&str; 9] = [
 const POD_LEVEL: [&str; 3] = ["cpu", HUGE_PAGES, "memory"];
 
 /// A rule of resource names: errors at the path of the entry.
-pub type NameRule = fn(&str, &Path) -> ErrorList;
+pub(crate) type NameRule = fn(&str, &Path) -> ErrorList;
 
 pub fn is_huge_pages(name: &str) -> bool {
     name.starts_with(HUGE_PAGES)
@@ -80,7 +81,7 @@ pub fn is_pod_level(name: &str) -> bool {
 
 /// The name of any compute resource.
 pub fn resource_name(name: &str, path: &Path) -> ErrorList {
-    let errors = invalid(path, name, names::is_qualified_name(name));
+    let errors = names::validate_label_name(name, path);
     if errors.is_empty() && !name.contains('/') && !(is_standard_quota(name) || name == "storage") {
         return vec![Error::invalid(path, name, "must be a standard resource type or fully qualified")];
     }
@@ -118,38 +119,22 @@ pub fn quota_resource_name(name: &str, path: &Path) -> ErrorList {
     errors
 }
 
-pub fn non_negative_quantity(value: &Value, path: &Path) -> ErrorList {
-    match quantity(value) {
-        Some(amount) if amount.signum() < 0 => {
-            vec![Error::invalid(path, shown(value), "must be greater than or equal to 0")]
-        }
-        _ => ErrorList::new(),
-    }
-}
-
-pub fn positive_quantity(value: &Value, path: &Path) -> ErrorList {
-    match quantity(value) {
-        Some(amount) if amount.signum() <= 0 => {
-            vec![Error::invalid(path, shown(value), "must be greater than zero")]
-        }
-        _ => ErrorList::new(),
-    }
-}
-
-/// An amount that must not be negative, and whole where things are counted.
-pub fn quantity_value(name: &str, value: &Value, path: &Path) -> ErrorList {
-    let mut errors = non_negative_quantity(value, path);
+/// An amount of what a name stands for: not negative, and whole where things are counted.
+pub(crate) fn quantity_value(name: &str, amount: &At<'_>) -> ErrorList {
+    let mut errors = amount.non_negative_quantity();
     let counted = COUNTED.contains(&name) || is_extended(name);
-    if counted && quantity(value).is_some_and(|amount| !is_whole(&amount)) {
-        errors.push(Error::invalid(path, shown(value), "must be an integer"));
+    if counted && amount.quantity().is_some_and(|amount| !is_whole(&amount)) {
+        errors.push(amount.invalid_quantity("must be an integer"));
     }
     errors
 }
 
 /// An amount that only has to be one.
-pub fn basic(value: &Value, path: &Path) -> ErrorList {
-    match quantity(value).map(|amount| amount.value()) {
-        Some(whole) if whole < 0 => vec![Error::invalid(path, whole, "must be a valid resource quantity")],
+pub(crate) fn basic(amount: &At<'_>) -> ErrorList {
+    match amount.quantity().map(|amount| amount.value()) {
+        Some(whole) if whole < 0 => {
+            vec![Error::invalid(&amount.path, whole, "must be a valid resource quantity")]
+        }
         _ => ErrorList::new(),
     }
 }
@@ -162,103 +147,90 @@ pub fn is_divisible(name: &str, amount: &Quantity) -> bool {
     size.signum() > 0 && is_whole(&size) && amount.value().checked_rem(size.value()) == Some(0)
 }
 
-fn huge_pages(name: &str, value: &Value, path: &Path, tolerant: bool) -> ErrorList {
-    let amount = quantity(value).filter(|_| !tolerant && is_huge_pages(name));
-    match amount {
-        Some(amount) if !is_divisible(name, &amount) => {
-            let why = format!("{} is not positive integer multiple of {name}", shown(value));
-            vec![Error::invalid(path, shown(value), why)]
-        }
-        _ => ErrorList::new(),
-    }
+fn huge_pages(name: &str, at: &At<'_>, tolerant: bool) -> Option<Error> {
+    let amount = at.quantity().filter(|_| !tolerant && is_huge_pages(name))?;
+    let why = format!("{} is not positive integer multiple of {name}", shown(at.value));
+    (!is_divisible(name, &amount)).then(|| at.invalid_quantity(why))
 }
 
 /// Requests and limits: names, amounts, and that no request goes beyond its limit. `claims` are the names of
 /// the pod's resource claims; `tolerant` lets pass fractions of huge pages that were there before.
-pub fn requirements(
-    requirements: &Value,
+pub(crate) fn requirements(
+    requirements: &At<'_>,
     rule: NameRule,
     claims: &[&str],
-    path: &Path,
     tolerant: bool,
 ) -> ErrorList {
     let mut errors = ErrorList::new();
-    let (limits_path, requests_path) = (path.child("limits"), path.child("requests"));
-    for (name, value) in entries(requirements, "limits") {
-        let at = limits_path.key(name);
-        errors.extend(rule(name, &at));
-        errors.extend(quantity_value(name, value, &at));
-        errors.extend(huge_pages(name, value, &at, tolerant));
+    let (limits, requests) = (requirements.child("limits"), requirements.child("requests"));
+    for (name, amount) in limits.entries() {
+        errors.extend(rule(name, &amount.path));
+        errors.extend(quantity_value(name, &amount));
+        errors.extend(huge_pages(name, &amount, tolerant));
     }
-    for (name, value) in entries(requirements, "requests") {
-        let at = requests_path.key(name);
-        errors.extend(rule(name, &at));
-        errors.extend(quantity_value(name, value, &at));
-        let limit = requirements.get("limits").and_then(|limits| limits.get(name));
-        match (quantity(value), limit, limit.and_then(quantity)) {
-            (Some(amount), Some(shown_limit), Some(limit)) => {
-                let wrong = if amount != limit && !allows_overcommit(name) {
+    for (name, request) in requests.entries() {
+        errors.extend(rule(name, &request.path));
+        errors.extend(quantity_value(name, &request));
+        let limit = limits.child(name);
+        match (request.quantity(), limit.quantity()) {
+            (Some(amount), Some(most)) => {
+                let wrong = if amount != most && !allows_overcommit(name) {
                     Some("equal to")
-                } else if amount > limit {
+                } else if amount > most {
                     Some("less than or equal to")
                 } else {
                     None
                 };
                 if let Some(relation) = wrong {
-                    let why = format!("must be {relation} {name} limit of {}", shown(shown_limit));
-                    errors.push(Error::invalid(&requests_path, shown(value), why));
+                    let why = format!("must be {relation} {name} limit of {}", shown(limit.value));
+                    errors.push(At::new(request.value, requests.path.clone()).invalid_quantity(why));
                 }
             }
-            (_, None, _) if !allows_overcommit(name) => {
-                errors.push(Error::required(
-                    &limits_path,
-                    "Limit must be set for non overcommitable resources",
-                ));
+            _ if !limit.is_set() && !allows_overcommit(name) => {
+                errors.push(limits.required("Limit must be set for non overcommitable resources"));
             }
             _ => {}
         }
-        errors.extend(huge_pages(name, value, &at, tolerant));
+        errors.extend(huge_pages(name, &request, tolerant));
     }
-    let any = |test: fn(&str) -> bool| {
-        ["limits", "requests"].iter().any(|part| entries(requirements, part).any(|(name, _)| test(name)))
-    };
+    let any =
+        |test: fn(&str) -> bool| [&limits, &requests].iter().any(|part| part.entries().any(|(n, _)| test(n)));
     if any(is_huge_pages) && !any(|name| matches!(name, "cpu" | "memory")) {
-        errors.push(Error::forbidden(path, "HugePages require cpu or memory"));
+        errors.push(requirements.forbidden("HugePages require cpu or memory"));
     }
-    errors.extend(claim_names(list(requirements, "claims"), claims, &path.child("claims")));
+    errors.extend(claim_names(&requirements.child("claims"), claims));
     errors
 }
 
 /// The claims of the pod that a container uses, whole or by request; none twice.
-fn claim_names(used: &[Value], claims: &[&str], path: &Path) -> ErrorList {
+fn claim_names(used: &At<'_>, claims: &[&str]) -> ErrorList {
     let mut errors = ErrorList::new();
     let mut seen: Vec<String> = Vec::new();
-    for (index, claim) in used.iter().enumerate() {
-        let at = path.index(index);
-        let (name, request) = (text(claim, "name"), text(claim, "request"));
+    for claim in used.items() {
+        let (name, request) = (claim.text("name"), claim.child("request"));
         if name.is_empty() {
-            errors.push(Error::required(&at, ""));
+            errors.push(claim.required(""));
             continue;
         }
         let has = |seen: &[String], key: &str| seen.iter().any(|one| one == key);
         if has(&seen, name) {
-            errors.push(Error::duplicate(&at, name));
+            errors.push(Error::duplicate(&claim.path, name));
         } else {
             let mut key = name.to_owned();
             if !request.is_empty() {
-                errors.extend(invalid(&at.child("request"), request, names::is_dns1123_label(request)));
-                key = format!("{name}/{request}");
+                errors.extend(request.dns_label());
+                key = format!("{name}/{}", request.str());
             }
             if has(&seen, &key) {
-                errors.push(Error::duplicate(&at, key.as_str()));
+                errors.push(Error::duplicate(&claim.path, key.as_str()));
             } else if request.is_empty() {
                 let parts = seen.iter().filter(|one| one.split_once('/').is_some_and(|(c, _)| c == name));
-                errors.extend(parts.map(|_| Error::duplicate(&at, name)));
+                errors.extend(parts.map(|_| Error::duplicate(&claim.path, name)));
             }
             seen.push(key);
         }
         if !claims.contains(&name) {
-            let mut error = Error::not_found(&at, name);
+            let mut error = Error::not_found(&claim.path, name);
             error.detail = "must be one of the names in pod.spec.resourceClaims".into();
             match claims {
                 [] => error.detail.push_str(" which is empty"),
@@ -328,42 +300,43 @@ fn at_least(sums: &mut Vec<(String, Quantity)>, name: &str, amount: Quantity) {
 }
 
 /// The resources of a pod as a whole: names, amounts, and that its containers fit in.
-pub fn pod_level(spec: &Value, claims: &[&str], path: &Path, tolerant: bool) -> ErrorList {
-    let Some(resources) = super::value::field(spec, "resources") else { return ErrorList::new() };
+pub(crate) fn pod_level(spec: &At<'_>, claims: &[&str], tolerant: bool) -> ErrorList {
+    let Some(resources) = spec.field("resources") else { return ErrorList::new() };
+    if spec.child("os").text("name") == "windows" {
+        return vec![resources.forbidden("may not be set for a windows pod")];
+    }
     let mut errors = ErrorList::new();
-    if resources.get("claims").is_some() {
-        let why = "claims cannot be set for Resources at pod-level";
-        errors.push(field::Error::forbidden(&path.child("claims"), why));
+    if let Some(claims) = resources.field("claims") {
+        errors.push(claims.forbidden("claims may not be set for Resources at pod-level"));
     }
-    errors.extend(requirements(resources, pod_resource_name, claims, path, tolerant));
-    let of = |part: &str, name: &str| resources.get(part).and_then(|part| part.get(name));
-    for (name, sum) in aggregate(spec, "requests") {
-        if !is_pod_level(&name) {
-            continue;
-        }
+    errors.extend(requirements(&resources, pod_resource_name, claims, tolerant));
+    let of = |part: &str, name: &str| {
+        let part = resources.child(part);
+        At::new(part.child(name).value, part.path.key(name))
+    };
+    for (name, sum) in aggregate(spec.value, "requests") {
         let whole = of("requests", &name);
-        let amount = whole.and_then(quantity).unwrap_or_default();
-        if sum > amount {
-            let shown = whole.map_or("0".to_owned(), shown);
+        if whole.quantity().is_some_and(|amount| sum > amount) {
             let why = format!("must be greater than or equal to aggregate container requests of {sum}");
-            errors.push(Error::invalid(&path.child("requests").key(&name), shown, why));
+            errors.push(whole.invalid_quantity(why));
         }
     }
-    for (name, sum) in aggregate(spec, "limits") {
-        let Some(whole) = of("limits", &name).filter(|_| is_huge_pages(&name)) else { continue };
-        if quantity(whole).is_some_and(|amount| sum > amount) {
+    for (name, sum) in aggregate(spec.value, "limits") {
+        let whole = of("limits", &name);
+        if is_huge_pages(&name) && whole.quantity().is_some_and(|amount| sum > amount) {
             let why = format!("must be greater than or equal to aggregate container limits of {sum}");
-            errors.push(Error::invalid(&path.child("limits").key(&name), shown(whole), why));
+            errors.push(whole.invalid_quantity(why));
         }
     }
-    for (index, container) in list(spec, "containers").iter().enumerate() {
+    for (index, container) in list(spec.value, "containers").iter().enumerate() {
         for (name, value) in entries(&container["resources"], "limits") {
-            let Some(whole) = of("limits", name) else { continue };
-            if let (Some(limit), Some(amount)) = (quantity(value), quantity(whole))
+            let whole = of("limits", name);
+            if let (Some(limit), Some(amount)) = (quantity(value), whole.quantity())
                 && limit > amount
             {
-                let at = path.child("containers").index(index).key(name).child("limits");
-                let why = format!("must be less than or equal to pod limits of {}", shown(whole));
+                // the container is looked for in the pod's own resources
+                let at = resources.path.child("containers").index(index).key(name).child("limits");
+                let why = format!("must be less than or equal to pod limits of {}", shown(whole.value));
                 errors.push(Error::invalid(&at, shown(value), why));
             }
         }

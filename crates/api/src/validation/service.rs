@@ -5,15 +5,13 @@ use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::validation as names;
 use apimachinery::{Object, Value};
 
+use super::at::At;
 use super::endpoints::non_special_ip;
 use super::pod::port_num_or_name;
-use super::value::{
-    field, flag, go_struct, has, int, invalid, list, number, one_of, optional, showing, strings, supported,
-    text,
-};
+use super::value::{flag, go_struct, has, list, number, text};
 
 const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
-const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+pub(super) const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 const TOPOLOGY_HINTS: &str = "service.kubernetes.io/topology-aware-hints";
 const TOPOLOGY_MODE: &str = "service.kubernetes.io/topology-mode";
 const DAY: i64 = 86400;
@@ -24,6 +22,8 @@ pub(super) struct Excused {
     pub cluster_ips: Vec<String>,
     pub external_ips: Vec<String>,
     pub source_ranges: Vec<String>,
+    /// Ranges in the annotation that was there before the field.
+    pub annotated_ranges: Option<String>,
 }
 
 pub fn service(service: &Object) -> ErrorList {
@@ -50,37 +50,31 @@ pub fn needs_health_check(spec: &Value) -> bool {
 }
 
 pub(super) fn service_with(service: &Object, excused: &Excused) -> ErrorList {
-    let none = Value::Null;
-    let spec = service.get(&["spec"]).unwrap_or(&none);
-    let path = Path::new("spec");
-    let (kind, headless) = (text(spec, "type"), is_headless(spec));
-    let ports = list(spec, "ports");
+    let spec = At::of(service, &["spec"]);
+    let (kind, ports) = (spec.child("type"), spec.child("ports"));
     let mut errors: ErrorList = topology_annotations(service).into_iter().collect();
-    if ports.is_empty() && !headless && kind != "ExternalName" {
-        errors.push(Error::required(&path.child("ports"), ""));
+    if ports.is_empty() && !is_headless(spec.value) && kind.str() != "ExternalName" {
+        errors.push(ports.required(""));
     }
-    errors.extend(by_type(spec, kind, headless, &path));
-    errors.extend(port_list(ports, &path.child("ports")));
-    if let Some(Value::Object(selector)) = spec.get("selector") {
-        errors.extend(names::validate_labels(selector, &path.child("selector")));
+    errors.extend(by_type(&spec, kind.str()));
+    errors.extend(port_list(&ports));
+    let selector = spec.child("selector");
+    if let Value::Object(labels) = selector.value {
+        errors.extend(names::validate_labels(labels, &selector.path));
     }
-    errors.extend(affinity(spec, &path));
-    errors.extend(cluster_ips_with(spec, &excused.cluster_ips));
+    errors.extend(affinity(&spec));
+    let old: Vec<&str> = excused.cluster_ips.iter().map(String::as_str).collect();
+    errors.extend(cluster_ips_with(&spec, &old));
     let old: Vec<&str> = excused.external_ips.iter().map(String::as_str).collect();
-    for (index, ip) in strings(spec, "externalIPs").iter().enumerate() {
-        let at = path.child("externalIPs").index(index);
-        let wrong = names::is_valid_ip_for_legacy_field(&at, ip, &old);
-        let fine = wrong.is_empty();
-        errors.extend(wrong);
-        if fine {
-            errors.extend(non_special_ip(ip, &at));
-        }
+    for ip in spec.each("externalIPs") {
+        let wrong = ip.ip(&old);
+        errors.extend(if wrong.is_empty() { non_special_ip(&ip) } else { wrong });
     }
-    errors.extend(one_of(kind, &TYPES, &path.child("type")));
-    errors.extend(numbers(ports, kind, &path.child("ports")));
-    errors.extend(load_balancer(service, spec, kind, excused, &path));
-    errors.extend(load_balancer_class(spec, &path));
-    errors.extend(traffic(spec, kind, &path));
+    errors.extend(kind.one_of(&TYPES));
+    errors.extend(numbers(&ports, kind.str()));
+    errors.extend(load_balancer(service, &spec, excused));
+    errors.extend(load_balancer_class(&spec));
+    errors.extend(traffic(&spec));
     errors
 }
 
@@ -91,123 +85,106 @@ fn topology_annotations(service: &Object) -> Option<Error> {
     (mode != hints).then(|| Error::invalid(&at, mode, why))
 }
 
-fn by_type(spec: &Value, kind: &str, headless: bool, path: &Path) -> ErrorList {
+fn by_type(spec: &At<'_>, kind: &str) -> ErrorList {
     let mut errors = ErrorList::new();
     match kind {
-        "LoadBalancer" | "NodePort" if headless => {
+        "LoadBalancer" | "NodePort" if is_headless(spec.value) => {
             let why = format!("may not be set to 'None' for {kind} services");
-            errors.push(Error::invalid(&path.child("clusterIPs").index(0), "None", why));
+            errors.push(Error::invalid(&spec.child("clusterIPs").path.index(0), "None", why));
         }
         "ExternalName" => {
-            for key in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
-                let set = if key == "ipFamilyPolicy" { has(spec, key) } else { !list(spec, key).is_empty() };
-                if set {
-                    let why = "may not be set for ExternalName services";
-                    errors.push(Error::forbidden(&path.child(key), why));
+            for field in ["clusterIPs", "ipFamilies", "ipFamilyPolicy"].map(|key| spec.child(key)) {
+                if field.value.is_string() || !field.is_empty() {
+                    errors.push(field.forbidden("may not be set for ExternalName services"));
                 }
             }
-            let at = path.child("externalName");
-            let name = text(spec, "externalName");
-            match name.strip_suffix('.').unwrap_or(name) {
-                "" => errors.push(Error::required(&at, "")),
-                name => errors.extend(invalid(&at, name, names::is_dns1123_subdomain(name))),
-            }
+            let name = spec.child("externalName");
+            let text = Value::from(name.str().strip_suffix('.').unwrap_or(name.str()));
+            let name = At::new(&text, name.path);
+            errors.extend(if name.is_empty() { name.must_be_set() } else { name.subdomain() });
         }
         _ => {}
     }
     errors
 }
 
-fn port_list(ports: &[Value], path: &Path) -> ErrorList {
+fn port_list(ports: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
     let mut seen: Vec<&str> = Vec::new();
-    for (index, port) in ports.iter().enumerate() {
-        let at = path.index(index);
-        let name = text(port, "name");
+    for port in ports.items() {
+        let name = port.child("name");
         if name.is_empty() {
             if ports.len() > 1 {
-                errors.push(Error::required(&at.child("name"), ""));
+                errors.push(name.required(""));
             }
         } else {
-            errors.extend(invalid(&at.child("name"), name, names::is_dns1123_label(name)));
-            if seen.contains(&name) {
-                errors.push(Error::duplicate(&at.child("name"), name));
+            errors.extend(name.dns_label());
+            if seen.contains(&name.str()) {
+                errors.push(name.duplicate());
             }
-            seen.push(name);
+            seen.push(name.str());
         }
-        let number = number(port, "port");
-        errors.extend(invalid(&at.child("port"), number, names::is_valid_port_num(number)));
-        errors.extend(one_of(text(port, "protocol"), &["SCTP", "TCP", "UDP"], &at.child("protocol")));
-        errors.extend(port_num_or_name(port.get("targetPort"), &at.child("targetPort")));
-        if let Some(protocol) = optional(port, "appProtocol") {
-            errors.extend(invalid(&at.child("appProtocol"), protocol, names::is_qualified_name(protocol)));
+        errors.extend(port.child("port").port_number());
+        errors.extend(port.child("protocol").one_of(&["SCTP", "TCP", "UDP"]));
+        errors.extend(port_num_or_name(&port.child("targetPort")));
+        if let Some(protocol) = port.field("appProtocol") {
+            errors.extend(protocol.qualified_name());
         }
     }
     errors
 }
 
 /// Node ports where there are none, and numbers that two ports share.
-fn numbers(ports: &[Value], kind: &str, path: &Path) -> ErrorList {
+fn numbers(ports: &At<'_>, kind: &str) -> ErrorList {
     let mut errors = ErrorList::new();
-    let node_port = |port: &Value| number(port, "nodePort");
+    let with_node_port = || ports.items().enumerate().filter(|(_, port)| port.says("nodePort"));
     if kind == "ClusterIP" {
-        for (index, _) in ports.iter().enumerate().filter(|(_, port)| node_port(port) != 0) {
-            let why = "may not be used when `type` is 'ClusterIP'";
-            errors.push(Error::forbidden(&path.index(index).child("nodePort"), why));
+        let why = "may not be used when `type` is 'ClusterIP'";
+        errors.extend(with_node_port().map(|(_, port)| port.child("nodePort").forbidden(why)));
+    }
+    // whether an earlier port has the same protocol and the same number of a sort
+    let repeats = |index: usize, port: &At<'_>, key: &str| {
+        ports.list()[..index].iter().any(|other| {
+            number(other, key) == port.number_or_zero(key) && text(other, "protocol") == port.text("protocol")
+        })
+    };
+    for (index, port) in with_node_port() {
+        if repeats(index, &port, "nodePort") {
+            errors.push(port.child("nodePort").duplicate());
         }
     }
-    for (index, port) in ports.iter().enumerate().filter(|(_, port)| node_port(port) != 0) {
-        let same = |other: &Value| {
-            node_port(other) == node_port(port) && text(other, "protocol") == text(port, "protocol")
-        };
-        if ports[..index].iter().any(same) {
-            errors.push(Error::duplicate(&path.index(index).child("nodePort"), node_port(port)));
-        }
-    }
-    for (index, port) in ports.iter().enumerate() {
-        let (own, protocol) = (number(port, "port"), text(port, "protocol"));
-        if ports[..index].iter().any(|o| number(o, "port") == own && text(o, "protocol") == protocol) {
+    for (index, port) in ports.items().enumerate() {
+        if repeats(index, &port, "port") {
             // shown as a port that has nothing but what is the same
             let shown = go_struct(&[
                 ("Name", "".into()),
-                ("Protocol", protocol.into()),
+                ("Protocol", port.text("protocol").into()),
                 ("AppProtocol", Value::Null),
-                ("Port", own.into()),
+                ("Port", port.number_or_zero("port").into()),
                 ("TargetPort", 0.into()),
                 ("NodePort", 0.into()),
             ]);
-            errors.push(showing(Error::duplicate(&path.index(index), Value::Null), shown));
+            errors.push(port.duplicate().showing(shown));
         }
     }
     errors
 }
 
-fn affinity(spec: &Value, path: &Path) -> ErrorList {
-    let kind = text(spec, "sessionAffinity");
-    let at = path.child("sessionAffinityConfig");
-    let mut errors = one_of(kind, &["ClientIP", "None"], &path.child("sessionAffinity"));
-    let config = field(spec, "sessionAffinityConfig");
-    match kind {
-        "None" if config.is_some() => {
-            errors.push(Error::forbidden(&at, "must not be set when session affinity is None"));
+fn affinity(spec: &At<'_>) -> ErrorList {
+    const MISSING: &str = "when session affinity type is ClientIP";
+    let (kind, config) = (spec.child("sessionAffinity"), spec.child("sessionAffinityConfig"));
+    let mut errors = kind.one_of(&["ClientIP", "None"]);
+    if kind.str() == "None" && config.is_set() {
+        errors.push(config.forbidden("must not be set when session affinity is None"));
+    }
+    if kind.str() == "ClientIP" {
+        let client = config.child("clientIP");
+        let seconds = client.child("timeoutSeconds");
+        if let Some(missing) = [&config, &client, &seconds].into_iter().find(|at| !at.is_set()) {
+            errors.push(missing.required(MISSING));
+        } else if !(1..=DAY).contains(&seconds.int_or_zero()) {
+            errors.push(seconds.invalid(format!("must be greater than 0 and less than {DAY}")));
         }
-        "ClientIP" => {
-            const MISSING: &str = "when session affinity type is ClientIP";
-            let client = config.and_then(|config| field(config, "clientIP"));
-            let (client_at, seconds) = (at.child("clientIP"), client.and_then(|c| int(c, "timeoutSeconds")));
-            let seconds_at = client_at.child("timeoutSeconds");
-            match (config, client, seconds) {
-                (None, ..) => errors.push(Error::required(&at, MISSING)),
-                (_, None, _) => errors.push(Error::required(&client_at, MISSING)),
-                (.., None) => errors.push(Error::required(&seconds_at, MISSING)),
-                (.., Some(seconds)) if !(1..=DAY).contains(&seconds) => {
-                    let why = format!("must be greater than 0 and less than {DAY}");
-                    errors.push(Error::invalid(&seconds_at, seconds, why));
-                }
-                _ => {}
-            }
-        }
-        _ => {}
     }
     errors
 }
@@ -218,154 +195,136 @@ fn is_ipv6(ip: &str) -> bool {
 
 /// Addresses, families and policy, as far as they have to fit each other. Also asked before addresses are
 /// given out.
-pub fn cluster_ips(service: &Object) -> ErrorList {
-    cluster_ips_with(service.get(&["spec"]).unwrap_or(&Value::Null), &[])
+pub fn cluster_ips(service: &Object, old: Option<&Object>) -> ErrorList {
+    let before = old.map(|old| At::of(old, &["spec"]).strings("clusterIPs")).unwrap_or_default();
+    cluster_ips_with(&At::of(service, &["spec"]), &before)
 }
 
-fn cluster_ips_with(spec: &Value, excused: &[String]) -> ErrorList {
+fn cluster_ips_with(spec: &At<'_>, excused: &[&str]) -> ErrorList {
     let mut errors = ErrorList::new();
-    if text(spec, "type") == "ExternalName" {
+    if spec.text("type") == "ExternalName" {
         return errors;
     }
-    let path = Path::new("spec");
-    let (at, families_at) = (path.child("clusterIPs"), path.child("ipFamilies"));
-    let (ips, families) = (strings(spec, "clusterIPs"), strings(spec, "ipFamilies"));
-    let shown = || list(spec, "clusterIPs").to_vec();
-    match (text(spec, "clusterIP"), ips.first()) {
+    let (ips, families) = (spec.child("clusterIPs"), spec.child("ipFamilies"));
+    let refuse = |why: &str| Error::invalid(&ips.path, ips.list().to_vec(), why);
+    match (spec.text("clusterIP"), ips.items().next()) {
         ("", None) => {}
-        ("", Some(_)) => {
-            errors.push(Error::invalid(&at, shown(), "must be empty when `clusterIP` is not specified"));
-        }
-        (_, None) => errors.push(Error::required(&at, "")),
-        (first, Some(listed)) if first != *listed => {
-            errors.push(Error::invalid(&at, shown(), "first value must match `clusterIP`"));
+        ("", Some(_)) => errors.push(refuse("must be empty when `clusterIP` is not specified")),
+        (_, None) => errors.push(ips.required("")),
+        (first, Some(listed)) if first != listed.str() => {
+            errors.push(refuse("first value must match `clusterIP`"));
         }
         _ => {}
     }
-    for (index, family) in families.iter().enumerate() {
-        let at = families_at.index(index);
-        errors.extend(supported(family, &["IPv4", "IPv6"], &at));
-        if families[..index].contains(family) {
-            errors.push(Error::duplicate(&at, *family));
+    for (index, family) in families.items().enumerate() {
+        errors.extend(family.among(&["IPv4", "IPv6"]));
+        if families.list()[..index].contains(family.value) {
+            errors.push(family.duplicate());
         }
     }
-    if let Some(policy) = optional(spec, "ipFamilyPolicy") {
-        let policies = ["PreferDualStack", "RequireDualStack", "SingleStack"];
-        errors.extend(supported(policy, &policies, &path.child("ipFamilyPolicy")));
-    }
-    let old: Vec<&str> = excused.iter().map(String::as_str).collect();
+    let policies = ["PreferDualStack", "RequireDualStack", "SingleStack"];
+    errors.extend(spec.child("ipFamilyPolicy").supported(&policies));
     let before = errors.len();
-    for (index, ip) in ips.iter().enumerate() {
-        if index == 0 && *ip == "None" {
+    for (index, ip) in ips.items().enumerate() {
+        if index == 0 && ip.str() == "None" {
             if ips.len() > 1 {
-                errors.push(Error::invalid(&at, shown(), "'None' must be the first and only value"));
+                errors.push(refuse("'None' must be the first and only value"));
             }
             continue;
         }
-        errors.extend(names::is_valid_ip_for_legacy_field(&at.index(index), ip, &old));
+        errors.extend(ip.ip(excused));
     }
     let any_wrong = errors.len() > before;
     if ips.len() > 2 {
-        errors.push(Error::invalid(&at, shown(), "may only hold up to 2 values"));
+        errors.push(refuse("may only hold up to 2 values"));
     }
     if any_wrong {
         return errors;
     }
     if ips.len() > 1 {
-        let v6 = ips.iter().filter(|ip| is_ipv6(ip)).count();
+        let v6 = ips.items().filter(|ip| is_ipv6(ip.str())).count();
         if v6 == 0 || v6 == ips.len() {
-            errors.push(Error::invalid(&at, shown(), "may specify no more than one IP for each IP family"));
+            errors.push(refuse("may specify no more than one IP for each IP family"));
         }
     }
-    if !is_headless(spec) {
-        for (index, (ip, family)) in ips.iter().zip(&families).enumerate() {
-            if matches!((*family, is_ipv6(ip)), ("IPv4", true) | ("IPv6", false)) {
+    if !is_headless(spec.value) {
+        for (index, (ip, family)) in ips.items().zip(families.items()).enumerate() {
+            let family = family.str();
+            if matches!((family, is_ipv6(ip.str())), ("IPv4", true) | ("IPv6", false)) {
                 let why = format!("expected an {family} value as indicated by `ipFamilies[{index}]`");
-                errors.push(Error::invalid(&at.index(index), *ip, why));
+                errors.push(ip.invalid(why));
             }
         }
     }
     errors
 }
 
-fn load_balancer(service: &Object, spec: &Value, kind: &str, excused: &Excused, path: &Path) -> ErrorList {
+fn load_balancer(service: &Object, spec: &At<'_>, excused: &Excused) -> ErrorList {
     const ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
-    let is_one = kind == "LoadBalancer";
+    let is_one = spec.text("type") == "LoadBalancer";
     let mut errors = ErrorList::new();
     let old: Vec<&str> = excused.source_ranges.iter().map(String::as_str).collect();
-    let ranges = strings(spec, "loadBalancerSourceRanges");
+    // space around a range was let in when these moved here from an annotation
+    let range = |text: &str, path: &Path| names::is_valid_cidr_for_legacy_field(path, text.trim(), &old);
+    let ranges = spec.child("loadBalancerSourceRanges");
     if !ranges.is_empty() {
-        let at = path.child("LoadBalancerSourceRanges");
+        let ranges = At::new(ranges.value, spec.path.child("LoadBalancerSourceRanges"));
         if !is_one {
-            errors.push(Error::forbidden(&at, ONLY));
+            errors.push(ranges.forbidden(ONLY));
         }
-        for (index, range) in ranges.iter().enumerate() {
-            // space around a range was let in when these moved here from an annotation
-            errors.extend(names::is_valid_cidr_for_legacy_field(&at.index(index), range.trim(), &old));
-        }
+        errors.extend(ranges.items().flat_map(|one| range(one.str(), &one.path)));
     } else if let Some(ranges) = service.annotation(SOURCE_RANGES) {
-        let at = Path::new("metadata").child("annotations").key(SOURCE_RANGES);
+        let path = Path::new("metadata").child("annotations").key(SOURCE_RANGES);
         if !is_one {
-            errors.push(Error::forbidden(&at, ONLY));
+            errors.push(Error::forbidden(&path, ONLY));
         }
-        if !ranges.trim().is_empty() {
-            for range in ranges.trim().split(',') {
-                errors.extend(names::is_valid_cidr_for_legacy_field(&at, range.trim(), &old));
-            }
+        if excused.annotated_ranges.as_deref() != Some(ranges) && !ranges.trim().is_empty() {
+            errors.extend(ranges.trim().split(',').flat_map(|one| range(one, &path)));
         }
     }
-    match (has(spec, "allocateLoadBalancerNodePorts"), is_one) {
-        (true, false) => errors.push(Error::forbidden(&path.child("allocateLoadBalancerNodePorts"), ONLY)),
+    let allocate = spec.child("allocateLoadBalancerNodePorts");
+    match (allocate.is_set(), is_one) {
+        (true, false) => errors.push(allocate.forbidden(ONLY)),
         (false, true) => errors.push(Error::required(&Path::new("allocateLoadBalancerNodePorts"), "")),
         _ => {}
     }
     errors
 }
 
-pub(super) fn load_balancer_class(spec: &Value, path: &Path) -> ErrorList {
-    let at = path.child("loadBalancerClass");
-    match (optional(spec, "loadBalancerClass"), text(spec, "type")) {
-        (Some(class), "LoadBalancer") => invalid(&at, class, names::is_qualified_name(class)),
-        (Some(_), _) => {
-            vec![Error::forbidden(&at, "may only be used when `type` is 'LoadBalancer'")]
-        }
-        (None, _) => ErrorList::new(),
+pub(super) fn load_balancer_class(spec: &At<'_>) -> ErrorList {
+    let Some(class) = spec.field("loadBalancerClass") else { return ErrorList::new() };
+    match spec.text("type") {
+        "LoadBalancer" => class.qualified_name(),
+        _ => vec![class.forbidden("may only be used when `type` is 'LoadBalancer'")],
     }
 }
 
-fn traffic(spec: &Value, kind: &str, path: &Path) -> ErrorList {
+fn traffic(spec: &At<'_>) -> ErrorList {
     const POLICIES: [&str; 2] = ["Cluster", "Local"];
     let mut errors = ErrorList::new();
-    let external = text(spec, "externalTrafficPolicy");
-    let at = path.child("externalTrafficPolicy");
-    if is_externally_accessible(spec) {
-        errors.extend(one_of(external, &POLICIES, &at));
+    let external = spec.child("externalTrafficPolicy");
+    if is_externally_accessible(spec.value) {
+        errors.extend(external.one_of(&POLICIES));
     } else if !external.is_empty() {
-        let why = "may only be set for externally-accessible services";
-        errors.push(Error::invalid(&at, external, why));
+        errors.push(external.invalid("may only be set for externally-accessible services"));
     }
-    let at = path.child("healthCheckNodePort");
-    match (needs_health_check(spec), number(spec, "healthCheckNodePort")) {
+    let health = spec.child("healthCheckNodePort");
+    match (needs_health_check(spec.value), health.int_or_zero()) {
         (false, 0) => {}
-        (false, port) => {
+        (false, _) => {
             let why = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
-            errors.push(Error::invalid(&at, port, why));
+            errors.push(health.invalid(why));
         }
-        (true, 0) => errors.push(Error::required(&at, "")),
-        (true, port) => errors.extend(invalid(&at, port, names::is_valid_port_num(port))),
+        (true, 0) => errors.push(health.required("")),
+        (true, _) => errors.extend(health.port_number()),
     }
-    let at = path.child("internalTrafficPolicy");
-    match optional(spec, "internalTrafficPolicy") {
-        Some(policy) => errors.extend(supported(policy, &POLICIES, &at)),
-        None if matches!(kind, "NodePort" | "LoadBalancer" | "ClusterIP") => {
-            errors.push(Error::required(&at, ""));
-        }
-        None => {}
+    let internal = spec.child("internalTrafficPolicy");
+    if !internal.is_set() && matches!(spec.text("type"), "NodePort" | "LoadBalancer" | "ClusterIP") {
+        errors.push(internal.required(""));
     }
-    if let Some(distribution) = optional(spec, "trafficDistribution") {
-        let valid = ["PreferClose", "PreferSameZone", "PreferSameNode"];
-        errors.extend(supported(distribution, &valid, &path.child("trafficDistribution")));
-    }
+    errors.extend(internal.supported(&POLICIES));
+    let distributions = ["PreferClose", "PreferSameZone", "PreferSameNode"];
+    errors.extend(spec.child("trafficDistribution").supported(&distributions));
     errors
 }
 

@@ -1,156 +1,139 @@
 //! What an update of a Service may change, and what its status may say.
 
-use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::Object;
+use apimachinery::field::{Error, ErrorList};
 use apimachinery::validation as names;
-use apimachinery::{Object, Value};
 
-use super::service::{Excused, is_headless, load_balancer_class, needs_health_check, service_with};
-use super::value::{field, invalid, list, number, optional, strings, supported, text};
+use super::at::At;
+use super::service::{
+    Excused, SOURCE_RANGES, is_headless, load_balancer_class, needs_health_check, service_with,
+};
+
+const ONCE_SET: &str = "may not change once set";
 
 pub fn service_update(new: &Object, old: &Object) -> ErrorList {
-    let none = Value::Null;
-    let (after, before) = (new.get(&["spec"]).unwrap_or(&none), old.get(&["spec"]).unwrap_or(&none));
-    let mut errors = cluster_ips(after, before);
-    errors.extend(families(after, before));
-    let path = Path::new("spec");
-    let both = |kind: &str| text(after, "type") == kind && text(before, "type") == kind;
-    let class = "loadBalancerClass";
-    if both("LoadBalancer") && after.get(class) != before.get(class) {
-        let shown = after.get(class).cloned().unwrap_or_default();
-        errors.push(Error::invalid(&path.child(class), shown, "may not change once set"));
+    let (after, before) = (At::of(new, &["spec"]), At::of(old, &["spec"]));
+    let mut errors = cluster_ips(&after, &before);
+    errors.extend(families(&after, &before));
+    let both = |kind: &str| after.text("type") == kind && before.text("type") == kind;
+    let class = after.child("loadBalancerClass");
+    if both("LoadBalancer") && class.value != before.child("loadBalancerClass").value {
+        errors.push(class.invalid(ONCE_SET));
     }
-    errors.extend(load_balancer_class(after, &path));
+    errors.extend(load_balancer_class(&after));
     let health = "healthCheckNodePort";
-    if needs_health_check(after)
-        && needs_health_check(before)
-        && number(after, health) != number(before, health)
+    if needs_health_check(after.value)
+        && needs_health_check(before.value)
+        && after.number_or_zero(health) != before.number_or_zero(health)
     {
-        errors.push(Error::forbidden(&path.child(health), "field is immutable"));
+        errors.push(after.child(health).forbidden("field is immutable"));
     }
-    let owned = |key: &str| strings(before, key).into_iter().map(str::to_owned).collect();
+    let owned = |key: &str| before.strings(key).into_iter().map(|text| text.trim().to_owned()).collect();
     let excused = Excused {
         cluster_ips: owned("clusterIPs"),
         external_ips: owned("externalIPs"),
-        source_ranges: strings(before, "loadBalancerSourceRanges")
-            .into_iter()
-            .map(|range| range.trim().to_owned())
-            .collect(),
+        source_ranges: owned("loadBalancerSourceRanges"),
+        annotated_ranges: old.annotation(SOURCE_RANGES).map(str::to_owned),
     };
     errors.extend(service_with(new, &excused));
     errors
 }
 
-fn is_external_name(spec: &Value) -> bool {
-    text(spec, "type") == "ExternalName"
+fn is_external_name(spec: &At<'_>) -> bool {
+    spec.text("type") == "ExternalName"
 }
 
 /// A Service keeps its first address; a second one may come and go with the policy.
-fn cluster_ips(new: &Value, old: &Value) -> ErrorList {
+fn cluster_ips(new: &At<'_>, old: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
-    if is_external_name(new) || is_external_name(old) || (is_headless(new) && is_headless(old)) {
+    let headless = is_headless(new.value) && is_headless(old.value);
+    if is_external_name(new) || is_external_name(old) || headless {
         return errors;
     }
-    let at = Path::new("spec").child("clusterIPs");
-    let (after, before) = (strings(new, "clusterIPs"), strings(old, "clusterIPs"));
-    let shown = || list(new, "clusterIPs").to_vec();
-    let first_moved =
-        matches!((after.first(), before.first()), (Some(after), Some(before)) if after != before);
+    let (after, before) = (new.child("clusterIPs"), old.child("clusterIPs"));
+    let at = |index| At::new(after.value, after.path.index(index));
+    let pairs = || after.list().iter().zip(before.list());
     if after.len() == before.len() {
-        for (index, _) in before.iter().zip(&after).enumerate().filter(|(_, (b, a))| b != a) {
-            errors.push(Error::invalid(&at.index(index), shown(), "may not change once set"));
-        }
-        return errors;
+        let changed = pairs().enumerate().filter(|(_, (after, before))| after != before);
+        return changed.map(|(index, _)| at(index).invalid(ONCE_SET)).collect();
     }
     if after.is_empty() {
-        errors.push(Error::invalid(&at.index(0), shown(), "primary clusterIP can not be unset"));
+        errors.push(Error::invalid(&at(0).path, after.list().to_vec(), "primary clusterIP can not be unset"));
     }
-    if first_moved {
-        errors.push(Error::invalid(&at.index(0), shown(), "may not change once set"));
+    if pairs().next().is_some_and(|(after, before)| after != before) {
+        errors.push(at(0).invalid(ONCE_SET));
     }
     if before.len() > after.len() && after.len() == 1 {
-        errors
-            .extend(single_stack(new, "must be set to 'SingleStack' when releasing the secondary clusterIP"));
+        let why = "must be set to 'SingleStack' when releasing the secondary clusterIP";
+        errors.extend(single_stack(new, why));
     }
     errors
 }
 
-fn single_stack(spec: &Value, why: &str) -> Option<Error> {
-    if optional(spec, "ipFamilyPolicy") == Some("SingleStack") {
-        return None;
-    }
-    let at = Path::new("spec").child("ipFamilyPolicy");
-    Some(Error::invalid(&at, spec.get("ipFamilyPolicy").cloned().unwrap_or_default(), why))
+fn single_stack(spec: &At<'_>, why: &str) -> Option<Error> {
+    let policy = spec.child("ipFamilyPolicy");
+    (policy.str() != "SingleStack").then(|| policy.invalid(why))
 }
 
-fn families(new: &Value, old: &Value) -> ErrorList {
+fn families(new: &At<'_>, old: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
-    if is_external_name(new) || is_external_name(old) || is_headless(new) || is_headless(old) {
+    let headless = is_headless(new.value) || is_headless(old.value);
+    if is_external_name(new) || is_external_name(old) || headless {
         return errors;
     }
-    let at = Path::new("spec").child("ipFamilies").index(0);
-    let (after, before) = (strings(new, "ipFamilies"), strings(old, "ipFamilies"));
+    let (after, before) = (new.child("ipFamilies"), old.child("ipFamilies"));
+    let first = after.path.index(0);
+    let pairs = || after.list().iter().zip(before.list());
     if after.len() == before.len() {
-        for _ in before.iter().zip(&after).filter(|(before, after)| before != after) {
-            errors.push(Error::invalid(&at, list(new, "ipFamilies").to_vec(), "may not change once set"));
-        }
-        return errors;
+        let changed = pairs().filter(|(after, before)| after != before);
+        return changed.map(|_| At::new(after.value, first.clone()).invalid(ONCE_SET)).collect();
     }
     let fewer = before.len() > after.len();
-    if fewer && list(new, "clusterIPs").is_empty() {
-        let why = "primary ipFamily can not be unset";
-        errors.push(Error::invalid(&at, list(new, "ipFamilies").to_vec(), why));
+    let ips = new.child("clusterIPs");
+    if fewer && ips.is_empty() {
+        errors.push(Error::invalid(&first, after.list().to_vec(), "primary ipFamily can not be unset"));
     }
-    if matches!((after.first(), before.first()), (Some(after), Some(before)) if after != before) {
-        errors.push(Error::invalid(&at, list(new, "clusterIPs").to_vec(), "may not change once set"));
+    if pairs().next().is_some_and(|(after, before)| after != before) {
+        // the addresses are shown, not the families
+        errors.push(Error::invalid(&first, ips.list().to_vec(), ONCE_SET));
     }
     if fewer && after.len() == 1 {
-        errors
-            .extend(single_stack(new, "must be set to 'SingleStack' when releasing the secondary ipFamily"));
+        let why = "must be set to 'SingleStack' when releasing the secondary ipFamily";
+        errors.extend(single_stack(new, why));
     }
     errors
 }
 
 pub fn service_status_update(service: &Object, old: &Object) -> ErrorList {
-    let none = Value::Null;
-    let status = service.get(&["status", "loadBalancer"]).unwrap_or(&none);
-    let before = old.get(&["status", "loadBalancer"]).unwrap_or(&none);
-    let path = Path::new("status").child("loadBalancer");
-    let known: Vec<&str> = list(before, "ingress").iter().map(|ingress| text(ingress, "ip")).collect();
-    load_balancer_status(status, service.get_str(&["spec", "type"]), &known, &path)
+    let keys = &["status", "loadBalancer"];
+    let (status, before) = (At::of(service, keys), At::of(old, keys));
+    let known: Vec<&str> = before.each("ingress").map(|ingress| ingress.text("ip")).collect();
+    load_balancer_status(&status, service.get_str(&["spec", "type"]), &known)
 }
 
-/// What stands before a Service or an Ingress. `kind` is the Service's type; `known` are addresses that were
+/// What stands before a Service. `kind` is the Service's type; `known` are addresses that were
 /// there before.
-pub fn load_balancer_status(status: &Value, kind: &str, known: &[&str], path: &Path) -> ErrorList {
+fn load_balancer_status(status: &At<'_>, kind: &str, known: &[&str]) -> ErrorList {
     let mut errors = ErrorList::new();
-    let at = path.child("ingress");
-    let ingress = list(status, "ingress");
+    let ingress = status.child("ingress");
     if kind != "LoadBalancer" && !ingress.is_empty() {
-        return vec![Error::forbidden(&at, "may only be used when `spec.type` is 'LoadBalancer'")];
+        return vec![ingress.forbidden("may only be used when `spec.type` is 'LoadBalancer'")];
     }
-    for (index, one) in ingress.iter().enumerate() {
-        let at = at.index(index);
-        let (ip, hostname) = (text(one, "ip"), text(one, "hostname"));
+    for one in ingress.items() {
+        let (ip, hostname, mode) = (one.child("ip"), one.child("hostname"), one.child("ipMode"));
         if !ip.is_empty() {
-            errors.extend(names::is_valid_ip_for_legacy_field(&at.child("ip"), ip, known));
+            errors.extend(ip.ip(known));
         }
-        let mode_at = at.child("ipMode");
-        match (field(one, "ipMode").and_then(Value::as_str), ip.is_empty()) {
-            (None, false) => {
-                errors.push(Error::required(&mode_at, "must be specified when `ip` is set"));
-            }
-            (None, true) => {}
-            (Some(_), true) => {
-                errors.push(Error::forbidden(&mode_at, "may not be specified when `ip` is not set"));
-            }
-            (Some(mode), false) => errors.extend(supported(mode, &["Proxy", "VIP"], &mode_at)),
+        match (mode.is_set(), ip.is_empty()) {
+            (false, false) => errors.push(mode.required("must be specified when `ip` is set")),
+            (false, true) => {}
+            (true, true) => errors.push(mode.forbidden("may not be specified when `ip` is not set")),
+            (true, false) => errors.extend(mode.supported(&["Proxy", "VIP"])),
         }
         if !hostname.is_empty() {
-            let at = at.child("hostname");
-            errors.extend(invalid(&at, hostname, names::is_dns1123_subdomain(hostname)));
-            if names::parse_ip_sloppy(hostname).is_some() {
-                let why = "must be a DNS name, not an IP address";
-                errors.push(Error::invalid(&at, hostname, why));
+            errors.extend(hostname.subdomain());
+            if names::parse_ip_sloppy(hostname.str()).is_some() {
+                errors.push(hostname.invalid("must be a DNS name, not an IP address"));
             }
         }
     }

@@ -1,103 +1,93 @@
 //! Volume sources: what each kind of storage needs to know, in pods and in persistent volumes.
 
-use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::validation as names;
 
-use super::value::{
-    entries, field, flag, has, int, invalid, list, number, optional, require, strings, supported, text,
-};
+use super::at::At;
 
 const FILE_MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 
 /// Several required fields of one source.
-fn required(source: &Value, path: &Path, keys: &[&str]) -> ErrorList {
-    keys.iter().flat_map(|key| require(source, key, path)).collect()
+fn required(source: &At<'_>, keys: &[&str]) -> ErrorList {
+    keys.iter().flat_map(|key| source.child(key).must_be_set()).collect()
 }
 
-pub fn mode(source: &Value, key: &str, path: &Path) -> ErrorList {
-    match int(source, key) {
-        Some(mode) if !(0..=0o777).contains(&mode) => {
-            vec![Error::invalid(&path.child(key), mode, FILE_MODE)]
-        }
+/// The permissions of a file, where they are given.
+pub fn mode(mode: &At<'_>) -> ErrorList {
+    match mode.int() {
+        Some(number) if !(0..=0o777).contains(&number) => vec![mode.invalid(FILE_MODE)],
         _ => ErrorList::new(),
     }
 }
 
 /// No path goes up.
-pub fn no_backsteps(target: &str, path: &Path) -> ErrorList {
-    match target.split('/').any(|part| part == "..") {
-        true => vec![Error::invalid(path, target, "must not contain '..'")],
+pub fn no_backsteps(target: &At<'_>) -> ErrorList {
+    match target.str().split('/').any(|part| part == "..") {
+        true => vec![target.invalid("must not contain '..'")],
         false => ErrorList::new(),
     }
 }
 
 /// A path that stays below where it starts.
-pub fn local_path(target: &str, path: &Path) -> ErrorList {
+pub fn local_path(target: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
-    if target.starts_with('/') {
-        errors.push(Error::invalid(path, target, "must be a relative path"));
+    if target.str().starts_with('/') {
+        errors.push(target.invalid("must be a relative path"));
     }
-    errors.extend(no_backsteps(target, path));
+    errors.extend(no_backsteps(target));
     errors
 }
 
 /// As [`local_path`], and not of a name that the kubelet keeps for itself.
-pub fn local_non_reserved_path(target: &str, path: &Path) -> ErrorList {
-    let mut errors = local_path(target, path);
-    if target.starts_with("..") && !target.starts_with("../") {
-        errors.push(Error::invalid(path, target, "must not start with '..'"));
+pub fn local_non_reserved_path(target: &At<'_>) -> ErrorList {
+    let mut errors = local_path(target);
+    if target.str().starts_with("..") && !target.str().starts_with("../") {
+        errors.push(target.invalid("must not start with '..'"));
     }
     errors
 }
 
-pub fn host_path(source: &Value, path: &Path) -> ErrorList {
+pub fn host_path(source: &At<'_>) -> ErrorList {
     const TYPES: [&str; 8] =
         ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
-    if text(source, "path").is_empty() {
-        return vec![Error::required(&path.child("path"), "")];
+    let target = source.child("path");
+    if target.is_empty() {
+        return vec![target.required("")];
     }
-    let mut errors = no_backsteps(text(source, "path"), &path.child("path"));
-    if let Some(kind) = optional(source, "type") {
-        errors.extend(supported(kind, &TYPES, &path.child("type")));
-    }
+    let mut errors = no_backsteps(&target);
+    errors.extend(source.child("type").supported(&TYPES));
     errors
 }
 
-pub fn git_repo(source: &Value, path: &Path) -> ErrorList {
-    let mut errors = required(source, path, &["repository"]);
-    errors.extend(local_path(text(source, "directory"), &path.child("directory")));
+pub fn git_repo(source: &At<'_>) -> ErrorList {
+    let mut errors = required(source, &["repository"]);
+    errors.extend(local_path(&source.child("directory")));
     errors
 }
 
-fn partition(source: &Value, path: &Path) -> ErrorList {
-    invalid(
-        &path.child("partition"),
-        number(source, "partition"),
-        names::is_in_range(number(source, "partition"), 0, 255),
-    )
-    .into_iter()
+fn partition(source: &At<'_>) -> ErrorList {
+    let wrong = source.child("partition").in_range(0, 255);
     // the range that is named is not the one that is checked
-    .map(|error| Error { detail: names::inclusive_range_error(1, 255), ..error })
-    .collect()
+    wrong.into_iter().map(|error| Error { detail: names::inclusive_range_error(1, 255), ..error }).collect()
 }
 
-pub fn gce_persistent_disk(source: &Value, path: &Path) -> ErrorList {
-    let mut errors = required(source, path, &["pdName"]);
-    errors.extend(partition(source, path));
+pub fn gce_persistent_disk(source: &At<'_>) -> ErrorList {
+    let mut errors = required(source, &["pdName"]);
+    errors.extend(partition(source));
     errors
 }
 
-pub fn aws_elastic_block_store(source: &Value, path: &Path) -> ErrorList {
-    let mut errors = required(source, path, &["volumeID"]);
-    errors.extend(partition(source, path));
+pub fn aws_elastic_block_store(source: &At<'_>) -> ErrorList {
+    let mut errors = required(source, &["volumeID"]);
+    errors.extend(partition(source));
     errors
 }
 
-pub fn nfs(source: &Value, path: &Path) -> ErrorList {
-    let mut errors = required(source, path, &["server", "path"]);
-    if !text(source, "path").starts_with('/') {
-        errors.push(Error::invalid(&path.child("path"), text(source, "path"), "must be an absolute path"));
+pub fn nfs(source: &At<'_>) -> ErrorList {
+    let mut errors = required(source, &["server", "path"]);
+    let target = source.child("path");
+    if !target.str().starts_with('/') {
+        errors.push(target.invalid_text("must be an absolute path"));
     }
     errors
 }
@@ -135,79 +125,75 @@ fn is_iqn(rest: &str) -> bool {
 }
 
 /// What iSCSI needs in a pod (`in_pod`) or in a persistent volume; `volume` is the volume's name.
-pub fn iscsi(source: &Value, volume: &str, in_pod: bool, path: &Path) -> ErrorList {
+pub fn iscsi(source: &At<'_>, volume: &str, in_pod: bool) -> ErrorList {
     const TOO_LONG: &str = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.";
     const BEGINNING: &str = "must be valid format starting with iqn, eui, or naa";
-    let mut errors = required(source, path, &["targetPortal"]);
-    let portal = text(source, "targetPortal");
-    if !in_pod && has(source, "initiatorName") && volume.len() + 1 + portal.len() > 64 {
-        errors.push(Error::invalid(&path.child("targetportal"), portal, TOO_LONG));
+    let mut errors = required(source, &["targetPortal"]);
+    let portal = source.text("targetPortal");
+    let too_long = source.has("initiatorName") && volume.len() + 1 + portal.len() > 64;
+    if !in_pod && too_long {
+        errors.push(Error::invalid(&source.path.child("targetportal"), portal, TOO_LONG));
     }
     let beginning = if in_pod { BEGINNING } else { "must be valid format" };
-    let well_formed = |name: &str, at: &Path| match initiator_is_well_formed(name) {
-        None => vec![Error::invalid(at, name, beginning)],
-        Some(false) => vec![Error::invalid(at, name, "must be valid format")],
-        Some(true) => ErrorList::new(),
+    let well_formed = |name: &At<'_>| match initiator_is_well_formed(name.str()) {
+        None => Some(name.invalid(beginning)),
+        Some(false) => Some(name.invalid("must be valid format")),
+        Some(true) => None,
     };
-    match text(source, "iqn") {
-        "" => errors.push(Error::required(&path.child("iqn"), "")),
-        iqn => errors.extend(well_formed(iqn, &path.child("iqn"))),
+    let iqn = source.child("iqn");
+    errors.extend(if iqn.is_empty() { Some(iqn.required("")) } else { well_formed(&iqn) });
+    errors.extend(source.child("lun").in_range(0, 255));
+    let secret = source.child("secretRef");
+    if (source.is_true("chapAuthDiscovery") || source.is_true("chapAuthSession")) && !secret.is_set() {
+        errors.push(secret.required(""));
     }
-    let lun = number(source, "lun");
-    errors.extend(invalid(&path.child("lun"), lun, names::is_in_range(lun, 0, 255)));
-    let secret = field(source, "secretRef");
-    if (flag(source, "chapAuthDiscovery") || flag(source, "chapAuthSession")) && secret.is_none() {
-        errors.push(Error::required(&path.child("secretRef"), ""));
+    if secret.is_set() && !in_pod {
+        errors.extend(secret.child("name").must_be_set());
     }
-    if let Some(secret) = secret.filter(|_| !in_pod) {
-        errors.extend(require(secret, "name", &path.child("secretRef")));
+    if let Some(name) = source.field("initiatorName") {
+        errors.extend(well_formed(&At::new(name.value, source.path.child("initiatorname"))));
     }
-    if let Some(name) = optional(source, "initiatorName") {
-        errors.extend(well_formed(name, &path.child("initiatorname")));
-    }
-    if in_pod && has(source, "initiatorName") && volume.len() + 1 + portal.len() > 64 {
+    if in_pod && too_long {
         // the error stands beside the source, at the volume's name
-        let parent = path.as_str().strip_suffix(".iscsi").unwrap_or(path.as_str());
+        let path = source.path.as_str();
+        let parent = path.strip_suffix(".iscsi").unwrap_or(path);
         errors.push(Error::invalid(&Path::new(parent).child("name"), volume, TOO_LONG));
     }
     errors
 }
 
-pub fn fc(source: &Value, path: &Path) -> ErrorList {
+pub fn fc(source: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
-    let (targets, wwids) = (list(source, "targetWWNs"), list(source, "wwids"));
-    let at = path.child("targetWWNs");
+    let (targets, wwids) = (source.child("targetWWNs"), source.child("wwids"));
     if targets.is_empty() && wwids.is_empty() {
-        errors.push(Error::required(&at, "must specify either targetWWNs or wwids, but not both"));
+        errors.push(targets.required("must specify either targetWWNs or wwids, but not both"));
     }
     if !targets.is_empty() && !wwids.is_empty() {
-        let why = "targetWWNs and wwids can not be specified simultaneously";
-        errors.push(Error::invalid(&at, targets.to_vec(), why));
+        errors.push(targets.invalid("targetWWNs and wwids can not be specified simultaneously"));
     }
     if !targets.is_empty() {
-        let at = path.child("lun");
-        match int(source, "lun") {
-            None => errors.push(Error::required(&at, "lun is required if targetWWNs is specified")),
-            Some(lun) => errors.extend(invalid(&at, lun, names::is_in_range(lun, 0, 255))),
+        let lun = source.child("lun");
+        match lun.is_set() {
+            false => errors.push(lun.required("lun is required if targetWWNs is specified")),
+            true => errors.extend(lun.in_range(0, 255)),
         }
     }
     errors
 }
 
-pub fn quobyte(source: &Value, path: &Path) -> ErrorList {
+pub fn quobyte(source: &At<'_>) -> ErrorList {
     const PAIRS: &str = "must be a host:port pair or multiple pairs separated by commas";
     let mut errors = ErrorList::new();
-    let registry = text(source, "registry");
+    let (registry, tenant) = (source.child("registry"), source.child("tenant"));
     if registry.is_empty() {
-        errors.push(Error::required(&path.child("registry"), PAIRS));
-    } else if text(source, "tenant").len() >= 65 {
-        let why = "must be a UUID and may not exceed a length of 64 characters";
-        errors.push(Error::required(&path.child("tenant"), why));
+        errors.push(registry.required(PAIRS));
+    } else if tenant.len() >= 65 {
+        errors.push(tenant.required("must be a UUID and may not exceed a length of 64 characters"));
     } else {
-        let wrong = registry.split(',').filter(|pair| !is_host_port(pair));
-        errors.extend(wrong.map(|_| Error::invalid(&path.child("registry"), registry, PAIRS)));
+        let wrong = registry.str().split(',').filter(|pair| !is_host_port(pair));
+        errors.extend(wrong.map(|_| registry.invalid(PAIRS)));
     }
-    errors.extend(required(source, path, &["volume"]));
+    errors.extend(required(source, &["volume"]));
     errors
 }
 
@@ -220,253 +206,223 @@ fn is_host_port(pair: &str) -> bool {
     }
 }
 
-pub fn glusterfs(source: &Value, path: &Path) -> ErrorList {
-    required(source, path, &["endpoints", "path"])
+pub fn glusterfs(source: &At<'_>) -> ErrorList {
+    required(source, &["endpoints", "path"])
 }
 
-pub fn glusterfs_persistent(source: &Value, path: &Path) -> ErrorList {
-    let mut errors = glusterfs(source, path);
-    let at = path.child("endpointsNamespace");
-    match optional(source, "endpointsNamespace") {
-        None => {}
-        Some("") => {
+pub fn glusterfs_persistent(source: &At<'_>) -> ErrorList {
+    let mut errors = glusterfs(source);
+    if let Some(namespace) = source.field("endpointsNamespace") {
+        if namespace.is_empty() {
             let why = "if the endpointnamespace is set, it must be a valid namespace name";
-            errors.push(Error::invalid(&at, "", why));
-        }
-        Some(namespace) => {
-            errors.extend(invalid(&at, namespace, names::name_is_dns_label(namespace, false)));
+            errors.push(namespace.invalid(why));
+        } else {
+            errors.extend(namespace.dns_label());
         }
     }
     errors
 }
 
-pub fn flocker(source: &Value, path: &Path) -> ErrorList {
+pub fn flocker(source: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
-    let (name, uuid) = (text(source, "datasetName"), text(source, "datasetUUID"));
+    let (name, uuid) = (source.child("datasetName"), source.child("datasetUUID"));
     if name.is_empty() && uuid.is_empty() {
-        errors.push(Error::required(path, "one of datasetName and datasetUUID is required"));
+        errors.push(source.required("one of datasetName and datasetUUID is required"));
     }
     if !name.is_empty() && !uuid.is_empty() {
         let why = "datasetName and datasetUUID can not be specified simultaneously";
-        errors.push(Error::invalid(path, "resource", why));
+        errors.push(Error::invalid(&source.path, "resource", why));
     }
-    if name.contains('/') {
-        errors.push(Error::invalid(&path.child("datasetName"), name, "must not contain '/'"));
+    if name.str().contains('/') {
+        errors.push(name.invalid("must not contain '/'"));
     }
     errors
 }
 
-pub fn rbd(source: &Value, path: &Path) -> ErrorList {
-    required(source, path, &["monitors", "image"])
+pub fn rbd(source: &At<'_>) -> ErrorList {
+    required(source, &["monitors", "image"])
 }
 
-pub fn ceph_fs(source: &Value, path: &Path) -> ErrorList {
-    required(source, path, &["monitors"])
+pub fn ceph_fs(source: &At<'_>) -> ErrorList {
+    required(source, &["monitors"])
 }
 
 /// The secret a source names: a name alone in pods, name and namespace in persistent volumes.
-fn secret_ref(source: &Value, path: &Path, keys: &[&str]) -> ErrorList {
-    match field(source, "secretRef") {
-        Some(secret) => required(secret, &path.child("secretRef"), keys),
-        None => ErrorList::new(),
-    }
+fn secret_ref(source: &At<'_>, keys: &[&str]) -> ErrorList {
+    source.field("secretRef").map(|secret| required(&secret, keys)).unwrap_or_default()
 }
 
-pub fn cinder(source: &Value, path: &Path) -> ErrorList {
-    let mut errors = required(source, path, &["volumeID"]);
-    errors.extend(secret_ref(source, path, &["name"]));
+pub fn cinder(source: &At<'_>) -> ErrorList {
+    let mut errors = required(source, &["volumeID"]);
+    errors.extend(secret_ref(source, &["name"]));
     errors
 }
 
-pub fn cinder_persistent(source: &Value, path: &Path) -> ErrorList {
-    let mut errors = required(source, path, &["volumeID"]);
-    errors.extend(secret_ref(source, path, &["name", "namespace"]));
+pub fn cinder_persistent(source: &At<'_>) -> ErrorList {
+    let mut errors = required(source, &["volumeID"]);
+    errors.extend(secret_ref(source, &["name", "namespace"]));
     errors
 }
 
-pub fn flex_volume(source: &Value, path: &Path) -> ErrorList {
-    let mut errors = required(source, path, &["driver"]);
-    for (key, _) in entries(source, "options") {
+pub fn flex_volume(source: &At<'_>) -> ErrorList {
+    let mut errors = required(source, &["driver"]);
+    for (key, option) in source.child("options").entries() {
         let namespace = key.split_once('/').map_or(key, |(namespace, _)| namespace);
         let normalized = format!(".{}", namespace.to_lowercase());
         if normalized.ends_with(".kubernetes.io") || normalized.ends_with(".k8s.io") {
             let why = "kubernetes.io and k8s.io namespaces are reserved";
-            errors.push(Error::invalid(&path.child("options").key(key), key, why));
+            errors.push(Error::invalid(&option.path, key, why));
         }
     }
     errors
 }
 
-pub fn azure_file(source: &Value, path: &Path) -> ErrorList {
-    required(source, path, &["secretName", "shareName"])
+pub fn azure_file(source: &At<'_>) -> ErrorList {
+    required(source, &["secretName", "shareName"])
 }
 
-pub fn azure_file_persistent(source: &Value, path: &Path) -> ErrorList {
-    let mut errors = azure_file(source, path);
-    if optional(source, "secretNamespace") == Some("") {
-        errors.push(Error::required(&path.child("secretNamespace"), ""));
+pub fn azure_file_persistent(source: &At<'_>) -> ErrorList {
+    let mut errors = azure_file(source);
+    if let Some(namespace) = source.field("secretNamespace") {
+        errors.extend(namespace.must_be_set());
     }
     errors
 }
 
-pub fn azure_disk(source: &Value, path: &Path) -> ErrorList {
+pub fn azure_disk(source: &At<'_>) -> ErrorList {
     const MANAGED: &str =
         "/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}";
     const BLOB: &str = "https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd";
-    let mut errors = required(source, path, &["diskName", "diskURI"]);
-    if let Some(mode) = optional(source, "cachingMode") {
-        errors.extend(supported(mode, &["None", "ReadOnly", "ReadWrite"], &path.child("cachingMode")));
-    }
-    let uri = text(source, "diskURI");
-    if let Some(kind) = optional(source, "kind") {
-        errors.extend(supported(kind, &["Dedicated", "Managed", "Shared"], &path.child("kind")));
+    let mut errors = required(source, &["diskName", "diskURI"]);
+    errors.extend(source.child("cachingMode").supported(&["None", "ReadOnly", "ReadWrite"]));
+    let uri = source.child("diskURI");
+    if let Some(kind) = source.field("kind") {
+        errors.extend(kind.supported(&["Dedicated", "Managed", "Shared"]));
         let (beginning, form) =
-            if kind == "Managed" { ("/subscriptions/", MANAGED) } else { ("https://", BLOB) };
-        if !uri.starts_with(beginning) {
-            errors.push(Error::not_supported(&path.child("diskURI"), uri, &[form]));
+            if kind.str() == "Managed" { ("/subscriptions/", MANAGED) } else { ("https://", BLOB) };
+        if !uri.str().starts_with(beginning) {
+            errors.push(Error::not_supported(&uri.path, uri.str(), &[form]));
         }
     }
     errors
 }
 
-pub fn vsphere_volume(source: &Value, path: &Path) -> ErrorList {
-    required(source, path, &["volumePath"])
+pub fn vsphere_volume(source: &At<'_>) -> ErrorList {
+    required(source, &["volumePath"])
 }
 
-pub fn photon_persistent_disk(source: &Value, path: &Path) -> ErrorList {
-    required(source, path, &["pdID"])
+pub fn photon_persistent_disk(source: &At<'_>) -> ErrorList {
+    required(source, &["pdID"])
 }
 
-pub fn portworx_volume(source: &Value, path: &Path) -> ErrorList {
-    required(source, path, &["volumeID"])
+pub fn portworx_volume(source: &At<'_>) -> ErrorList {
+    required(source, &["volumeID"])
 }
 
-pub fn scale_io(source: &Value, path: &Path) -> ErrorList {
-    required(source, path, &["gateway", "system", "volumeName"])
+pub fn scale_io(source: &At<'_>) -> ErrorList {
+    required(source, &["gateway", "system", "volumeName"])
 }
 
-pub fn local(source: &Value, path: &Path) -> ErrorList {
-    match text(source, "path") {
-        "" => vec![Error::required(&path.child("path"), "")],
-        target => no_backsteps(target, &path.child("path")),
-    }
+pub fn local(source: &At<'_>) -> ErrorList {
+    let target = source.child("path");
+    if target.is_empty() { target.must_be_set() } else { no_backsteps(&target) }
 }
 
-fn storage_os_with(source: &Value, path: &Path, secret: &[&str]) -> ErrorList {
-    let mut errors = ErrorList::new();
-    let (name, namespace) = (text(source, "volumeName"), text(source, "volumeNamespace"));
-    match name {
-        "" => errors.push(Error::required(&path.child("volumeName"), "")),
-        name => errors.extend(invalid(&path.child("volumeName"), name, names::is_dns1123_label(name))),
-    }
+fn storage_os_with(source: &At<'_>, secret: &[&str]) -> ErrorList {
+    let (name, namespace) = (source.child("volumeName"), source.child("volumeNamespace"));
+    let mut errors = if name.is_empty() { name.must_be_set() } else { name.dns_label() };
     if !namespace.is_empty() {
-        let at = path.child("volumeNamespace");
-        errors.extend(invalid(&at, namespace, names::is_dns1123_label(namespace)));
+        errors.extend(namespace.dns_label());
     }
-    errors.extend(secret_ref(source, path, secret));
+    errors.extend(secret_ref(source, secret));
     errors
 }
 
-pub fn storage_os(source: &Value, path: &Path) -> ErrorList {
-    storage_os_with(source, path, &["name"])
+pub fn storage_os(source: &At<'_>) -> ErrorList {
+    storage_os_with(source, &["name"])
 }
 
-pub fn storage_os_persistent(source: &Value, path: &Path) -> ErrorList {
-    storage_os_with(source, path, &["name", "namespace"])
+pub fn storage_os_persistent(source: &At<'_>) -> ErrorList {
+    storage_os_with(source, &["name", "namespace"])
 }
 
-pub fn csi_driver_name(driver: &str, path: &Path) -> ErrorList {
-    let mut errors = ErrorList::new();
-    if driver.is_empty() {
-        errors.push(Error::required(path, ""));
+/// The name of a CSI driver. A missing one is wrong in two ways.
+fn csi_driver_name(driver: &At<'_>) -> ErrorList {
+    const MAX: usize = 63;
+    let mut errors = driver.must_be_set();
+    if driver.len() > MAX {
+        errors.push(driver.too_long(MAX));
     }
-    if driver.len() > 63 {
-        errors.push(Error::too_long(path, 63));
-    }
-    errors.extend(invalid(path, driver, names::is_dns1123_subdomain(&driver.to_lowercase())));
+    errors.extend(driver.follows(|name| names::is_dns1123_subdomain(&name.to_lowercase())));
     errors
 }
 
-pub fn csi(source: &Value, path: &Path) -> ErrorList {
-    let mut errors = csi_driver_name(text(source, "driver"), &path.child("driver"));
-    if let Some(secret) = field(source, "nodePublishSecretRef") {
-        match text(secret, "name") {
-            "" => errors.push(Error::required(&path.child("nodePublishSecretRef").child("name"), "")),
-            name => {
-                let messages = names::name_is_dns_subdomain(name, false);
-                errors.extend(invalid(&path.child("name"), name, messages));
-            }
-        }
+pub fn csi(source: &At<'_>) -> ErrorList {
+    let mut errors = csi_driver_name(&source.child("driver"));
+    if let Some(secret) = source.field("nodePublishSecretRef") {
+        let name = secret.child("name");
+        // a name that is no name is said to be the source's
+        let at = At::new(name.value, source.path.child("name"));
+        errors.extend(if name.is_empty() { name.must_be_set() } else { at.subdomain() });
     }
     errors
 }
 
-pub fn csi_persistent(source: &Value, path: &Path) -> ErrorList {
+pub fn csi_persistent(source: &At<'_>) -> ErrorList {
     const SECRETS: [&str; 4] = [
         "controllerPublishSecretRef",
         "controllerExpandSecretRef",
         "nodePublishSecretRef",
         "nodeExpandSecretRef",
     ];
-    let mut errors = csi_driver_name(text(source, "driver"), &path.child("driver"));
-    errors.extend(required(source, path, &["volumeHandle"]));
-    for key in SECRETS {
-        let Some(secret) = field(source, key) else { continue };
-        let at = path.child(key);
-        let (name, namespace) = (text(secret, "name"), text(secret, "namespace"));
-        match name {
-            "" => errors.push(Error::required(&at.child("name"), "")),
-            name => errors.extend(invalid(&at.child("name"), name, names::is_dns1123_subdomain(name))),
-        }
-        match namespace {
-            "" => errors.push(Error::required(&at.child("namespace"), "")),
-            ns => errors.extend(invalid(&at.child("namespace"), ns, names::is_dns1123_label(ns))),
-        }
+    let mut errors = csi_driver_name(&source.child("driver"));
+    errors.extend(required(source, &["volumeHandle"]));
+    for secret in SECRETS.iter().filter_map(|key| source.field(key)) {
+        let (name, namespace) = (secret.child("name"), secret.child("namespace"));
+        errors.extend(if name.is_empty() { name.must_be_set() } else { name.subdomain() });
+        errors.extend(if namespace.is_empty() { namespace.must_be_set() } else { namespace.dns_label() });
     }
     errors
 }
 
 /// Keys and the files they become.
-pub fn key_to_path(item: &Value, path: &Path) -> ErrorList {
-    let mut errors = required(item, path, &["key", "path"]);
-    errors.extend(local_non_reserved_path(text(item, "path"), &path.child("path")));
-    errors.extend(mode(item, "mode", path));
+pub fn key_to_path(item: &At<'_>) -> ErrorList {
+    let mut errors = required(item, &["key", "path"]);
+    errors.extend(local_non_reserved_path(&item.child("path")));
+    errors.extend(mode(&item.child("mode")));
     errors
 }
 
-fn keyed(source: &Value, name: &str, path: &Path) -> ErrorList {
-    let mut errors = required(source, path, &[name]);
-    errors.extend(mode(source, "defaultMode", path));
-    for (index, item) in list(source, "items").iter().enumerate() {
-        errors.extend(key_to_path(item, &path.child("items").index(index)));
-    }
+fn keyed(source: &At<'_>, name: &str) -> ErrorList {
+    let mut errors = required(source, &[name]);
+    errors.extend(mode(&source.child("defaultMode")));
+    errors.extend(source.each("items").flat_map(|item| key_to_path(&item)));
     errors
 }
 
-pub fn secret(source: &Value, path: &Path) -> ErrorList {
-    keyed(source, "secretName", path)
+pub fn secret(source: &At<'_>) -> ErrorList {
+    keyed(source, "secretName")
 }
 
-pub fn config_map(source: &Value, path: &Path) -> ErrorList {
-    keyed(source, "name", path)
+pub fn config_map(source: &At<'_>) -> ErrorList {
+    keyed(source, "name")
 }
 
-pub fn persistent_volume_claim(source: &Value, path: &Path) -> ErrorList {
-    required(source, path, &["claimName"])
+pub fn persistent_volume_claim(source: &At<'_>) -> ErrorList {
+    required(source, &["claimName"])
 }
 
 pub const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 pub const VOLUME_MODES: [&str; 2] = ["Block", "Filesystem"];
 
-/// The access modes of a volume or a claim, once there are some.
-pub fn access_modes(spec: &Value, path: &Path) -> ErrorList {
-    let at = path.child("accessModes");
-    let modes = strings(spec, "accessModes");
-    let mut errors: ErrorList = modes.iter().flat_map(|mode| supported(mode, &ACCESS_MODES, &at)).collect();
-    let single = modes.contains(&"ReadWriteOncePod");
-    let other = modes.iter().any(|mode| *mode != "ReadWriteOncePod" && ACCESS_MODES.contains(mode));
-    if single && other {
-        errors.push(Error::forbidden(&at, "may not use ReadWriteOncePod with other access modes"));
+/// The access modes of a volume or a claim, once there are some. What is wrong with one stands at the list.
+pub fn access_modes(modes: &At<'_>) -> ErrorList {
+    let each = modes.items().map(|mode| At::new(mode.value, modes.path.clone()));
+    let mut errors: ErrorList = each.flat_map(|mode| mode.among(&ACCESS_MODES)).collect();
+    let has = |mode: &str| modes.list().iter().any(|one| one == mode);
+    let other = ACCESS_MODES.iter().any(|mode| *mode != "ReadWriteOncePod" && has(mode));
+    if has("ReadWriteOncePod") && other {
+        errors.push(modes.forbidden("may not use ReadWriteOncePod with other access modes"));
     }
     errors
 }

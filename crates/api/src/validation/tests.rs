@@ -307,6 +307,18 @@ fn nodes() {
                 ],
             ),
             (
+                json!({"/status/declaredFeatures": ["B", "A", "A", "x"]}),
+                &[
+                    "status.declaredFeatures[1]: Invalid value: \"A\": list must be sorted alphabetically",
+                    "status.declaredFeatures[2]: Duplicate value: \"A\"",
+                    "status.declaredFeatures[3]: Invalid value: \"x\": invalid feature name \"x\": must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes",
+                ],
+            ),
+            (
+                json!({"/status/nodeInfo": {"swap": {"capacity": 0}}}),
+                &["metadata.nodeSwapStatus.capacity: Invalid value: 0: must be greater than zero"],
+            ),
+            (
                 json!({"/status/capacity": {"cpu": "-1"}}),
                 &["status.capacity.cpu: Invalid value: \"-1\": must be greater than or equal to 0"],
             ),

@@ -1,8 +1,8 @@
-//! Reading fields of a tree while validating it: absent and ill-typed fields read as their zero value.
+//! Reading fields of a tree where it does not matter at which path they stand: absent and ill-typed fields read as
+//! their zero value. Rules read through [`At`](super::at::At), which knows the path.
 
-use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::Value;
 use apimachinery::quantity::Quantity;
-use apimachinery::{Object, Value};
 
 /// The text at a key of a map, empty when there is none.
 pub fn text<'a>(value: &'a Value, key: &str) -> &'a str {
@@ -86,55 +86,8 @@ pub fn is_whole(amount: &Quantity) -> bool {
     whole == i64::MAX || whole == i64::MIN || Quantity::new(whole, amount.format()) == *amount
 }
 
-/// One error per message.
-pub fn invalid(path: &Path, value: impl Into<Value>, messages: Vec<String>) -> ErrorList {
-    let value = value.into();
-    messages.into_iter().map(|message| Error::invalid(path, value.clone(), message)).collect()
-}
-
-/// The error of a field that is empty; `path` is that of its parent.
-pub fn require(value: &Value, key: &str, path: &Path) -> ErrorList {
-    if is_set(value, key) { ErrorList::new() } else { vec![Error::required(&path.child(key), "")] }
-}
-
-/// An enumeration without a value, or with one that is unknown.
-pub fn one_of(value: &str, valid: &[&str], path: &Path) -> ErrorList {
-    if value.is_empty() { vec![Error::required(path, "")] } else { supported(value, valid, path) }
-}
-
-/// An enumeration whose zero value is unknown, too.
-pub fn supported(value: &str, valid: &[&str], path: &Path) -> ErrorList {
-    match valid.contains(&value) {
-        true => ErrorList::new(),
-        false => vec![Error::not_supported(path, value, valid)],
-    }
-}
-
-pub fn non_negative(path: &Path, value: Option<i64>) -> ErrorList {
-    match value {
-        Some(number) if number < 0 => {
-            vec![Error::invalid(path, number, "must be greater than or equal to 0")]
-        }
-        _ => ErrorList::new(),
-    }
-}
-
-/// The error of a field that changed and may not.
-pub fn immutable(path: &Path, new: &Object, old: &Object, key: &[&str]) -> ErrorList {
-    let (new, old) = (new.get(key), old.get(key));
-    if new == old {
-        return ErrorList::new();
-    }
-    vec![Error::invalid(path, new.cloned().unwrap_or(Value::Null), "field is immutable")]
-}
-
 /// A struct as upstream shows its internal types, which have no names of JSON: Go's field names, in Go's order.
 pub fn go_struct(fields: &[(&str, Value)]) -> String {
     let fields: Vec<String> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
     format!("{{{}}}", fields.join(","))
-}
-
-/// An error that shows a value as it is written here.
-pub fn showing(error: Error, value: String) -> Error {
-    Error { value, ..error }
 }

@@ -1,140 +1,117 @@
 //! Persistent volumes.
 
 use apimachinery::field::{Error, ErrorList, Path};
-use apimachinery::validation as names;
 use apimachinery::{Object, Value};
 
+use super::at::At;
+use super::forms::unchanged;
 use super::pod::node_selector;
-use super::resources::{basic, positive_quantity};
+use super::resources::basic;
 use super::sources::{self, VOLUME_MODES, access_modes};
-use super::value::{entries, field, has, invalid, list, optional, supported, text};
+use super::value::has;
 
-type Check = fn(&Value, &Path, &str) -> ErrorList;
+type Check = fn(&At<'_>, &str) -> ErrorList;
 
 /// The sources in the order in which they are looked at: key, path of the refusal of a second source, path of
 /// the source itself (empty: the key), and the rules. The volume's name is for iSCSI.
 const SOURCES: [(&str, &str, &str, Check); 22] = [
-    ("hostPath", "", "", |s, p, _| sources::host_path(s, p)),
-    ("gcePersistentDisk", "", "persistentDisk", |s, p, _| sources::gce_persistent_disk(s, p)),
-    ("awsElasticBlockStore", "", "", |s, p, _| sources::aws_elastic_block_store(s, p)),
-    ("glusterfs", "", "", |s, p, _| sources::glusterfs_persistent(s, p)),
-    ("flocker", "", "", |s, p, _| sources::flocker(s, p)),
-    ("nfs", "", "", |s, p, _| sources::nfs(s, p)),
-    ("rbd", "", "", |s, p, _| sources::rbd(s, p)),
-    ("quobyte", "", "", |s, p, _| sources::quobyte(s, p)),
-    ("cephfs", "cephFS", "", |s, p, _| sources::ceph_fs(s, p)),
-    ("iscsi", "", "", |s, p, name| sources::iscsi(s, name, false, p)),
-    ("cinder", "", "", |s, p, _| sources::cinder_persistent(s, p)),
-    ("fc", "", "", |s, p, _| sources::fc(s, p)),
-    ("flexVolume", "", "", |s, p, _| sources::flex_volume(s, p)),
-    ("azureFile", "", "", |s, p, _| sources::azure_file_persistent(s, p)),
-    ("vsphereVolume", "", "", |s, p, _| sources::vsphere_volume(s, p)),
-    ("photonPersistentDisk", "", "", |s, p, _| sources::photon_persistent_disk(s, p)),
-    ("portworxVolume", "", "", |s, p, _| sources::portworx_volume(s, p)),
-    ("azureDisk", "", "", |s, p, _| sources::azure_disk(s, p)),
-    ("scaleIO", "", "", |s, p, _| sources::scale_io(s, p)),
-    ("local", "", "", |s, p, _| sources::local(s, p)),
-    ("storageos", "", "", |s, p, _| sources::storage_os_persistent(s, p)),
-    ("csi", "", "", |s, p, _| sources::csi_persistent(s, p)),
+    ("hostPath", "", "", |s, _| sources::host_path(s)),
+    ("gcePersistentDisk", "", "persistentDisk", |s, _| sources::gce_persistent_disk(s)),
+    ("awsElasticBlockStore", "", "", |s, _| sources::aws_elastic_block_store(s)),
+    ("glusterfs", "", "", |s, _| sources::glusterfs_persistent(s)),
+    ("flocker", "", "", |s, _| sources::flocker(s)),
+    ("nfs", "", "", |s, _| sources::nfs(s)),
+    ("rbd", "", "", |s, _| sources::rbd(s)),
+    ("quobyte", "", "", |s, _| sources::quobyte(s)),
+    ("cephfs", "cephFS", "", |s, _| sources::ceph_fs(s)),
+    ("iscsi", "", "", |s, name| sources::iscsi(s, name, false)),
+    ("cinder", "", "", |s, _| sources::cinder_persistent(s)),
+    ("fc", "", "", |s, _| sources::fc(s)),
+    ("flexVolume", "", "", |s, _| sources::flex_volume(s)),
+    ("azureFile", "", "", |s, _| sources::azure_file_persistent(s)),
+    ("vsphereVolume", "", "", |s, _| sources::vsphere_volume(s)),
+    ("photonPersistentDisk", "", "", |s, _| sources::photon_persistent_disk(s)),
+    ("portworxVolume", "", "", |s, _| sources::portworx_volume(s)),
+    ("azureDisk", "", "", |s, _| sources::azure_disk(s)),
+    ("scaleIO", "", "", |s, _| sources::scale_io(s)),
+    ("local", "", "", |s, _| sources::local(s)),
+    ("storageos", "", "", |s, _| sources::storage_os_persistent(s)),
+    ("csi", "", "", |s, _| sources::csi_persistent(s)),
 ];
 
 pub fn volume(volume: &Object) -> ErrorList {
-    let spec = volume.get(&["spec"]).unwrap_or(&Value::Null);
-    volume_spec(spec, volume.name(), false, false, &Path::new("spec"))
+    volume_spec(&At::of(volume, &["spec"]), volume.name(), false, false)
 }
 
 /// A volume spec that stands in another object, as in a `VolumeAttachment`.
-pub fn inline_volume_spec(spec: &Value, path: &Path) -> ErrorList {
-    volume_spec(spec, "", true, false, path)
+pub(crate) fn inline_volume_spec(spec: &At<'_>) -> ErrorList {
+    volume_spec(spec, "", true, false)
 }
 
-fn volume_spec(spec: &Value, name: &str, inline: bool, tolerant: bool, path: &Path) -> ErrorList {
+fn volume_spec(spec: &At<'_>, name: &str, inline: bool, tolerant: bool) -> ErrorList {
     const INLINE: &str = "may not be specified in the context of inline volumes";
-    let at = |key: &str| path.child(key);
     let mut errors = ErrorList::new();
+    let csi = spec.child("csi");
     if inline {
-        for key in ["claimRef", "capacity"] {
-            if has(spec, key) {
-                errors.push(Error::forbidden(&at(key), INLINE));
-            }
-        }
-        if !has(spec, "csi") {
-            errors.push(Error::required(&at("csi"), "has to be specified in the context of inline volumes"));
+        let said = ["claimRef", "capacity"].iter().filter_map(|key| spec.field(key));
+        errors.extend(said.map(|field| field.forbidden(INLINE)));
+        if !csi.is_set() {
+            errors.push(csi.required("has to be specified in the context of inline volumes"));
         }
     }
-    if list(spec, "accessModes").is_empty() {
-        errors.push(Error::required(&at("accessModes"), ""));
-    }
-    errors.extend(access_modes(spec, path));
+    let modes = spec.child("accessModes");
+    errors.extend(modes.must_be_set());
+    errors.extend(access_modes(&modes));
     if !inline {
-        errors.extend(capacity(spec, &at("capacity")));
+        errors.extend(capacity(&spec.child("capacity")));
     }
-    let policy = text(spec, "persistentVolumeReclaimPolicy");
-    let policy_path = at("persistentVolumeReclaimPolicy");
-    if inline && !matches!(policy, "" | "Retain") {
-        let why = "may only be Retain in the context of inline volumes";
-        errors.push(Error::forbidden(&policy_path, why));
+    let policy = spec.child("persistentVolumeReclaimPolicy");
+    if inline && !matches!(policy.str(), "" | "Retain") {
+        errors.push(policy.forbidden("may only be Retain in the context of inline volumes"));
     } else if !inline && !policy.is_empty() {
-        errors.extend(supported(policy, &["Delete", "Recycle", "Retain"], &policy_path));
+        errors.extend(policy.among(&["Delete", "Recycle", "Retain"]));
     }
-    let affinity = field(spec, "nodeAffinity");
-    if let Some(affinity) = affinity {
-        let at = at("nodeAffinity");
-        match field(affinity, "required") {
-            _ if inline => errors.push(Error::forbidden(&at, INLINE)),
-            Some(required) => errors.extend(node_selector(required, tolerant, &at.child("required"))),
-            None => {
-                let why = "must specify required node constraints";
-                errors.push(Error::required(&at.child("required"), why));
-            }
-        }
-    }
-    errors.extend(source(spec, name, affinity.is_some() && !inline, path));
-    let root = clean(spec.pointer("/hostPath/path").and_then(Value::as_str).unwrap_or_default()) == "/";
-    if has(spec, "hostPath") && root && policy == "Recycle" {
-        let why = "may not be 'recycle' for a hostPath mount of '/'";
-        errors.push(Error::forbidden(&policy_path, why));
-    }
-    let class = text(spec, "storageClassName");
-    if !class.is_empty() {
+    let affinity = spec.child("nodeAffinity");
+    if affinity.is_set() {
+        let required = affinity.child("required");
         if inline {
-            errors.push(Error::forbidden(&at("storageClassName"), INLINE));
+            errors.push(affinity.forbidden(INLINE));
+        } else if required.is_set() {
+            errors.extend(node_selector(&required, tolerant));
         } else {
-            errors.extend(invalid(
-                &at("storageClassName"),
-                class,
-                names::name_is_dns_subdomain(class, false),
-            ));
+            errors.push(required.required("must specify required node constraints"));
         }
     }
-    if let Some(mode) = optional(spec, "volumeMode") {
-        if !inline {
-            errors.extend(supported(mode, &VOLUME_MODES, &at("volumeMode")));
-        } else if mode != "Filesystem" {
-            let why = "may not specify volumeMode other than Filesystem in the context of inline volumes";
-            errors.push(Error::forbidden(&at("volumeMode"), why));
-        }
+    errors.extend(source(spec, name, affinity.is_set() && !inline));
+    if spec.has("hostPath") && is_root(spec.child("hostPath").text("path")) && policy.str() == "Recycle" {
+        errors.push(policy.forbidden("may not be 'recycle' for a hostPath mount of '/'"));
     }
-    if let Some(class) = optional(spec, "volumeAttributesClassName") {
-        let path = at("volumeAttributesClassName");
+    let class = spec.child("storageClassName");
+    if !class.is_empty() {
+        errors.extend(if inline { vec![class.forbidden(INLINE)] } else { class.subdomain() });
+    }
+    let mode = spec.child("volumeMode");
+    if !inline {
+        errors.extend(mode.supported(&VOLUME_MODES));
+    } else if mode.is_set() && mode.str() != "Filesystem" {
+        let why = "may not specify volumeMode other than Filesystem in the context of inline volumes";
+        errors.push(mode.forbidden(why));
+    }
+    if let Some(class) = spec.field("volumeAttributesClassName") {
         if class.is_empty() {
-            errors.push(Error::required(&path, "an empty string is disallowed"));
+            errors.push(class.required("an empty string is disallowed"));
         } else {
-            errors.extend(invalid(&path, class, names::name_is_dns_subdomain(class, false)));
+            errors.extend(class.subdomain());
         }
-        if !has(spec, "csi") {
-            let why = "has to be specified when using volumeAttributesClassName";
-            errors.push(Error::required(&at("csi"), why));
+        if !csi.is_set() {
+            errors.push(csi.required("has to be specified when using volumeAttributesClassName"));
         }
     }
     errors
 }
 
 /// Whether a path is the root in the end, by Go's `path.Clean`.
-fn clean(path: &str) -> &str {
-    if !path.starts_with('/') {
-        return path;
-    }
+fn is_root(path: &str) -> bool {
     let mut depth = 0_usize;
     for part in path.split('/') {
         match part {
@@ -143,61 +120,54 @@ fn clean(path: &str) -> &str {
             _ => depth += 1,
         }
     }
-    if depth == 0 { "/" } else { path }
+    path.starts_with('/') && depth == 0
 }
 
-fn capacity(spec: &Value, path: &Path) -> ErrorList {
-    let mut errors = ErrorList::new();
-    let amounts: Vec<(&str, &Value)> = entries(spec, "capacity").collect();
-    if amounts.is_empty() {
-        errors.push(Error::required(path, ""));
+fn capacity(capacity: &At<'_>) -> ErrorList {
+    let mut errors = capacity.must_be_set();
+    if capacity.len() != 1 || !capacity.has("storage") {
+        errors.push(capacity.not_supported(&["storage"]));
     }
-    if amounts.len() != 1 || amounts.iter().any(|(name, _)| *name != "storage") {
-        let shown = field(spec, "capacity").cloned().unwrap_or_default();
-        errors.push(Error::not_supported(path, shown, &["storage"]));
-    }
-    for (name, value) in amounts {
-        errors.extend(basic(value, &path.key(name)));
-        errors.extend(positive_quantity(value, &path.key(name)));
+    for (_, amount) in capacity.entries() {
+        errors.extend(basic(&amount));
+        errors.extend(amount.positive_quantity());
     }
     errors
 }
 
-fn source(spec: &Value, name: &str, has_affinity: bool, path: &Path) -> ErrorList {
+fn source(spec: &At<'_>, name: &str, has_affinity: bool) -> ErrorList {
     let mut errors = ErrorList::new();
     let mut found = false;
     for (key, second, own, check) in SOURCES {
-        let Some(source) = field(spec, key) else { continue };
-        let or = |other: &str| path.child(if other.is_empty() { key } else { other });
+        let Some(source) = spec.field(key) else { continue };
+        let or = |other: &str| spec.path.child(if other.is_empty() { key } else { other });
         // a flexible volume is looked at even as a second source
         if found && key != "flexVolume" {
             errors.push(Error::forbidden(&or(second), "may not specify more than 1 volume type"));
             continue;
         }
         found = true;
-        errors.extend(check(source, &or(own), name));
+        errors.extend(check(&At::new(source.value, or(own)), name));
         if key == "local" && !has_affinity {
-            errors.push(Error::required(&path.child("nodeAffinity"), "Local volume requires node affinity"));
+            errors.push(spec.child("nodeAffinity").required("Local volume requires node affinity"));
         }
     }
     if !found {
-        errors.push(Error::required(path, "must specify a volume type"));
+        errors.push(spec.required("must specify a volume type"));
     }
     errors
 }
 
 pub fn volume_update(new: &Object, old: &Object) -> ErrorList {
-    let none = Value::Null;
-    let (after, before) = (new.get(&["spec"]).unwrap_or(&none), old.get(&["spec"]).unwrap_or(&none));
-    let tolerant = before.pointer("/nodeAffinity/required").is_some_and(|required| {
-        let path = Path::root();
-        node_selector(required, true, &path).len() != node_selector(required, false, &path).len()
+    let (after, before) = (At::of(new, &["spec"]), At::of(old, &["spec"]));
+    let tolerant = before.child("nodeAffinity").field("required").is_some_and(|required| {
+        node_selector(&required, true).len() != node_selector(&required, false).len()
     });
-    let mut errors = volume_spec(after, new.name(), false, tolerant, &Path::new("spec"));
+    let mut errors = volume_spec(&after, new.name(), false, tolerant);
     let expand = "controllerExpandSecretRef";
     for (key, ..) in SOURCES {
-        let mut now = after.get(key).cloned();
-        let was = before.get(key);
+        let mut now = after.value.get(key).cloned();
+        let was = before.value.get(key);
         if key == "csi"
             && was.is_some_and(|csi| !has(csi, expand))
             && let Some(csi) = now.as_mut().and_then(Value::as_object_mut)
@@ -205,23 +175,22 @@ pub fn volume_update(new: &Object, old: &Object) -> ErrorList {
             csi.remove(expand);
         }
         if now.as_ref() != was {
-            let path = Path::new("spec").child("persistentvolumesource");
             let why = "spec.persistentvolumesource is immutable after creation";
-            errors.push(Error::forbidden(&path, why));
+            errors.push(after.child("persistentvolumesource").forbidden(why));
             break;
         }
     }
-    errors.extend(super::immutable(&Path::new("volumeMode"), new, old, &["spec", "volumeMode"]));
-    if let Some(was) = field(before, "nodeAffinity") {
-        let now = after.get("nodeAffinity").unwrap_or(&none);
-        if !same_but_for_label_names(now, was) {
-            let why = "field is immutable, except for updating from beta label to GA";
-            errors.push(Error::invalid(&Path::new("nodeAffinity"), now.clone(), why));
+    let at_the_root = |key: &str| At::new(after.child(key).value, Path::new(key));
+    errors.extend(unchanged(&at_the_root("volumeMode"), &before.child("volumeMode")));
+    if let Some(was) = before.field("nodeAffinity") {
+        let now = at_the_root("nodeAffinity");
+        if !same_but_for_label_names(now.value, was.value) {
+            errors.push(now.invalid("field is immutable, except for updating from beta label to GA"));
         }
     }
-    if has(before, "volumeAttributesClassName") && !has(after, "volumeAttributesClassName") {
-        let path = Path::new("spec").child("volumeAttributesClassName");
-        errors.push(Error::forbidden(&path, "update from non-nil value to nil is forbidden"));
+    let class = after.child("volumeAttributesClassName");
+    if before.has("volumeAttributesClassName") && !class.is_set() {
+        errors.push(class.forbidden("update from non-nil value to nil is forbidden"));
     }
     errors
 }

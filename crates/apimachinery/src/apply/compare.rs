@@ -91,11 +91,9 @@ fn compare_at(old: Option<&Value>, new: Option<&Value>, node: Node<'_>) -> (Opti
         return (None, Comparison::default());
     }
     let (other, shape) = shapes(old, new, node);
-    let (mut own, mut comparison) = (None, Comparison::default());
-    if let Some(other) = other {
-        (own, comparison) = compare_as(other, old, new, node);
-    }
-    let (change, rest) = compare_as(shape, old, new, node);
+    let (change, mut comparison) = compare_as(shape, old, new, node);
+    let Some(other) = other else { return (change, comparison) };
+    let (own, rest) = compare_as(other, old, new, node);
     comparison.extend(&rest);
     (change.or(own), comparison)
 }

@@ -8,6 +8,7 @@ mod managed;
 mod set;
 mod typed;
 
+use std::collections::btree_map::Entry as Slot;
 use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
@@ -176,25 +177,32 @@ pub fn update(
 pub fn ignore_timestamps(new: &mut Object, old: &Object) {
     const PATH: &[&str] = &["metadata", "managedFields"];
     let (entries, before) = (new.get_array(PATH), old.get_array(PATH));
-    let timeless = |entry: &Value| -> Map<String, Value> {
-        let entry = entry.as_object().into_iter().flatten();
-        entry.filter(|(key, _)| *key != "time").map(|(key, value)| (key.clone(), value.clone())).collect()
+    let same_but_time = |(a, b): (&Value, &Value)| match (a, b) {
+        (Value::Object(a), Value::Object(b)) => same_but(a, b, &["time"]),
+        _ => a == b,
     };
-    let same_managers =
-        entries.len() == before.len() && entries.iter().zip(before).all(|(a, b)| timeless(a) == timeless(b));
+    let same_managers = entries.len() == before.len() && entries.iter().zip(before).all(same_but_time);
     if entries == before || !same_managers {
         return;
     }
-    let rest = |object: &Object| {
-        let mut object = object.clone();
-        object.remove(PATH);
-        object.remove(&["metadata", "resourceVersion"]);
-        object
+    let same_metadata = match (new.get(&["metadata"]), old.get(&["metadata"])) {
+        (Some(Value::Object(new)), Some(Value::Object(old))) => {
+            same_but(new, old, &["managedFields", "resourceVersion"])
+        }
+        _ => false,
     };
-    if rest(new) == rest(old) {
+    if same_metadata && same_but(new.as_map(), old.as_map(), &["metadata"]) {
         let before = before.to_vec();
         new.set(PATH, before);
     }
+}
+
+/// Whether two maps are equal but for some of their entries.
+fn same_but(a: &Map<String, Value>, b: &Map<String, Value>, ignored: &[&str]) -> bool {
+    let counted =
+        |map: &Map<String, Value>| map.len() - ignored.iter().filter(|key| map.contains_key(**key)).count();
+    let mut entries = a.iter().filter(|(key, _)| !ignored.contains(&key.as_str()));
+    counted(a) == counted(b) && entries.all(|(key, value)| b.get(key) == Some(value))
 }
 
 /// What is wrong with the `managedFields` of an object, if anything.
@@ -333,11 +341,13 @@ impl Operator<'_> {
             return;
         }
         let manager = Manager::new(name, Operation::Update, self.api_version, self.subresource);
-        let entry = managers
-            .entry(manager)
-            .or_insert_with(|| Entry::new(FieldSet::default(), self.api_version, None));
-        entry.extend(&changed);
-        entry.time = Some(self.now);
+        match managers.entry(manager) {
+            Slot::Vacant(slot) => drop(slot.insert(Entry::new(changed, self.api_version, Some(self.now)))),
+            Slot::Occupied(mut slot) => {
+                slot.get_mut().extend(&changed);
+                slot.get_mut().time = Some(self.now);
+            }
+        }
     }
 
     /// Applies; conflicts with what `kubectl` itself applied from the client side are none.

@@ -303,34 +303,49 @@ impl<'a> Seed<'a, '_, '_> {
 
 /// A null in a list or a map of Go values is their zero.
 pub(super) fn or_zero(view: View<'_>, kind: &Kind, value: Value) -> Value {
-    if value.is_null() && !view.unstructured() { view.zero(kind) } else { value }
+    if is_zero_of_other_form(view, kind, &value) { view.zero(kind) } else { value }
+}
+
+/// Whether [`or_zero`] would change a value.
+pub(super) fn is_zero_of_other_form(view: View<'_>, kind: &Kind, value: &Value) -> bool {
+    value.is_null() && !view.unstructured() && !view.zero(kind).is_null()
 }
 
 /// What becomes of a field's value: Go's rules for leaving it out.
 pub(super) fn settle(view: View<'_>, field: &Field, value: Value) -> Option<Value> {
-    if field.omit == Omit::Absent {
+    if is_settled(view, field, &value) {
         return Some(value);
     }
-    if value.is_null() {
-        return view.zero_of_field(field);
+    match field.omit {
+        _ if value.is_null() => view.zero_of_field(field),
+        // Protobuf, in which built-in objects are stored, does not tell empty from nil.
+        Omit::Never => Some(Value::Null),
+        _ => None,
     }
-    let empty = match &value {
+}
+
+/// Whether [`settle`] would leave a field's value alone.
+pub(super) fn is_settled(view: View<'_>, field: &Field, value: &Value) -> bool {
+    if field.omit == Omit::Absent {
+        return true;
+    }
+    let empty = match value {
         Value::Array(list) => list.is_empty(),
         Value::Object(map) => map.is_empty(),
         Value::String(text) => text.is_empty(),
         Value::Bool(set) => !set,
         Value::Number(number) => number.as_i64() == Some(0),
-        Value::Null => true,
+        Value::Null => return view.zero_of_field(field) == Some(Value::Null),
     };
-    match (field.omit, field.go_kind) {
-        // Protobuf, in which built-in objects are stored, does not tell empty from nil.
-        (Omit::Never, GoKind::Slice | GoKind::Map) if empty && !field.tags.is_empty() => {
-            if matches!(field.kind, Kind::Bytes) { Some(value) } else { Some(Value::Null) }
+    let goes = match (field.omit, field.go_kind) {
+        (Omit::Never, GoKind::Slice | GoKind::Map) => {
+            !field.tags.is_empty() && !matches!(field.kind, Kind::Bytes)
         }
-        (Omit::Empty | Omit::Zero, GoKind::Slice | GoKind::Map) if empty => None,
-        (Omit::Empty, GoKind::Value) if empty && !crate::schema::is_struct(&field.kind) => None,
-        _ => Some(value),
-    }
+        (Omit::Empty | Omit::Zero, GoKind::Slice | GoKind::Map) => true,
+        (Omit::Empty, GoKind::Value) => !crate::schema::is_struct(&field.kind),
+        _ => false,
+    };
+    !(empty && goes)
 }
 
 enum Key {

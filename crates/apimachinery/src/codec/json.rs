@@ -1,6 +1,7 @@
 //! Trees to JSON as Go's encoder writes it: fields in the order of the struct, map keys sorted, HTML escaped.
 
 use serde_json::{Map, Value};
+use smallvec::SmallVec;
 
 use super::number::write_number;
 use crate::object::Object;
@@ -45,21 +46,24 @@ fn write_map(map: &Map<String, Value>, view: View<'_>, out: &mut Vec<u8>) {
     if view.unstructured() {
         return write_entries(map.iter(), out, write_any);
     }
-    out.push(b'{');
-    let mut known = 0;
-    for field in view.fields() {
-        if let Some(value) = map.get(&*field.name) {
-            write_key(&field.name, known == 0, out);
-            write_value(value, &field.kind, view, out);
-            known += 1;
+    let mut known: SmallVec<[(usize, &Value); 16]> = SmallVec::new();
+    let mut unknown = Vec::new();
+    for (key, value) in map {
+        match view.position(key) {
+            Some(position) => known.push((position, value)),
+            None => unknown.push((key, value)),
         }
     }
-    if known < map.len() {
-        for (key, value) in map.iter().filter(|(key, _)| view.position(key).is_none()) {
-            write_key(key, known == 0, out);
-            write_any(value, out);
-            known += 1;
-        }
+    known.sort_unstable_by_key(|(position, _)| *position);
+    out.push(b'{');
+    for (at, (position, value)) in known.iter().enumerate() {
+        let field = &view.fields()[*position];
+        write_key(&field.name, at == 0, out);
+        write_value(value, &field.kind, view, out);
+    }
+    for (at, (key, value)) in unknown.into_iter().enumerate() {
+        write_key(key, known.is_empty() && at == 0, out);
+        write_any(value, out);
     }
     out.push(b'}');
 }

@@ -7,6 +7,7 @@
 mod decode;
 mod encoded;
 mod json;
+mod normal;
 mod number;
 mod path;
 mod proto_decode;
@@ -78,6 +79,9 @@ pub fn decode_yaml(body: &[u8], schema: &Schema) -> Result<Decoded, DecodeError>
 /// Brings an object that was changed by hand (a patch, a webhook, a typed view) back to normal form. Unknown
 /// fields go without a word.
 pub fn normalize(object: &mut Object, schema: &Schema) -> Result<(), DecodeError> {
+    if normal::is_normal(object.as_value(), schema) {
+        return Ok(());
+    }
     let value = std::mem::take(object).into_value();
     let mut decoder = Decoder::lenient();
     let value = decoder.root(schema).deserialize(value).map_err(decode::error_of)?;

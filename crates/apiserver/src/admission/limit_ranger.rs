@@ -20,7 +20,7 @@ fn concerns(attributes: &Attributes<'_>) -> bool {
     match attributes.operation {
         Operation::Create => attributes.is("pods", "") || attributes.is("persistentvolumeclaims", ""),
         Operation::Update => attributes.is("pods", "resize") || attributes.is("persistentvolumeclaims", ""),
-        Operation::Delete => false,
+        Operation::Delete | Operation::Connect => false,
     }
 }
 

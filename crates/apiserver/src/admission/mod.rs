@@ -48,6 +48,8 @@ pub enum Operation {
     Create,
     Update,
     Delete,
+    /// A stream to what an object stands for, or a request that is passed on to it.
+    Connect,
 }
 
 impl Operation {
@@ -57,6 +59,7 @@ impl Operation {
             Self::Create => "CREATE",
             Self::Update => "UPDATE",
             Self::Delete => "DELETE",
+            Self::Connect => "CONNECT",
         }
     }
 }
@@ -203,6 +206,22 @@ impl Admission {
             return Ok(());
         }
         self.webhooks.admit(registry, ctx, attributes, &mut webhook::Reinvocation::default()).await
+    }
+
+    /// Judges a connection, in which only webhooks have a say; the object is what the client asks for.
+    pub async fn connect(
+        &self,
+        registry: &Registry,
+        ctx: &Context,
+        attributes: &mut Attributes<'_>,
+    ) -> Result<(), Status> {
+        if self.plugins.has(Plugin::MutatingAdmissionWebhook) {
+            self.webhooks.admit(registry, ctx, attributes, &mut webhook::Reinvocation::default()).await?;
+        }
+        if self.plugins.has(Plugin::ValidatingAdmissionWebhook) {
+            self.webhooks.validate(registry, ctx, attributes).await?;
+        }
+        Ok(())
     }
 
     /// Lets plugins change the object, in upstream's order.

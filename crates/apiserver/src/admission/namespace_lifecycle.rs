@@ -27,17 +27,16 @@ impl NamespaceLifecycle {
         }
         let namespaces = registry.core("namespaces");
         // the cache may not have seen a namespace that was made a moment ago
-        let namespace = match registry.peek(namespaces, "", &attributes.namespace) {
+        let namespace = match registry.glance(namespaces, "", &attributes.namespace) {
             Some(namespace) => namespace,
             None => {
                 registry.cache.wait_for_latest().await?;
-                registry.peek(namespaces, "", &attributes.namespace).ok_or_else(|| {
+                registry.glance(namespaces, "", &attributes.namespace).ok_or_else(|| {
                     Status::not_found(&namespaces.resource.group_resource(), &attributes.namespace)
                 })?
             }
         };
-        if attributes.operation == Operation::Create
-            && namespace.get_str(&["status", "phase"]) == "Terminating"
+        if attributes.operation == Operation::Create && namespace.field("status.phase") == Some("Terminating")
         {
             let mut status = attributes.forbidden(format_args!(
                 "unable to create new content in namespace {} because it is being terminated",

@@ -101,6 +101,7 @@ fn pod(node: &str, attributes: &Attributes<'_>) -> Result<(), Status> {
         Operation::Update => Err(attributes.forbidden(format_args!(
             "unexpected operation \"UPDATE\", node {node:?} can only create and delete mirror pods"
         ))),
+        Operation::Connect => Ok(()),
     }
 }
 

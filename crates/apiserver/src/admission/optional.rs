@@ -47,7 +47,7 @@ fn pulls(attributes: &Attributes<'_>) -> bool {
         Operation::Update => {
             pods && !images(attributes.object.as_ref()).is_subset(&images(attributes.old.as_ref()))
         }
-        Operation::Delete => false,
+        Operation::Delete | Operation::Connect => false,
     }
 }
 

@@ -30,7 +30,7 @@ pub fn admit(registry: &Registry, attributes: &mut Attributes<'_>) -> Result<(),
             }
             Ok(())
         }
-        Operation::Delete => Ok(()),
+        Operation::Delete | Operation::Connect => Ok(()),
     }
 }
 

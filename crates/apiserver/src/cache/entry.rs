@@ -3,13 +3,15 @@
 
 use std::sync::{Arc, OnceLock};
 
-use apimachinery::codec::{DecodeError, EncodedJson, EncodedProtobuf};
+use apimachinery::codec::{self, DecodeError, EncodedJson, EncodedProtobuf};
+use apimachinery::schema::Schema;
 use apimachinery::{Object, Value};
 use bytes::Bytes;
 use serde_json::Map;
 use storage::Revision;
 
 use crate::encryption::Unreadable;
+use crate::http::respond;
 use crate::kinds::Kind;
 
 pub struct Entry {
@@ -129,6 +131,20 @@ impl Entry {
         Ok(object)
     }
 
+    /// The object's metadata as an object of its own (`PartialObjectMetadata`), with its resourceVersion.
+    pub fn metadata(&self) -> Result<Object, DecodeError> {
+        // the metadata of every built-in kind is its first field, as it is there
+        let schema = Schema::builtin("k8s.io.apimachinery.pkg.apis.meta.v1", "PartialObjectMetadata");
+        let Some(schema) = schema.filter(|_| self.stored.stored().starts_with(b"k8s\0")) else {
+            return self.object().map(respond::into_metadata);
+        };
+        let mut object = codec::decode_protobuf(self.stored.stored(), &schema)?;
+        self.kind.stored_as.strategy.default(&mut object);
+        object = respond::into_metadata(object);
+        object.set_resource_version(&self.revision.to_string());
+        Ok(object)
+    }
+
     /// The object in JSON, but for its resourceVersion.
     pub fn json(&self) -> Result<&EncodedJson, DecodeError> {
         if let Some(json) = self.json.get() {
@@ -137,5 +153,30 @@ impl Entry {
         let object = self.kind.decode_stored(self.stored.stored())?;
         let json = Arc::new(EncodedJson::new(&object, &self.kind.stored_schema));
         Ok(self.json.get_or_init(|| json))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::kinds::Kinds;
+
+    #[test]
+    fn metadata_of_every_kind_is_found_in_its_bytes() {
+        for kind in Kinds::builtin().stored() {
+            let mut object = Object::from(json!({"metadata": {
+                "name": "a", "uid": "u", "labels": {"l": "v"}, "finalizers": ["f/g"],
+                "managedFields": [{"manager": "m", "operation": "Update", "fieldsV1": {"f:x": {}}}],
+            }}));
+            object.set_type(&kind.resource.gvk());
+            codec::normalize(&mut object, &kind.stored_schema).unwrap();
+            let stored = Bytes::from(kind.encode_stored(&object));
+            let entry = Entry::from_store(kind, "/registry/a", stored, 7, None).unwrap();
+            let whole = entry.object().unwrap();
+            assert_eq!(entry.metadata().unwrap(), respond::metadata_of(&whole), "{}", kind.resource.kind);
+            assert_eq!(whole.resource_version(), "7");
+        }
     }
 }

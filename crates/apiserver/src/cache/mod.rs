@@ -260,6 +260,9 @@ fn too_large(message: String) -> Status {
 
 /// A failed store as the client sees it.
 pub fn storage_failed(error: storage::Error) -> Status {
-    tracing::error!(%error, "the store failed");
+    match &error {
+        storage::Error::Closed => tracing::debug!("a request came after the store was closed"),
+        _ => tracing::error!(%error, "the store failed"),
+    }
     Status::internal(error)
 }

@@ -2,6 +2,7 @@
 
 mod binding;
 mod components;
+mod connect;
 mod decode;
 mod disruption;
 mod escalation;

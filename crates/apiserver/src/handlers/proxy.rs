@@ -89,6 +89,7 @@ impl Call<'_> {
         let namespaced = self.kind.resource.namespaced;
         let rest = behind(&path, if namespaced { 7 } else { 5 }).to_owned();
         let query = request.uri().query().map(|query| format!("?{query}")).unwrap_or_default();
+        self.admit_connection(&rest).await?;
         let upgrades = stream_proxy::is_upgrade(&request);
         if rest.is_empty() && !upgrades && matches!(*request.method(), Method::GET | Method::HEAD) {
             // relative links of what is shown need the slash

@@ -26,6 +26,7 @@ impl Call<'_> {
         let registry = &self.server.registry;
         if info.subresource != "log" {
             self.may_create().await?;
+            self.admit_connection("").await?;
         }
         let entry = registry.get(self.kind, &info.namespace, &info.name, "").await?;
         let pod = entry.object().map_err(Status::internal)?;

@@ -225,8 +225,16 @@ impl Frames {
             }
             return Ok(());
         }
-        let mut object = entry.object().map_err(Status::internal)?;
-        self.kind.convert_from_stored(&mut object);
+        let object = match self.accepted.r#as {
+            As::PartialObjectMetadata | As::PartialObjectMetadataList => {
+                respond::metadata(&self.kind, entry)?
+            }
+            As::Itself | As::Table => {
+                let mut object = entry.object().map_err(Status::internal)?;
+                self.kind.convert_from_stored(&mut object);
+                object
+            }
+        };
         self.shaped(r#type, object, out)
     }
 
@@ -243,7 +251,7 @@ impl Frames {
                 (Object::from(table), None)
             }
             As::PartialObjectMetadata | As::PartialObjectMetadataList => (
-                respond::metadata_of(&object),
+                respond::into_metadata(object),
                 apimachinery::schema::Schema::builtin(
                     "k8s.io.apimachinery.pkg.apis.meta.v1",
                     "PartialObjectMetadata",

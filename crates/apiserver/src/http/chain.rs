@@ -54,6 +54,7 @@ async fn run(server: Arc<Server>, request: Request) -> Response {
     let takes_gzip = !long_running && gzip::is_accepted(request.headers());
     let deadline = (!long_running).then(|| started + deadline_of(&query));
 
+    let logged = tracing::enabled!(tracing::Level::DEBUG).then(|| info.clone());
     let recorded = server.metrics.begin(&info, long_running);
     let trail = OnceLock::new();
     let arrival = Arrival { audit_id: &audit_id, at: started, accepted, deadline, trail: &trail };
@@ -74,7 +75,11 @@ async fn run(server: Arc<Server>, request: Request) -> Response {
     if takes_gzip {
         response = gzip::compress(response);
     }
-    recorded.end(response.status(), started.elapsed());
+    let took = started.elapsed();
+    if let Some(info) = logged {
+        tracing::debug!(verb = info.verb, path = info.path, code = response.status().as_u16(), ?took, "HTTP");
+    }
+    recorded.end(response.status(), took);
     response.headers_mut().insert(AUDIT_ID, audit_id);
     response
 }

@@ -194,7 +194,7 @@ pub fn list(accepted: Accepted, ctx: &Context, kind: &Kind, page: &Page) -> Resu
         As::PartialObjectMetadata | As::PartialObjectMetadataList => {
             let mut items = Vec::with_capacity(page.entries.len());
             for entry in &page.entries {
-                items.push(metadata_of(&entry.object().map_err(Status::internal)?).into_value());
+                items.push(metadata(kind, entry)?.into_value());
             }
             let list = Object::from(json!({
                 "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta, "items": items,
@@ -265,10 +265,29 @@ pub fn list_meta(version: &str, r#continue: &str, remaining: Option<usize>) -> V
 
 /// An object's metadata as an object of its own.
 pub fn metadata_of(object: &Object) -> Object {
-    let metadata = object.get(&["metadata"]).cloned().unwrap_or_else(|| json!({}));
+    partial(object.get(&["metadata"]).cloned())
+}
+
+/// Like [`metadata_of`], of an object that nobody needs any more.
+pub fn into_metadata(mut object: Object) -> Object {
+    partial(object.remove(&["metadata"]))
+}
+
+fn partial(metadata: Option<Value>) -> Object {
+    let metadata = metadata.unwrap_or_else(|| json!({}));
     Object::from(
         json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}),
     )
+}
+
+/// A cached object's metadata as an object of its own, as clients of `kind` see it.
+pub fn metadata(kind: &Kind, entry: &Entry) -> Result<Object, Status> {
+    if !kind.converts() {
+        return entry.metadata().map_err(Status::internal);
+    }
+    let mut object = entry.object().map_err(Status::internal)?;
+    kind.convert_from_stored(&mut object);
+    Ok(into_metadata(object))
 }
 
 /// One row; what it carries of the object is as `includeObject` says.

@@ -1,5 +1,6 @@
 //! Create: from an admitted object to a stored one.
 
+use apimachinery::field::ErrorList;
 use apimachinery::{Object, Status};
 use storage::Expect;
 
@@ -21,11 +22,13 @@ impl Registry {
         object: Object,
         options: WriteOptions,
     ) -> Result<Object, Status> {
-        let generates = object.name().is_empty() && !object.generate_name().is_empty();
+        if !object.name().is_empty() || object.generate_name().is_empty() {
+            return self.create_once(ctx, kind, namespace, object, options).await;
+        }
         let mut last = Status::internal("no name could be generated");
-        for _ in 0..if generates { NAME_TRIES } else { 1 } {
+        for _ in 0..NAME_TRIES {
             match self.create_once(ctx, kind, namespace, object.clone(), options).await {
-                Err(status) if generates && status.is(apimachinery::Reason::AlreadyExists) => {
+                Err(status) if status.is(apimachinery::Reason::AlreadyExists) => {
                     let name =
                         status.details.as_ref().map(|details| details.name.clone()).unwrap_or_default();
                     last = Status::generate_name_conflict(&kind.resource.group_resource(), &name);
@@ -88,13 +91,15 @@ impl Registry {
         }
         resource.strategy.note_requester(&mut object, None, &ctx.requester());
         resource.strategy.prepare_for_create(&mut object);
-        let errors = metadata::validate_new(resource, &object);
+        let mut errors = ErrorList::from_iter(metadata::validate_namespace(self, kind, &object, None));
+        errors.extend(metadata::validate_new(resource, &object));
         if !errors.is_empty() {
             return Err(Status::invalid(&resource.group_kind(), object.name(), &errors));
         }
         for warning in resource.strategy.warnings_on_create(&object) {
             ctx.warn(warning);
         }
+        resource.strategy.canonicalize(&mut object);
         apimachinery::codec::normalize(&mut object, &kind.schema).map_err(Status::internal)?;
         attributes.object = Some(object);
         self.admission.validate(self, ctx, attributes).await?;

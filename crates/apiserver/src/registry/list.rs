@@ -5,8 +5,8 @@ use std::sync::Arc;
 use apimachinery::field::{self, Path};
 use apimachinery::selectors::{FieldSelector, LabelSelector};
 use apimachinery::{GroupKind, Status};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
+use base64::{DecodeError, Engine, alphabet};
 use serde::{Deserialize, Serialize};
 use storage::{Range, Revision};
 
@@ -161,6 +161,10 @@ struct Token {
 
 const TOKEN_VERSION: &str = "meta.k8s.io/v1";
 
+/// Without padding, and with whatever bits the last letter has left over.
+const TOKEN_TEXT: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
+
 pub fn parse_version(version: &str) -> Result<Revision, Status> {
     version.parse().map_err(|_| {
         let path = Path::new("resourceVersion");
@@ -172,7 +176,13 @@ pub fn parse_version(version: &str) -> Result<Revision, Status> {
 
 fn parse_token(text: &str) -> Result<Token, Status> {
     let refuse = |why: String| Status::bad_request(format!("continue key is not valid: {why}"));
-    let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|e| refuse(e.to_string()))?;
+    let bytes = TOKEN_TEXT.decode(text).map_err(|error| {
+        let at = match error {
+            DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
+            DecodeError::InvalidLength(_) | DecodeError::InvalidPadding => text.len().saturating_sub(1),
+        };
+        refuse(format!("illegal base64 data at input byte {at}"))
+    })?;
     let token: Token = serde_json::from_slice(&bytes).map_err(|e| refuse(e.to_string()))?;
     if token.v != TOKEN_VERSION {
         return Err(refuse(format!("server does not recognize this encoded version {:?}", token.v)));
@@ -230,7 +240,7 @@ impl Registry {
                 }
                 let token = Token { v: TOKEN_VERSION.into(), rv, start, n: page.remaining };
                 let json = serde_json::to_vec(&token).map_err(Status::internal)?;
-                page.r#continue = URL_SAFE_NO_PAD.encode(json);
+                page.r#continue = TOKEN_TEXT.encode(json);
                 self.cache_of(kind)?.keep_page(&snapshot);
                 break;
             }

@@ -5,7 +5,9 @@ use apimachinery::field::{self, ErrorList, Path};
 use apimachinery::{Object, Status, validation};
 use rand::Rng;
 
+use super::Registry;
 use crate::context::Context;
+use crate::kinds::Kind;
 
 /// Upstream's alphabet of generated suffixes: no vowels, nothing that looks like something else.
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -73,6 +75,19 @@ pub fn validate_new(resource: &Resource, object: &Object) -> ErrorList {
     errors.extend(api::validation::finalizer_names(object));
     errors.extend(resource.strategy.validate(object));
     errors
+}
+
+/// Whether the namespace allows what is written, for what only some namespaces allow.
+pub fn validate_namespace(
+    registry: &Registry,
+    kind: &Kind,
+    object: &Object,
+    old: Option<&Object>,
+) -> Option<field::Error> {
+    let needed = kind.resource.strategy.needs_namespace_label(object, old)?;
+    let namespace = registry.peek(registry.core("namespaces"), "", object.namespace());
+    let allows = namespace.is_some_and(|namespace| namespace.label(needed.label) == Some("true"));
+    (!allows).then_some(needed.error)
 }
 
 /// When an object goes is not for an update to say.

@@ -50,10 +50,14 @@ impl Registry {
             .ok_or_else(|| Status::method_not_supported(&kind.resource.group_resource(), "get"))
     }
 
-    /// What the cache holds under a name, decoded, in the version of `kind`. For checks that may lag behind.
+    /// What the cache holds under a name, as it holds it. For checks that may lag behind.
+    pub fn glance(&self, kind: &Kind, namespace: &str, name: &str) -> Option<Arc<Entry>> {
+        self.cache.resource(kind)?.get(&kind.key(namespace, name))
+    }
+
+    /// Like [`Registry::glance`], decoded, in the version of `kind`.
     pub fn peek(&self, kind: &Kind, namespace: &str, name: &str) -> Option<Object> {
-        let entry = self.cache.resource(kind)?.get(&kind.key(namespace, name))?;
-        self.decode(kind, &entry).ok()
+        self.decode(kind, &*self.glance(kind, namespace, name)?).ok()
     }
 
     fn decode(&self, kind: &Kind, entry: &Entry) -> Result<Object, Status> {

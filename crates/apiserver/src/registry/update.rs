@@ -173,6 +173,7 @@ impl Registry {
         apimachinery::codec::normalize(&mut object, &kind.schema).map_err(Status::internal)?;
         let mut errors = validation::validate_object_meta_update(&object, old, &Path::new("metadata"));
         errors.extend(api::validation::finalizer_names(&object));
+        errors.extend(metadata::validate_namespace(self, kind, &object, Some(old)));
         errors.extend(match part {
             Part::Main => strategy.validate_update(&object, old),
             Part::Status => strategy.validate_status_update(&object, old),
@@ -189,6 +190,7 @@ impl Registry {
         for warning in warnings {
             ctx.warn(warning);
         }
+        strategy.canonicalize(&mut object);
         attributes.object = Some(object);
         self.admission.validate(self, ctx, attributes).await?;
         let charge = self.admission.charge(self, attributes).await?;

@@ -1,8 +1,9 @@
 //! Many clients that start at once and each read everything: by lists, or by watches that begin with all objects.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use bytes::Bytes;
 use clap::ValueEnum;
 use futures::future::{join_all, try_join_all};
 use http::Method;
@@ -10,7 +11,7 @@ use http_body_util::BodyExt;
 use serde_json::json;
 
 use crate::load::make;
-use crate::objects::{config_map, encode};
+use crate::objects::{config_map, encode, pod};
 use crate::process;
 use crate::progress::Progress;
 use crate::record::{Record, Samples};
@@ -18,6 +19,9 @@ use crate::report::Report;
 use crate::sandbox::Sandbox;
 use crate::stop::Stop;
 use crate::target::{Connection, Format, Protocol, Request, Target, refusal};
+
+/// How long a server has to give back memory that it no longer needs.
+const SETTLE: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -27,7 +31,9 @@ pub struct Args {
     /// How many objects there are.
     #[arg(long, default_value_t = 5000, value_name = "N")]
     pub objects: u64,
-    /// How many bytes of data an object has.
+    #[arg(long, value_enum, default_value_t = Kind::ConfigMaps, help = "What the objects are")]
+    pub kind: Kind,
+    /// How many bytes of data a config map has.
     #[arg(long, default_value_t = 1000, value_name = "BYTES")]
     pub size: usize,
     #[arg(long, value_enum, default_value_t = Way::List, help = "How the objects are read")]
@@ -37,6 +43,29 @@ pub struct Args {
     /// The process id of the server, to tell how much memory it takes.
     #[arg(long, value_name = "PID")]
     pub server_pid: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "lower")]
+pub enum Kind {
+    ConfigMaps,
+    /// Pods that no scheduler is asked to place.
+    Pods,
+}
+
+impl Kind {
+    fn object(self, args: &Args, number: u64) -> anyhow::Result<Bytes> {
+        match self {
+            Self::ConfigMaps => {
+                let object = config_map(&format!("map-{number}"), number, number, args.size);
+                encode(Format::Protobuf, "ConfigMap", object)
+            }
+            Self::Pods => {
+                let object = pod(&format!("pod-{number}"), number, json!({"schedulerName": "nobody"}));
+                encode(Format::Protobuf, "Pod", object)
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -61,11 +90,14 @@ async fn measure(
     stop: &Stop,
     sandbox: &Sandbox,
 ) -> anyhow::Result<()> {
-    let path = sandbox.path("configmaps");
-    eprintln!("making {} objects …", args.objects);
-    make("objects", target, args.objects, stop, async |connection, number| {
-        let object = config_map(&format!("map-{number}"), number, number, args.size);
-        let body = encode(Format::Protobuf, "ConfigMap", object)?;
+    let kind = args.kind.to_possible_value();
+    let kind = kind.as_ref().map_or("", |value| value.get_name());
+    let path = sandbox.path(kind);
+    let resident = || args.server_pid.and_then(process::resident_kb);
+    let empty = resident();
+    eprintln!("making {} {kind} …", args.objects);
+    make(kind, target, args.objects, stop, async |connection, number| {
+        let body = args.kind.object(args, number)?;
         let request = Request::new(Method::POST, &path, body).content(Format::Protobuf.media_type());
         connection.success(request).await.map(drop)
     })
@@ -76,7 +108,11 @@ async fn measure(
 
     eprintln!("{} clients read them at once …", args.clients);
     let connections = try_join_all((0..args.clients).map(|_| target.connect(Protocol::Http1))).await?;
-    let before = args.server_pid.and_then(process::resident_kb);
+    if args.server_pid.is_some() {
+        // what the writes took besides goes
+        tokio::time::sleep(SETTLE).await;
+    }
+    let before = resident();
     let record = Record::default();
     let begun = Instant::now();
     let progress = Progress::begin("clients that have read all", Some(args.clients as u64));
@@ -107,13 +143,17 @@ async fn measure(
     }
     drop(progress);
     let mut line = record.summary(begun.elapsed());
+    line.insert("kind".into(), json!(kind));
     line.insert("objects".into(), json!(args.objects));
+    line.insert("format".into(), json!(format!("{:?}", args.format).to_lowercase()));
     line.insert("clients".into(), json!(args.clients));
     if target.throttled() > 0 {
         line.insert("throttled".into(), json!(target.throttled()));
     }
     line.insert("way".into(), json!(format!("{:?}", args.way).to_lowercase()));
     if let (Some(before), Some(peak)) = (before, args.server_pid.and_then(process::peak_kb)) {
+        let taken = before.saturating_sub(empty.unwrap_or(before)) * 1024;
+        line.insert("server_bytes_per_object".into(), json!(taken / args.objects.max(1)));
         line.insert("server_kb_before".into(), json!(before));
         line.insert("server_kb_peak".into(), json!(peak));
     }

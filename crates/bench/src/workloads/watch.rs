@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::events::Lines;
 use crate::load::{Load, drive, make};
-use crate::objects::{config_map, encode, sequence};
+use crate::objects::{config_map, encode, pod, sequence};
 use crate::record::{Record, Samples};
 use crate::report::Report;
 use crate::sandbox::{LABEL, Sandbox};
@@ -227,15 +227,8 @@ impl Objects<'_> {
         if !self.args.by_node {
             return encode(Format::Json, "ConfigMap", config_map(&name(number), number, 0, self.args.size));
         }
-        let pod = json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": name(number), "labels": {"app": format!("app-{}", number % 100)}},
-            "spec": {
-                "nodeName": self.node_name(number % self.args.watchers as u64), "terminationGracePeriodSeconds": 0,
-                "containers": [{"name": "c", "image": "registry.k8s.io/pause:3.10",
-                    "resources": {"requests": {"cpu": "1m", "memory": "1Mi"}}}],
-            },
-        });
+        let node = self.node_name(number % self.args.watchers as u64);
+        let pod = pod(&name(number), number, json!({"nodeName": node}));
         Ok(pod.to_string().into())
     }
 

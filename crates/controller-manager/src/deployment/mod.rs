@@ -98,6 +98,7 @@ fn wake_owner(set: &ReplicaSet, queue: &Queue<ObjectKey>, deployments: &Informer
 impl Controller {
     async fn reconcile(&self, key: ObjectKey) -> anyhow::Result<Again> {
         let Some(deployment) = self.deployments.store().get_key(&key) else { return Ok(Again::OnChange) };
+        let mut deployment = deployment.as_ref().clone();
         let spec = deployment.spec.clone().unwrap_or_default();
         let uid = deployment.metadata.uid.clone().unwrap_or_default();
         let api: Api<ReplicaSet> = Api::namespaced(self.client.clone(), &key.namespace);
@@ -107,7 +108,7 @@ impl Controller {
         candidates.extend(
             orphans.into_iter().filter(|set| set.metadata.namespace.as_deref() == Some(&key.namespace)),
         );
-        let sets = owners::claim_all(&api, candidates, deployment.as_ref(), &selector)
+        let sets = owners::claim_all(&api, candidates, &deployment, &selector)
             .await
             .context("claiming replica sets")?;
         if deployment.metadata.deletion_timestamp.is_some() {
@@ -119,15 +120,15 @@ impl Controller {
         }
         let limits = Limits::of(&deployment);
         if limits.recreate {
-            return self.recreate(&key, &api, &deployment, &sets).await;
+            return self.recreate(&key, &api, &mut deployment, &sets).await;
         }
-        let newest = self.ensure_newest(&key, &api, &deployment, &sets).await?;
+        let newest = self.ensure_newest(&key, &api, &mut deployment, &sets).await?;
         let Some(newest) = newest else { return Ok(Again::OnChange) };
         let (all, old) = with_newest(&sets, &newest);
         let steps = plan::roll(&limits, &newest, &old);
         self.scale_all(&api, &deployment, &all, steps).await?;
         self.clean_up(&api, &deployment, &old).await?;
-        self.sync_status(&key, &deployment, &all).await
+        self.sync_rollout_status(&key, &deployment, &all).await
     }
 
     /// Whether the number of replicas changed since the sets were scaled last.
@@ -168,7 +169,7 @@ impl Controller {
         &self,
         key: &ObjectKey,
         api: &Api<ReplicaSet>,
-        deployment: &Deployment,
+        deployment: &mut Deployment,
         sets: &[Arc<ReplicaSet>],
     ) -> anyhow::Result<Again> {
         let newest = plan::newest(deployment, sets).cloned();
@@ -181,7 +182,7 @@ impl Controller {
             .collect();
         if !steps.is_empty() {
             self.scale_all(api, deployment, sets, steps).await?;
-            return self.sync_status(key, deployment, sets).await;
+            return self.sync_rollout_status(key, deployment, sets).await;
         }
         let old_pods_live = old.iter().any(|set| {
             let pods =
@@ -189,7 +190,7 @@ impl Controller {
             pods.iter().any(|pod| !pods::has_ended(pod))
         });
         if old_pods_live {
-            return self.sync_status(key, deployment, sets).await;
+            return self.sync_rollout_status(key, deployment, sets).await;
         }
         let Some(newest) = self.ensure_newest(key, api, deployment, sets).await? else {
             return Ok(Again::OnChange);
@@ -201,7 +202,7 @@ impl Controller {
             self.scale_all(api, deployment, &all, vec![Scale { name, replicas: wanted }]).await?;
         }
         self.clean_up(api, deployment, &old).await?;
-        self.sync_status(key, deployment, &all).await
+        self.sync_rollout_status(key, deployment, &all).await
     }
 
     /// The set of the current template, made when missing; its revision is the highest. `None` when the name
@@ -210,7 +211,7 @@ impl Controller {
         &self,
         key: &ObjectKey,
         api: &Api<ReplicaSet>,
-        deployment: &Deployment,
+        deployment: &mut Deployment,
         sets: &[Arc<ReplicaSet>],
     ) -> anyhow::Result<Option<Arc<ReplicaSet>>> {
         let found = plan::newest(deployment, sets).cloned();
@@ -221,7 +222,7 @@ impl Controller {
             .max()
             .unwrap_or_default();
         let revision = highest_old + 1;
-        let set = match found {
+        let (set, made) = match found {
             Some(set) => {
                 let mut new = set.as_ref().clone();
                 let current = plan::revision(set.metadata.annotations.as_ref());
@@ -229,21 +230,22 @@ impl Controller {
                 let min_ready = deployment.spec.as_ref().and_then(|spec| spec.min_ready_seconds);
                 new.spec.get_or_insert_default().min_ready_seconds = min_ready;
                 if new == *set {
-                    set
+                    (set, false)
                 } else {
                     let name = new.metadata.name.clone().unwrap_or_default();
-                    Arc::new(api.replace(&name, &PostParams::default(), &new).await?)
+                    (Arc::new(api.replace(&name, &PostParams::default(), &new).await?), false)
                 }
             }
             None => match self.create_newest(key, api, deployment, sets, revision).await? {
-                Some(set) => Arc::new(set),
+                Some((set, made)) => (Arc::new(set), made),
                 None => return Ok(None),
             },
         };
-        self.note_revision(key, deployment, &set).await?;
+        self.note_newest(key, deployment, &set, made).await?;
         Ok(Some(set))
     }
 
+    /// Makes the set of the current template. True beside it when it was not there already.
     async fn create_newest(
         &self,
         key: &ObjectKey,
@@ -251,7 +253,7 @@ impl Controller {
         deployment: &Deployment,
         sets: &[Arc<ReplicaSet>],
         revision: i64,
-    ) -> anyhow::Result<Option<ReplicaSet>> {
+    ) -> anyhow::Result<Option<(ReplicaSet, bool)>> {
         let spec = deployment.spec.clone().unwrap_or_default();
         let collisions = deployment.status.as_ref().and_then(|status| status.collision_count);
         let hash = plan::template_hash(&spec.template, collisions);
@@ -294,7 +296,7 @@ impl Controller {
                     let message = format!("Scaled up replica set {name} from 0 to {replicas}");
                     self.recorder.normal(&events::reference(deployment), "ScalingReplicaSet", message);
                 }
-                Ok(Some(set))
+                Ok(Some((set, true)))
             }
             Err(error) if client::is_already_exists(&error) => {
                 let name = set.metadata.name.clone().unwrap_or_default();
@@ -304,7 +306,7 @@ impl Controller {
                 let ours = owners::is_controlled_by(&other, uid)
                     && of_other.is_some_and(|other| plan::same_template(other, &spec.template));
                 if ours {
-                    return Ok(Some(other));
+                    return Ok(Some((other, false)));
                 }
                 // somebody else's set has the name: count the collision, which changes the hash
                 let mut new = deployment.clone();
@@ -314,30 +316,37 @@ impl Controller {
                 api.replace_status(&key.name, &PostParams::default(), &new).await?;
                 Ok(None)
             }
+            Err(error) if client::is_namespace_terminating(&error) => Ok(None),
             Err(error) => {
-                let message = format!("Failed to create new replica set: {error}");
-                self.recorder.warning(&events::reference(deployment), "ReplicaSetCreateError", message);
+                let name = set.metadata.name.as_deref().unwrap_or_default();
+                let why = client::message(&error);
+                let message = format!("Failed to create new replica set {name:?}: {why}");
+                let mut status = deployment.status.clone().unwrap_or_default();
+                plan::note_create_error(deployment, &mut status, message.clone(), Timestamp::now());
+                self.write_status(key, deployment, status).await?;
+                self.recorder.warning(&events::reference(deployment), plan::CREATE_ERROR, message);
                 Err(error.into())
             }
         }
     }
 
-    /// The Deployment carries the revision of its newest set.
-    async fn note_revision(
+    /// The Deployment carries the revision of its newest set, and tells that there is one.
+    async fn note_newest(
         &self,
         key: &ObjectKey,
-        deployment: &Deployment,
+        deployment: &mut Deployment,
         newest: &ReplicaSet,
+        made: bool,
     ) -> anyhow::Result<()> {
         let revision = plan::revision(newest.metadata.annotations.as_ref()).to_string();
-        let current = deployment.metadata.annotations.as_ref().and_then(|a| a.get(plan::REVISION));
-        if current == Some(&revision) {
-            return Ok(());
-        }
-        let api: Api<Deployment> = Api::namespaced(self.client.clone(), &key.namespace);
         let mut new = deployment.clone();
         new.metadata.annotations.get_or_insert_default().insert(plan::REVISION.into(), revision);
-        api.replace(&key.name, &PostParams::default(), &new).await?;
+        let status = new.status.get_or_insert_default();
+        plan::note_newest(deployment, status, newest, made, Timestamp::now());
+        if new != *deployment {
+            let api: Api<Deployment> = Api::namespaced(self.client.clone(), &key.namespace);
+            *deployment = api.replace_status(&key.name, &PostParams::default(), &new).await?;
+        }
         Ok(())
     }
 
@@ -407,7 +416,8 @@ impl Controller {
         Ok(())
     }
 
-    async fn sync_status(
+    /// Writes what the sets add up to, and how a rollout goes.
+    async fn sync_rollout_status(
         &self,
         key: &ObjectKey,
         deployment: &Deployment,
@@ -416,29 +426,24 @@ impl Controller {
         let now = Timestamp::now();
         let newest = plan::newest(deployment, sets).map(Arc::as_ref);
         let mut status = plan::status(deployment, sets, newest, now);
-        let paused = deployment.spec.as_ref().and_then(|spec| spec.paused) == Some(true);
-        let again = if paused {
-            let message = "Deployment is paused".to_owned();
-            plan::set_condition(&mut status, "Progressing", "Unknown", "DeploymentPaused", message, now);
-            None
-        } else {
-            let was_paused = plan::find(&status, "Progressing").and_then(|c| c.reason.as_deref())
-                == Some("DeploymentPaused");
-            if was_paused {
-                let message = "Deployment is resumed".to_owned();
-                plan::set_condition(&mut status, "Progressing", "Unknown", "DeploymentResumed", message, now);
-            } else if plan::find(&status, "Progressing").is_none()
-                && let Some(newest) = newest
-            {
-                let name = newest.metadata.name.as_deref().unwrap_or_default();
-                let message = format!("Created new replica set {name:?}");
-                plan::set_condition(&mut status, "Progressing", "True", "NewReplicaSetCreated", message, now);
-            }
-            plan::progress(deployment, &mut status, newest, now)
-        };
+        let again = plan::progress(deployment, &mut status, newest, now);
+        plan::replica_failure(&mut status, sets, newest);
         self.write_status(key, deployment, status).await?;
         let seconds = again.and_then(|seconds| u64::try_from(seconds).ok());
         Ok(seconds.map_or(Again::OnChange, |seconds| Again::After(Duration::from_secs(seconds))))
+    }
+
+    /// Writes what the sets add up to, where nothing is rolled out.
+    async fn sync_status(
+        &self,
+        key: &ObjectKey,
+        deployment: &Deployment,
+        sets: &[Arc<ReplicaSet>],
+    ) -> anyhow::Result<Again> {
+        let newest = plan::newest(deployment, sets).map(Arc::as_ref);
+        let status = plan::status(deployment, sets, newest, Timestamp::now());
+        self.write_status(key, deployment, status).await?;
+        Ok(Again::OnChange)
     }
 
     async fn write_status(

@@ -15,6 +15,13 @@ pub const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
 pub const DESIRED: &str = "deployment.kubernetes.io/desired-replicas";
 pub const MAX: &str = "deployment.kubernetes.io/max-replicas";
 
+/// The condition that tells how a rollout goes, and its reasons.
+const PROGRESSING: &str = "Progressing";
+pub const CREATE_ERROR: &str = "ReplicaSetCreateError";
+const COMPLETE: &str = "NewReplicaSetAvailable";
+const TIMED_OUT: &str = "ProgressDeadlineExceeded";
+const PAUSED: &str = "DeploymentPaused";
+
 /// Annotations that stay with the object they are on.
 const OWN_ANNOTATIONS: [&str; 6] = [
     "kubectl.kubernetes.io/last-applied-configuration",
@@ -44,7 +51,7 @@ impl Limits {
         let replicas = spec.replicas.unwrap_or(1);
         let strategy = spec.strategy.unwrap_or_default();
         if strategy.type_.as_deref() == Some("Recreate") {
-            return Self { replicas, max_surge: 0, max_unavailable: replicas, recreate: true };
+            return Self { replicas, max_surge: 0, max_unavailable: 0, recreate: true };
         }
         let rolling = strategy.rolling_update.unwrap_or_default();
         let mut max_surge = scaled(rolling.max_surge.as_ref(), replicas, true);
@@ -245,7 +252,7 @@ pub fn proportional(limits: &Limits, active: &[Arc<ReplicaSet>]) -> Vec<Scale> {
         .collect()
 }
 
-/// What the status says of the sets.
+/// What the status says of the sets, and of a pause.
 pub fn status(
     deployment: &Deployment,
     sets: &[Arc<ReplicaSet>],
@@ -271,6 +278,7 @@ pub fn status(
         collision_count: before.collision_count,
         conditions: before.conditions.clone(),
     };
+    note_pause(deployment, &mut out, now);
     let condition = match available >= limits.min_available() {
         true => ("True", "MinimumReplicasAvailable", "Deployment has minimum availability."),
         false => ("False", "MinimumReplicasUnavailable", "Deployment does not have minimum availability."),
@@ -279,12 +287,12 @@ pub fn status(
     out
 }
 
-pub fn find<'a>(status: &'a DeploymentStatus, kind: &str) -> Option<&'a DeploymentCondition> {
+fn find<'a>(status: &'a DeploymentStatus, kind: &str) -> Option<&'a DeploymentCondition> {
     status.conditions.as_ref()?.iter().find(|condition| condition.type_ == kind)
 }
 
 /// Sets a condition. Times move only with what they tell of.
-pub fn set_condition(
+fn set_condition(
     status: &mut DeploymentStatus,
     kind: &str,
     value: &str,
@@ -292,24 +300,102 @@ pub fn set_condition(
     message: String,
     now: Timestamp,
 ) {
-    let old = find(status, kind).cloned();
-    if old.as_ref().is_some_and(|old| old.status == value && old.reason.as_deref() == Some(reason)) {
-        return;
-    }
-    let transition = match &old {
-        Some(old) if old.status == value => old.last_transition_time.clone(),
-        _ => Some(Time(now)),
-    };
-    let conditions = status.conditions.get_or_insert_default();
-    conditions.retain(|condition| condition.type_ != kind);
-    conditions.push(DeploymentCondition {
+    let condition = DeploymentCondition {
         type_: kind.to_owned(),
         status: value.to_owned(),
         reason: Some(reason.to_owned()),
         message: Some(message),
         last_update_time: Some(Time(now)),
-        last_transition_time: transition,
+        last_transition_time: Some(Time(now)),
+    };
+    replace_condition(status, condition);
+}
+
+fn replace_condition(status: &mut DeploymentStatus, mut new: DeploymentCondition) {
+    if let Some(old) = find(status, &new.type_).filter(|old| old.status == new.status) {
+        if old.reason == new.reason {
+            return;
+        }
+        new.last_transition_time.clone_from(&old.last_transition_time);
+    }
+    remove_condition(status, &new.type_);
+    status.conditions.get_or_insert_default().push(new);
+}
+
+fn remove_condition(status: &mut DeploymentStatus, kind: &str) {
+    let mut left = status.conditions.take().unwrap_or_default();
+    left.retain(|condition| condition.type_ != kind);
+    status.conditions = Some(left).filter(|left| !left.is_empty());
+}
+
+/// Takes over from the sets that pods cannot be made or deleted: from the newest one, else from any.
+pub fn replica_failure(status: &mut DeploymentStatus, sets: &[Arc<ReplicaSet>], newest: Option<&ReplicaSet>) {
+    const KIND: &str = "ReplicaFailure";
+    let failure = newest.into_iter().chain(sets.iter().map(Arc::as_ref)).find_map(|set| {
+        set.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == KIND)
     });
+    let Some(failure) = failure else { return remove_condition(status, KIND) };
+    let condition = DeploymentCondition {
+        type_: KIND.to_owned(),
+        status: failure.status.clone(),
+        reason: failure.reason.clone(),
+        message: failure.message.clone(),
+        last_update_time: failure.last_transition_time.clone(),
+        last_transition_time: failure.last_transition_time.clone(),
+    };
+    replace_condition(status, condition);
+}
+
+/// The deadline of a rollout, where there is one.
+fn progress_deadline(deployment: &Deployment) -> Option<i64> {
+    let seconds = deployment.spec.as_ref().and_then(|spec| spec.progress_deadline_seconds)?;
+    Some(i64::from(seconds)).filter(|_| seconds != i32::MAX)
+}
+
+/// Tells that a rollout has begun: its set was made, or it was found where nothing was told of it before.
+pub fn note_newest(
+    deployment: &Deployment,
+    status: &mut DeploymentStatus,
+    newest: &ReplicaSet,
+    made: bool,
+    now: Timestamp,
+) {
+    if progress_deadline(deployment).is_none() || (!made && find(status, PROGRESSING).is_some()) {
+        return;
+    }
+    let name = newest.metadata.name.as_deref().unwrap_or_default();
+    let (reason, message) = match made {
+        true => ("NewReplicaSetCreated", format!("Created new replica set {name:?}")),
+        false => ("FoundNewReplicaSet", format!("Found new replica set {name:?}")),
+    };
+    set_condition(status, PROGRESSING, "True", reason, message, now);
+}
+
+/// Tells that the set of a rollout cannot be made.
+pub fn note_create_error(
+    deployment: &Deployment,
+    status: &mut DeploymentStatus,
+    message: String,
+    now: Timestamp,
+) {
+    if progress_deadline(deployment).is_some() {
+        set_condition(status, PROGRESSING, "False", CREATE_ERROR, message, now);
+    }
+}
+
+/// Tells that a rollout is paused, or goes on, so that the time in between is no lack of progress.
+fn note_pause(deployment: &Deployment, status: &mut DeploymentStatus, now: Timestamp) {
+    let reason = find(status, PROGRESSING).and_then(|condition| condition.reason.as_deref());
+    if progress_deadline(deployment).is_none() || reason == Some(TIMED_OUT) {
+        return;
+    }
+    let is_paused = deployment.spec.as_ref().and_then(|spec| spec.paused) == Some(true);
+    let (reason, message) = match (is_paused, reason == Some(PAUSED)) {
+        (true, false) => (PAUSED, "Deployment is paused"),
+        (false, true) => ("DeploymentResumed", "Deployment is resumed"),
+        _ => return,
+    };
+    set_condition(status, PROGRESSING, "Unknown", reason, message.to_owned(), now);
 }
 
 pub fn is_complete(deployment: &Deployment, status: &DeploymentStatus) -> bool {
@@ -321,7 +407,7 @@ pub fn is_complete(deployment: &Deployment, status: &DeploymentStatus) -> bool {
 }
 
 /// Whether the new status is nearer to the goal than the old one.
-pub fn has_progressed(old: &DeploymentStatus, new: &DeploymentStatus) -> bool {
+fn has_progressed(old: &DeploymentStatus, new: &DeploymentStatus) -> bool {
     let count = |value: Option<i32>| value.unwrap_or_default();
     let old_of_old = count(old.replicas) - count(old.updated_replicas);
     let old_of_new = count(new.replicas) - count(new.updated_replicas);
@@ -338,50 +424,48 @@ pub fn progress(
     newest: Option<&ReplicaSet>,
     now: Timestamp,
 ) -> Option<i64> {
-    const NONE: i32 = i32::MAX;
-    let deadline = deployment.spec.as_ref().and_then(|spec| spec.progress_deadline_seconds).unwrap_or(600);
-    if deadline == NONE {
-        status.conditions.get_or_insert_default().retain(|condition| condition.type_ != "Progressing");
+    let Some(deadline) = progress_deadline(deployment) else {
+        remove_condition(status, PROGRESSING);
         return None;
-    }
+    };
     let name = match newest {
         Some(set) => format!("ReplicaSet {:?}", set.metadata.name.as_deref().unwrap_or_default()),
         None => format!("Deployment {:?}", deployment.metadata.name.as_deref().unwrap_or_default()),
     };
-    let before = deployment.status.clone().unwrap_or_default();
-    let current = find(status, "Progressing").cloned();
+    let current = find(status, PROGRESSING).cloned();
+    let reason = current.as_ref().and_then(|condition| condition.reason.as_deref());
     // once a rollout is complete, pods that come and go later are no lack of progress
-    let finished = before.replicas == before.updated_replicas
-        && current.as_ref().and_then(|c| c.reason.as_deref()) == Some("NewReplicaSetAvailable");
-    if finished && !is_complete(deployment, status) && status.updated_replicas == status.replicas {
+    if reason == Some(COMPLETE) && status.replicas == status.updated_replicas {
         return None;
     }
     if is_complete(deployment, status) {
         let message = format!("{name} has successfully progressed.");
-        set_condition(status, "Progressing", "True", "NewReplicaSetAvailable", message, now);
+        set_condition(status, PROGRESSING, "True", COMPLETE, message, now);
         return None;
     }
-    if has_progressed(&before, status) {
+    if has_progressed(&deployment.status.clone().unwrap_or_default(), status) {
+        // told anew although the reason is the same: the time of the last progress is what counts
+        remove_condition(status, PROGRESSING);
         let message = format!("{name} is progressing.");
-        status.conditions.get_or_insert_default().retain(|condition| condition.type_ != "Progressing");
-        set_condition(status, "Progressing", "True", "ReplicaSetUpdated", message, now);
-        if let (Some(old), Some(conditions)) =
-            (current.filter(|old| old.status == "True"), &mut status.conditions)
-            && let Some(new) = conditions.iter_mut().find(|condition| condition.type_ == "Progressing")
-        {
-            new.last_transition_time = old.last_transition_time;
+        let since = current.filter(|old| old.status == "True").and_then(|old| old.last_transition_time);
+        set_condition(status, PROGRESSING, "True", "ReplicaSetUpdated", message, now);
+        if let (Some(since), Some(new)) = (since, status.conditions.iter_mut().flatten().last()) {
+            new.last_transition_time = Some(since);
         }
-        return Some(i64::from(deadline));
+        return Some(deadline);
+    }
+    if matches!(reason, Some(COMPLETE | TIMED_OUT)) {
+        return None;
     }
     let current = current?;
-    let since = current.last_update_time.as_ref().map_or(now, |time| time.0);
-    let left = i64::from(deadline) - (now.as_second() - since.as_second());
-    if left < 0 && current.reason.as_deref() != Some("ProgressDeadlineExceeded") {
+    let since = current.last_update_time.map_or(now, |time| time.0);
+    let left = deadline - (now.as_second() - since.as_second());
+    if left < 0 {
         let message = format!("{name} has timed out progressing.");
-        set_condition(status, "Progressing", "False", "ProgressDeadlineExceeded", message, now);
+        set_condition(status, PROGRESSING, "False", TIMED_OUT, message, now);
         return None;
     }
-    (left >= 0).then_some(left + 1)
+    Some(left + 1)
 }
 
 #[cfg(test)]
@@ -464,6 +548,150 @@ mod tests {
         assert_eq!(total, 5, "{scaled:?}");
     }
 
+    /// A Deployment of three whose newest set has so many (all, ready) pods, and what its status says then.
+    fn rollout(deployment: &mut Deployment, all: i32, ready: i32, second: i64) -> Option<i64> {
+        let mut newest = set("new", 3, ready, 0).as_ref().clone();
+        let of_set = newest.status.get_or_insert_default();
+        (of_set.replicas, of_set.ready_replicas) = (all, Some(ready));
+        let now = Timestamp::from_second(second).unwrap();
+        let sets = [Arc::new(newest.clone())];
+        let mut told = status(deployment, &sets, Some(&newest), now);
+        let again = progress(deployment, &mut told, Some(&newest), now);
+        replica_failure(&mut told, &sets, Some(&newest));
+        deployment.status = Some(told);
+        again
+    }
+
+    fn deployment() -> Deployment {
+        let mut deployment = Deployment::default();
+        let spec = deployment.spec.get_or_insert_default();
+        (spec.replicas, spec.progress_deadline_seconds) = (Some(3), Some(60));
+        deployment
+    }
+
+    /// `status reason message @updated/transition` of a condition.
+    fn told(deployment: &Deployment, kind: &str) -> String {
+        let status = deployment.status.clone().unwrap_or_default();
+        let Some(condition) = find(&status, kind) else { return "nothing".into() };
+        let second = |time: &Option<Time>| time.as_ref().map_or(0, |time| time.0.as_second());
+        format!(
+            "{} {} {} @{}/{}",
+            condition.status,
+            condition.reason.as_deref().unwrap_or_default(),
+            condition.message.as_deref().unwrap_or_default(),
+            second(&condition.last_update_time),
+            second(&condition.last_transition_time),
+        )
+    }
+
+    #[test]
+    fn a_rollout_tells_how_it_goes() {
+        let mut web = deployment();
+        let newest = set("new", 3, 0, 0);
+        let mut made = DeploymentStatus::default();
+        note_newest(&web, &mut made, &newest, true, Timestamp::from_second(10).unwrap());
+        web.status = Some(made);
+        let steps = [
+            // second, pods, ready -> what is told, when to look again
+            (11, 1, 0, "True ReplicaSetUpdated ReplicaSet \"new\" is progressing. @11/10", Some(60)),
+            (20, 3, 1, "True ReplicaSetUpdated ReplicaSet \"new\" is progressing. @20/10", Some(60)),
+            (50, 3, 1, "True ReplicaSetUpdated ReplicaSet \"new\" is progressing. @20/10", Some(31)),
+            (
+                81,
+                3,
+                1,
+                "False ProgressDeadlineExceeded ReplicaSet \"new\" has timed out progressing. @81/81",
+                None,
+            ),
+            (
+                90,
+                3,
+                1,
+                "False ProgressDeadlineExceeded ReplicaSet \"new\" has timed out progressing. @81/81",
+                None,
+            ),
+            (
+                95,
+                3,
+                3,
+                "True NewReplicaSetAvailable ReplicaSet \"new\" has successfully progressed. @95/95",
+                None,
+            ),
+            // a pod that comes and goes later is no lack of progress
+            (
+                500,
+                3,
+                2,
+                "True NewReplicaSetAvailable ReplicaSet \"new\" has successfully progressed. @95/95",
+                None,
+            ),
+        ];
+        for (second, all, ready, wanted, again) in steps {
+            let got = rollout(&mut web, all, ready, second);
+            assert_eq!((told(&web, PROGRESSING).as_str(), got), (wanted, again), "at {second}");
+        }
+        // the next rollout begins anew
+        let mut made = web.status.clone().unwrap();
+        note_newest(&web, &mut made, &newest, false, Timestamp::from_second(600).unwrap());
+        assert_eq!(Some(&made), web.status.as_ref(), "a set that was there already is nothing new");
+        note_newest(&web, &mut made, &newest, true, Timestamp::from_second(600).unwrap());
+        web.status = Some(made);
+        assert_eq!(
+            told(&web, PROGRESSING),
+            "True NewReplicaSetCreated Created new replica set \"new\" @600/95"
+        );
+    }
+
+    #[test]
+    fn a_pause_is_no_lack_of_progress() {
+        let mut web = deployment();
+        rollout(&mut web, 1, 0, 10);
+        let pause = |web: &mut Deployment, paused: bool, second: i64| {
+            web.spec.get_or_insert_default().paused = Some(paused);
+            let mut status = web.status.clone().unwrap();
+            note_pause(web, &mut status, Timestamp::from_second(second).unwrap());
+            web.status = Some(status);
+            told(web, PROGRESSING)
+        };
+        assert_eq!(pause(&mut web, true, 20), "Unknown DeploymentPaused Deployment is paused @20/20");
+        assert_eq!(pause(&mut web, true, 30), "Unknown DeploymentPaused Deployment is paused @20/20");
+        assert_eq!(pause(&mut web, false, 500), "Unknown DeploymentResumed Deployment is resumed @500/20");
+        assert_eq!(rollout(&mut web, 1, 0, 510), Some(51));
+        // without a deadline nothing is told at all
+        web.spec.get_or_insert_default().progress_deadline_seconds = Some(i32::MAX);
+        rollout(&mut web, 1, 0, 600);
+        assert_eq!(told(&web, PROGRESSING), "nothing");
+    }
+
+    #[test]
+    fn failures_of_the_sets_are_taken_over() {
+        const KIND: &str = "ReplicaFailure";
+        let failing = |name: &str, message: &str, second: i64| {
+            let mut set = set(name, 3, 0, 0).as_ref().clone();
+            set.status.get_or_insert_default().conditions =
+                Some(vec![k8s_openapi::api::apps::v1::ReplicaSetCondition {
+                    type_: KIND.into(),
+                    status: "True".into(),
+                    reason: Some("FailedCreate".into()),
+                    message: Some(message.into()),
+                    last_transition_time: Timestamp::from_second(second).ok().map(Time),
+                }]);
+            Arc::new(set)
+        };
+        let (old, new, fine) = (failing("old", "quota", 5), failing("new", "policy", 7), set("new", 3, 3, 0));
+        let mut web = deployment();
+        let mut taken = |sets: &[Arc<ReplicaSet>], newest: &ReplicaSet| {
+            let mut status = web.status.clone().unwrap_or_default();
+            replica_failure(&mut status, sets, Some(newest));
+            web.status = Some(status);
+            told(&web, KIND)
+        };
+        assert_eq!(taken(&[old.clone(), fine.clone()], &fine), "True FailedCreate quota @5/5");
+        assert_eq!(taken(std::slice::from_ref(&fine), &fine), "nothing");
+        assert_eq!(taken(&[old.clone(), new.clone()], &new), "True FailedCreate policy @7/7");
+        assert_eq!(taken(std::slice::from_ref(&fine), &fine), "nothing");
+    }
+
     #[test]
     fn percentages_round_apart() {
         let mut deployment = Deployment::default();
@@ -473,5 +701,10 @@ mod tests {
         rolling.max_surge = Some(IntOrString::String("25%".into()));
         rolling.max_unavailable = Some(IntOrString::String("25%".into()));
         assert_eq!(Limits::of(&deployment), limits(3, 1, 0));
+        // all old pods go first, but until the new ones are there the Deployment is not available
+        deployment.spec.get_or_insert_default().strategy.get_or_insert_default().type_ =
+            Some("Recreate".into());
+        let recreate = Limits::of(&deployment);
+        assert_eq!((recreate.max_pods(), recreate.min_available()), (3, 3));
     }
 }

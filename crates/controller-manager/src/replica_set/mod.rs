@@ -155,7 +155,7 @@ impl Controller {
                 Action::Delete(surplus) => failure = self.delete(&api, &key, &set, surplus).await.err(),
             }
         }
-        let message = failure.as_ref().map(ToString::to_string);
+        let message = failure.as_ref().map(client::message);
         let (status, soonest) = plan::status(&set, &owned, message.as_deref(), now);
         self.write_status(&key, &set, status).await?;
         if let Some(error) = failure {
@@ -217,10 +217,10 @@ impl Controller {
                 for _ in 0..left {
                     self.expectations.creation_observed(key);
                 }
-                let why = match &error {
-                    kube::Error::Api(status) => status.message.clone(),
-                    other => other.to_string(),
-                };
+                if client::is_namespace_terminating(&error) {
+                    return Ok(());
+                }
+                let why = client::message(&error);
                 self.recorder.warning(&about, "FailedCreate", format!("Error creating: {why}"));
                 return Err(error);
             }
@@ -251,7 +251,8 @@ impl Controller {
                 Err(error) => {
                     self.expectations.deletion_observed(key, &uid(pod));
                     if !client::is_not_found(&error) {
-                        self.recorder.warning(&about, "FailedDelete", format!("Error deleting: {error}"));
+                        let why = client::message(&error);
+                        self.recorder.warning(&about, "FailedDelete", format!("Error deleting: {why}"));
                         failed = Some(error);
                     }
                 }

@@ -135,6 +135,7 @@ pub fn status(
     status.ready_replicas = some(ready);
     status.available_replicas = some(available);
     status.terminating_replicas = Some(terminating);
+    let missing = usize::try_from(status.replicas).unwrap_or_default() < wanted(set);
     let before = set.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
     let mut conditions: Vec<ReplicaSetCondition> =
         before.iter().filter(|condition| condition.type_ != "ReplicaFailure").cloned().collect();
@@ -143,7 +144,7 @@ pub fn status(
         conditions.push(kept.unwrap_or_else(|| ReplicaSetCondition {
             type_: "ReplicaFailure".into(),
             status: "True".into(),
-            reason: Some("FailedCreate".into()),
+            reason: Some(if missing { "FailedCreate" } else { "FailedDelete" }.into()),
             message: Some(message.to_owned()),
             last_transition_time: Some(Time(now)),
         }));
@@ -226,11 +227,31 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         let pods =
             [pod("a", "n", "Running", true), pod("b", "n", "Running", false), pod("c", "n", "Failed", false)];
-        let (status, _) = status(&set(2), &pods, Some("quota"), now);
+        let (counted, _) = status(&set(2), &pods, None, now);
         assert_eq!(
-            (status.replicas, status.ready_replicas, status.available_replicas),
-            (2, Some(1), Some(1))
+            (counted.replicas, counted.ready_replicas, counted.available_replicas, counted.conditions),
+            (2, Some(1), Some(1), None)
         );
-        assert_eq!(status.conditions.map(|c| c[0].message.clone()), Some(Some("quota".to_owned())));
+    }
+
+    #[test]
+    fn a_failure_is_told_until_it_is_over() {
+        let now = Timestamp::UNIX_EPOCH;
+        let pods = [pod("a", "n", "Running", true), pod("b", "n", "Running", false)];
+        for (wanted, reason) in [(3, "FailedCreate"), (1, "FailedDelete")] {
+            let mut set = set(wanted);
+            let (failed, _) = status(&set, &pods, Some("quota"), now);
+            let told = failed.conditions.clone().unwrap();
+            assert_eq!(
+                (told[0].reason.as_deref(), told[0].message.as_deref()),
+                (Some(reason), Some("quota"))
+            );
+            set.status = Some(failed);
+            let later = now + k8s_openapi::jiff::Span::new().hours(1);
+            let (still, _) = status(&set, &pods, Some("another quota"), later);
+            assert_eq!(still.conditions, Some(told), "the first word of a failure stays");
+            let (over, _) = status(&set, &pods, None, later);
+            assert_eq!(over.conditions, None);
+        }
     }
 }

@@ -15,8 +15,8 @@ use nix::sched::{CloneFlags, unshare};
 
 pub const NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 77, 2);
 pub const WAIT: Duration = Duration::from_secs(3);
-/// Nothing here is farther than a bridge.
-const CONNECT: Duration = Duration::from_millis(300);
+/// Before a connection is tried again by the kernel: nothing here is farther than a bridge.
+const CONNECT: Duration = Duration::from_millis(900);
 
 /// Runs a test where it can. Threads and programs are started from within its namespace, and so are in it.
 pub fn run(test: impl Future<Output = ()>) -> ExitCode {

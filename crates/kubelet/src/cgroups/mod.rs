@@ -31,7 +31,8 @@ pub struct CgroupError {
 enum Hierarchy {
     /// One tree for all controllers.
     Unified(PathBuf),
-    /// A tree per controller (or group of controllers), by controller name.
+    /// A tree per controller (or group of controllers), by controller name; trees of those that do not matter here,
+    /// where runtimes make cgroups too, by their folder's.
     PerController(BTreeMap<String, PathBuf>),
 }
 
@@ -146,7 +147,11 @@ impl Cgroups {
 
     /// Ends what still runs in a cgroup and removes it with all below it. Returns whether it is gone.
     pub fn remove(&self, cgroup: &str) -> bool {
-        self.folders(cgroup).iter().all(|folder| remove_tree(folder))
+        let mut gone = true;
+        for folder in self.folders(cgroup) {
+            gone &= remove_tree(&folder);
+        }
+        gone
     }
 
     /// The pods that have a cgroup, by uid.
@@ -198,13 +203,13 @@ fn parse_mounts(mounts: &str) -> Option<Hierarchy> {
         match kind {
             "cgroup2" => unified = unified.or(Some(PathBuf::from(point))),
             "cgroup" => {
-                for option in options.split(',') {
-                    if matches!(
-                        option,
-                        "cpu" | "cpuacct" | "cpuset" | "memory" | "pids" | "blkio" | "hugetlb"
-                    ) {
-                        controllers.entry(option.to_owned()).or_insert_with(|| PathBuf::from(point));
-                    }
+                let known = |option: &&str| matches!(*option, "cpu" | "cpuacct" | "memory" | "pids");
+                let mut names: Vec<&str> = options.split(',').filter(known).collect();
+                if names.is_empty() {
+                    names.extend(point.rsplit('/').next());
+                }
+                for name in names {
+                    controllers.entry(name.to_owned()).or_insert_with(|| PathBuf::from(point));
                 }
             }
             _ => {}
@@ -212,6 +217,7 @@ fn parse_mounts(mounts: &str) -> Option<Hierarchy> {
     }
     // On a hybrid machine the controllers are in the old hierarchies and the new one is empty.
     if controllers.contains_key("memory") || controllers.contains_key("cpu") {
+        controllers.extend(unified.map(|point| ("unified".to_owned(), point)));
         Some(Hierarchy::PerController(controllers))
     } else {
         unified.map(Hierarchy::Unified)
@@ -232,7 +238,7 @@ mod tests {
     fn mounts_tell_the_version() {
         let Some(Hierarchy::PerController(found)) = parse_mounts(HYBRID) else { panic!("version 1") };
         let names: Vec<&str> = found.keys().map(String::as_str).collect();
-        assert_eq!(names, ["cpu", "cpuacct", "memory"]);
+        assert_eq!(names, ["cpu", "cpuacct", "memory", "systemd", "unified"]);
         assert_eq!(found["cpu"], PathBuf::from("/sys/fs/cgroup/cpu,cpuacct"));
         assert_eq!(
             parse_mounts("cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n"),

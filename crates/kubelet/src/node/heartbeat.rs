@@ -55,13 +55,6 @@ pub struct Heartbeat {
     network: watch::Sender<Option<String>>,
 }
 
-fn message(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => status.message.clone(),
-        other => other.to_string(),
-    }
-}
-
 impl Heartbeat {
     pub fn new(
         facts: NodeFacts,
@@ -173,7 +166,7 @@ impl Heartbeat {
             };
             tracing::debug!(
                 node = config.node_name,
-                error = message(&problem),
+                error = client::message(&problem),
                 "the node is not registered yet"
             );
             tokio::time::sleep(delay).await;
@@ -227,7 +220,10 @@ impl Heartbeat {
                     // somebody deleted the node: it comes back
                     Err(error) if client::is_not_found(&error) => self.register().await,
                     Err(error) => {
-                        tracing::debug!(error = message(&error), "the node's status could not be written");
+                        tracing::debug!(
+                            error = client::message(&error),
+                            "the node's status could not be written"
+                        );
                         pause = Duration::from_secs(1);
                     }
                 }
@@ -251,7 +247,7 @@ impl Heartbeat {
                     tokio::time::sleep(LEASE_PERIOD).await;
                 }
                 Err(error) => {
-                    tracing::debug!(error = message(&error), "the node's lease could not be renewed");
+                    tracing::debug!(error = client::message(&error), "the node's lease could not be renewed");
                     tokio::time::sleep(delay).await;
                     delay = (delay * 2).min(LAST_RETRY);
                 }

@@ -87,6 +87,7 @@ impl Cluster {
             key: serving.key_pem.into_bytes(),
         });
         let network = cluster_network::Config {
+            cluster_cidr: "10.244.0.0/16".parse().expect("a range"),
             node_name: "n1".into(),
             cni_folder: config.paths().cni_config(),
             state: config.paths().cni_state(),

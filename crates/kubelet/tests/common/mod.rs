@@ -76,12 +76,21 @@ impl Node {
         })
         .collect()
     }
+
+    /// The files that keep the network namespaces of its pods.
+    fn pod_networks(&self) -> Vec<PathBuf> {
+        let mut search = Command::new("grep");
+        search.args(["-rhoE", "/run/netns/cni-[-0-9a-f]+", "--include=config.json"]).arg(self.folder.path());
+        let found = search.output().map(|out| String::from_utf8_lossy(&out.stdout).into_owned());
+        found.unwrap_or_default().lines().map(PathBuf::from).collect()
+    }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
         use nix::sys::signal::{Signal, kill};
         use nix::unistd::Pid;
+        let networks = self.pod_networks();
         // what runs in the test's cgroups, then containerd and the shims that name the data directory
         for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             end_cgroup(&hierarchy.path().join(&self.cgroup));
@@ -97,6 +106,11 @@ impl Drop for Node {
         points.sort_by_key(|point| std::cmp::Reverse(point.len()));
         for point in points {
             let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
+        }
+        // network namespaces are kept by files of the machine
+        for network in networks {
+            let _ = nix::mount::umount2(&network, nix::mount::MntFlags::MNT_DETACH);
+            let _ = std::fs::remove_file(network);
         }
     }
 }

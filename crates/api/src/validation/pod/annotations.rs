@@ -5,8 +5,8 @@ use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path};
 
 use super::{scheduling, visit_containers};
+use crate::validation::at::At;
 use crate::validation::sources::local_path;
-use crate::validation::value::{field, optional, text};
 
 pub const MIRROR: &str = "kubernetes.io/config.mirror";
 pub const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
@@ -37,18 +37,21 @@ pub fn deletion_cost_is_valid(meta: &Value) -> bool {
     begins && cost.parse::<i32>().is_ok()
 }
 
-/// The rules of a pod's annotations and of a template's.
-pub fn rules(meta: &Value, spec: &Value, allow_invalid_deletion_cost: bool, path: &Path) -> ErrorList {
+/// The rules of a pod's annotations and of a template's, whose errors stand at `path`.
+pub fn rules(meta: &Value, spec: &At<'_>, allow_invalid_deletion_cost: bool, path: &Path) -> ErrorList {
     let mut errors = ErrorList::new();
     if let Some(value) = annotation(meta, MIRROR)
-        && text(spec, "nodeName").is_empty()
+        && !spec.says("nodeName")
     {
         let why = "must set spec.nodeName if mirror pod annotation is set";
         errors.push(Error::invalid(&path.key(MIRROR), value, why));
     }
     if let Some(tolerations) = annotation(meta, TOLERATIONS).filter(|text| !text.is_empty()) {
         match serde_json::from_str::<Vec<Value>>(tolerations) {
-            Ok(list) => errors.extend(scheduling::tolerations(&list, &path.child(TOLERATIONS))),
+            Ok(list) => {
+                let list = Value::Array(list);
+                errors.extend(scheduling::tolerations(&At::new(&list, path.child(TOLERATIONS))));
+            }
             Err(error) => errors.push(Error::invalid(path, TOLERATIONS, error.to_string())),
         }
     }
@@ -57,15 +60,15 @@ pub fn rules(meta: &Value, spec: &Value, allow_invalid_deletion_cost: bool, path
         errors.push(Error::invalid(&path.key(DELETION_COST), cost, "must be a 32bit integer"));
     }
     if let Some(profile) = annotation(meta, SECCOMP_POD) {
-        errors.extend(seccomp(profile, &path.child(SECCOMP_POD)));
+        errors.extend(seccomp(profile, path.child(SECCOMP_POD)));
     }
     for (key, profile) in annotations(meta).filter(|(key, _)| key.starts_with(SECCOMP_CONTAINER)) {
-        errors.extend(seccomp(profile, &path.child(key)));
+        errors.extend(seccomp(profile, path.child(key)));
     }
     for (key, profile) in annotations(meta) {
         let Some(container) = key.strip_prefix(APP_ARMOR) else { continue };
         let mut known = false;
-        visit_containers(spec, &Path::root(), &mut |one, _| known |= text(one, "name") == container);
+        visit_containers(spec, &mut |one| known |= one.text("name") == container);
         if !known {
             errors.push(Error::invalid(&path.key(key), container, "container not found"));
         }
@@ -78,13 +81,13 @@ pub fn rules(meta: &Value, spec: &Value, allow_invalid_deletion_cost: bool, path
     errors
 }
 
-fn seccomp(profile: &str, path: &Path) -> ErrorList {
+fn seccomp(profile: &str, path: Path) -> ErrorList {
     if matches!(profile, "runtime/default" | "docker/default" | "unconfined") {
         return ErrorList::new();
     }
     match profile.strip_prefix("localhost/") {
-        Some(file) => local_path(file, path),
-        None => vec![Error::invalid(path, profile, "must be a valid seccomp profile")],
+        Some(file) => local_path(&At::new(&Value::from(file), path)),
+        None => vec![Error::invalid(&path, profile, "must be a valid seccomp profile")],
     }
 }
 
@@ -115,49 +118,46 @@ pub fn update_rules(new: &Value, old: &Value, path: &Path) -> ErrorList {
 }
 
 /// Where both the annotation and the field say something, they say the same.
-pub fn match_fields(meta: &Value, spec: &Value, path: &Path) -> ErrorList {
+pub fn match_fields(meta: &Value, spec: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
-    let of = |owner: &'_ Value, key: &str| owner.get("securityContext").and_then(|c| field(c, key)).cloned();
-    if let (Some(profile), Some(said)) = (of(spec, "seccompProfile"), annotation(meta, SECCOMP_POD)) {
-        let at = path.child("securityContext").child("seccompProfile");
-        errors.extend(differ(&profile, said, "seccomp", &at));
-    }
-    visit_containers(spec, path, &mut |container, path| {
-        let key = format!("{SECCOMP_CONTAINER}{}", text(container, "name"));
-        if let (Some(profile), Some(said)) = (of(container, "seccompProfile"), annotation(meta, &key)) {
-            let at = path.child("securityContext").child("seccompProfile");
-            errors.extend(differ(&profile, said, "seccomp", &at));
-        }
+    errors.extend(differ(&profile(spec, "seccompProfile"), annotation(meta, SECCOMP_POD), "seccomp"));
+    visit_containers(spec, &mut |container| {
+        let said = annotation(meta, &format!("{SECCOMP_CONTAINER}{}", container.text("name")));
+        errors.extend(differ(&profile(&container, "seccompProfile"), said, "seccomp"));
     });
-    if spec.pointer("/os/name").and_then(Value::as_str) == Some("windows") {
+    if spec.child("os").text("name") == "windows" {
         return errors;
     }
-    let of_pod = of(spec, "appArmorProfile");
-    visit_containers(spec, path, &mut |container, path| {
-        let profile = of(container, "appArmorProfile").or_else(|| of_pod.clone());
-        let key = format!("{APP_ARMOR}{}", text(container, "name"));
-        if let (Some(profile), Some(said)) = (profile, annotation(meta, &key)) {
-            let at = path.child("securityContext").child("appArmorProfile");
-            errors.extend(differ(&profile, said, "apparmor", &at));
-        }
+    let of_pod = profile(spec, "appArmorProfile");
+    visit_containers(spec, &mut |container| {
+        let own = profile(&container, "appArmorProfile");
+        let value = if own.is_set() { own.value } else { of_pod.value };
+        let said = annotation(meta, &format!("{APP_ARMOR}{}", container.text("name")));
+        errors.extend(differ(&At::new(value, own.path), said, "apparmor"));
     });
     errors
 }
 
-fn differ(profile: &Value, said: &str, what: &str, path: &Path) -> Option<Error> {
-    let same = match text(profile, "type") {
+/// A profile in the security context of a pod or a container.
+fn profile<'a>(owner: &At<'a>, key: &str) -> At<'a> {
+    owner.child("securityContext").child(key)
+}
+
+fn differ(profile: &At<'_>, said: Option<&str>, what: &str) -> Option<Error> {
+    let said = said.filter(|_| profile.is_set())?;
+    let same = match profile.text("type") {
         "Unconfined" => said == "unconfined",
         "RuntimeDefault" => said == "runtime/default" || (what == "seccomp" && said == "docker/default"),
         "Localhost" => match said.strip_prefix("localhost/") {
             None => false,
-            Some(file) if optional(profile, "localhostProfile") == Some(file) => true,
+            Some(file) if profile.optional("localhostProfile") == Some(file) => true,
             Some(_) => {
                 let why = format!("{what} profile in annotation and field must match");
-                return Some(Error::forbidden(&path.child("localhostProfile"), why));
+                return Some(profile.child("localhostProfile").forbidden(why));
             }
         },
         _ => true,
     };
     let why = format!("{what} type in annotation and field must match");
-    (!same).then(|| Error::forbidden(&path.child("type"), why))
+    (!same).then(|| profile.child("type").forbidden(why))
 }

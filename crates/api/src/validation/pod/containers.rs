@@ -1,14 +1,12 @@
 //! Containers of all three kinds: what they share, and what only some of them may have.
 
 use apimachinery::Value;
-use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::field::{Error, ErrorList};
 use apimachinery::validation as names;
 
 use super::{Options, env, mounts, probes, security, volumes};
+use crate::validation::at::At;
 use crate::validation::resources;
-use crate::validation::value::{
-    field, has, int, invalid, is_set, list, number, one_of, optional, require, supported, text,
-};
 
 const RESTART_POLICIES: [&str; 3] = ["Always", "Never", "OnFailure"];
 const MAX_RESTART_RULES: usize = 20;
@@ -24,74 +22,83 @@ pub struct Pod<'a> {
     pub options: &'a Options,
 }
 
-fn names_of(containers: &[Value]) -> Vec<&str> {
-    containers.iter().map(|container| text(container, "name")).collect()
+fn names_of<'a>(containers: &At<'a>) -> Vec<&'a str> {
+    containers.items().map(|container| container.text("name")).collect()
 }
 
-pub fn containers(containers: &[Value], pod: &Pod<'_>, path: &Path) -> ErrorList {
+pub fn containers(containers: &At<'_>, pod: &Pod<'_>) -> ErrorList {
     if containers.is_empty() {
-        return vec![Error::required(path, "")];
+        return vec![containers.required("")];
     }
     let mut errors = ErrorList::new();
     let mut seen: Vec<&str> = Vec::new();
-    for (index, container) in containers.iter().enumerate() {
-        let at = path.index(index);
-        errors.extend(common(container, pod, &at));
-        let name = text(container, "name");
-        if seen.contains(&name) {
-            errors.push(Error::duplicate(&at.child("name"), name));
+    for container in containers.items() {
+        errors.extend(common(&container, pod));
+        let name = container.child("name");
+        if seen.contains(&name.str()) {
+            errors.push(name.duplicate());
         } else {
-            seen.push(name);
+            seen.push(name.str());
         }
-        if let Some(lifecycle) = field(container, "lifecycle") {
-            errors.extend(probes::lifecycle(lifecycle, pod.grace, &at.child("lifecycle")));
+        if let Some(lifecycle) = container.field("lifecycle") {
+            errors.extend(probes::lifecycle(&lifecycle, pod.grace));
         }
-        errors.extend(probes::probes(container, pod.grace, &at));
-        errors.extend(restart_policy(container, &at));
+        errors.extend(probes::probes(&container, pod.grace));
+        errors.extend(restart_policy(&container));
     }
-    errors.extend(host_ports(containers, path));
+    errors.extend(host_ports(containers.items()));
     errors
 }
 
-pub fn init_containers(containers: &[Value], regular: &[Value], pod: &Pod<'_>, path: &Path) -> ErrorList {
+pub fn init_containers(containers: &At<'_>, regular: &At<'_>, pod: &Pod<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
     let mut seen = names_of(regular);
-    for (index, container) in containers.iter().enumerate() {
-        let at = path.index(index);
-        errors.extend(common(container, pod, &at));
-        errors.extend(restart_policy(container, &at));
-        let name = text(container, "name");
-        if seen.contains(&name) {
-            errors.push(Error::duplicate(&at.child("name"), name));
+    for container in containers.items() {
+        errors.extend(common(&container, pod));
+        errors.extend(restart_policy(&container));
+        let name = container.child("name");
+        if seen.contains(&name.str()) {
+            errors.push(name.duplicate());
         } else if !name.is_empty() {
-            seen.push(name);
+            seen.push(name.str());
         }
         // they run one by one, so that only ports of one can be in each other's way
-        errors.extend(host_ports(std::slice::from_ref(container), path));
-        if text(container, "restartPolicy") == "Always" {
-            if let Some(lifecycle) = field(container, "lifecycle") {
-                errors.extend(probes::lifecycle(lifecycle, pod.grace, &at.child("lifecycle")));
+        let first = At::new(container.value, containers.path.index(0));
+        errors.extend(host_ports(std::iter::once(first)));
+        if container.text("restartPolicy") == "Always" {
+            if let Some(lifecycle) = container.field("lifecycle") {
+                errors.extend(probes::lifecycle(&lifecycle, pod.grace));
             }
-            errors.extend(probes::probes(container, pod.grace, &at));
+            errors.extend(probes::probes(&container, pod.grace));
             continue;
         }
         for key in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
-            if has(container, key) {
+            if let Some(field) = container.field(key) {
                 let why = "may not be set for init containers without restartPolicy=Always";
-                errors.push(Error::forbidden(&at.child(key), why));
+                errors.push(field.forbidden(why));
             }
+        }
+        if !pod.options.allow_restart_of_init_containers {
+            let why = "must not be set to 'RestartContainer' for non-sidecar initContainers";
+            errors.extend(restarts_once_run(&container).map(|policy| policy.invalid(why)));
         }
     }
     errors
+}
+
+/// Where an init container that runs once asks to be restarted by a resize.
+pub fn restarts_once_run<'a>(container: &At<'a>) -> impl Iterator<Item = At<'a>> + use<'a> {
+    let runs_once = container.text("restartPolicy") != "Always";
+    let policies = container.each("resizePolicy").map(|policy| policy.child("restartPolicy"));
+    policies.filter(move |policy| runs_once && policy.str() == "RestartContainer")
 }
 
 /// Ephemeral containers join a pod that runs; what others rely on is not for them.
 pub fn ephemeral_containers(
-    containers: &[Value],
-    regular: &[Value],
-    init: &[Value],
+    containers: &At<'_>,
+    regular: &At<'_>,
+    init: &At<'_>,
     pod: &Pod<'_>,
-    path: &Path,
 ) -> ErrorList {
     const WHY: &str = "cannot be set for an Ephemeral Container";
     const NOT_ALLOWED: [&str; 9] = [
@@ -109,34 +116,32 @@ pub fn ephemeral_containers(
     let mut others = names_of(regular);
     others.extend(names_of(init));
     let mut all = others.clone();
-    for (index, container) in containers.iter().enumerate() {
-        let at = path.index(index);
-        errors.extend(common(container, pod, &at));
-        errors.extend(padded_image(container, &at));
-        let name = text(container, "name");
-        if all.contains(&name) {
-            errors.push(Error::duplicate(&at.child("name"), name));
+    for container in containers.items() {
+        errors.extend(common(&container, pod));
+        errors.extend(padded_image(&container));
+        let name = container.child("name");
+        if all.contains(&name.str()) {
+            errors.push(name.duplicate());
         } else {
-            all.push(name);
+            all.push(name.str());
         }
-        let target = text(container, "targetContainerName");
-        if !target.is_empty() && !others.contains(&target) {
-            errors.push(Error::not_found(&at.child("targetContainerName"), target));
+        let target = container.child("targetContainerName");
+        if !target.is_empty() && !others.contains(&target.str()) {
+            errors.push(target.not_found());
         }
         for key in NOT_ALLOWED {
             let there = match key {
-                "ports" | "resources" | "resizePolicy" | "restartPolicyRules" => is_set(container, key),
-                key => has(container, key),
+                "ports" | "resources" | "resizePolicy" | "restartPolicyRules" => container.says(key),
+                key => container.has(key),
             };
             if there {
-                errors.push(Error::forbidden(&at.child(key), WHY));
+                errors.push(container.child(key).forbidden(WHY));
             }
         }
-        for (index, mount) in list(container, "volumeMounts").iter().enumerate() {
+        for mount in container.each("volumeMounts") {
             for key in ["subPath", "subPathExpr"] {
-                if !text(mount, key).is_empty() {
-                    let at = at.child("volumeMounts").index(index).child(key);
-                    errors.push(Error::forbidden(&at, WHY));
+                if mount.says(key) {
+                    errors.push(mount.child(key).forbidden(WHY));
                 }
             }
         }
@@ -144,161 +149,138 @@ pub fn ephemeral_containers(
     errors
 }
 
-fn common(container: &Value, pod: &Pod<'_>, path: &Path) -> ErrorList {
+fn common(container: &At<'_>, pod: &Pod<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
-    match text(container, "name") {
-        "" => errors.push(Error::required(&path.child("name"), "")),
-        name => errors.extend(invalid(&path.child("name"), name, names::is_dns1123_label(name))),
+    let name = container.child("name");
+    if name.is_empty() {
+        errors.push(name.required(""));
+    } else {
+        errors.extend(name.dns_label());
     }
-    errors.extend(require(container, "image", path));
-    let policy = text(container, "terminationMessagePolicy");
-    let at = path.child("terminationMessagePolicy");
-    errors.extend(one_of(policy, &["File", "FallbackToLogsOnError"], &at));
-    errors.extend(ports(list(container, "ports"), &path.child("ports")));
-    errors.extend(env::env(list(container, "env"), &path.child("env")));
-    errors.extend(env::env_from(list(container, "envFrom"), &path.child("envFrom")));
-    errors.extend(mounts::mounts_and_devices(container, pod.volumes, path));
-    let pull = text(container, "imagePullPolicy");
-    errors.extend(volumes::pull_policy(pull, &path.child("imagePullPolicy")));
+    errors.extend(container.child("image").must_be_set());
+    errors.extend(container.child("terminationMessagePolicy").one_of(&["File", "FallbackToLogsOnError"]));
+    errors.extend(ports(&container.child("ports")));
+    errors.extend(env::env(&container.child("env")));
+    errors.extend(env::env_from(&container.child("envFrom")));
+    errors.extend(mounts::mounts_and_devices(container, pod.volumes));
+    errors.extend(volumes::pull_policy(&container.child("imagePullPolicy")));
     errors.extend(resources::requirements(
-        &container["resources"],
+        &container.child("resources"),
         resources::container_resource_name,
         pod.claims,
-        &path.child("resources"),
         pod.options.allow_indivisible_huge_pages,
     ));
-    errors.extend(resize_policy(container, pod.restart_policy, &path.child("resizePolicy")));
-    if let Some(context) = field(container, "securityContext") {
-        errors.extend(security::container(context, pod.host_users, &path.child("securityContext")));
+    errors.extend(resize_policy(&container.child("resizePolicy"), pod.restart_policy));
+    if let Some(context) = container.field("securityContext") {
+        errors.extend(security::container(&context, pod.host_users));
     }
     errors
 }
 
 /// An image whose name is padded: templates keep such names, since some give them a meaning.
-pub fn padded_image(container: &Value, path: &Path) -> ErrorList {
-    let image = text(container, "image");
-    if image == image.trim() {
-        return ErrorList::new();
-    }
-    vec![Error::invalid(&path.child("image"), image, "must not have leading or trailing whitespace")]
+pub fn padded_image(container: &At<'_>) -> Option<Error> {
+    let image = container.child("image");
+    (image.str() != image.str().trim()).then(|| image.invalid("must not have leading or trailing whitespace"))
 }
 
-fn ports(ports: &[Value], path: &Path) -> ErrorList {
+fn ports(ports: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
     let mut seen: Vec<&str> = Vec::new();
-    for (index, port) in ports.iter().enumerate() {
-        let at = path.index(index);
-        let name = text(port, "name");
-        let messages = if name.is_empty() { Vec::new() } else { names::is_valid_port_name(name) };
-        if !messages.is_empty() {
-            errors.extend(invalid(&at.child("name"), name, messages));
-        } else if !name.is_empty() && seen.contains(&name) {
-            errors.push(Error::duplicate(&at.child("name"), name));
+    for port in ports.items() {
+        let name = port.child("name");
+        let wrong = if name.is_empty() { ErrorList::new() } else { name.follows(names::is_valid_port_name) };
+        if !wrong.is_empty() {
+            errors.extend(wrong);
+        } else if !name.is_empty() && seen.contains(&name.str()) {
+            errors.push(name.duplicate());
         } else {
-            seen.push(name);
+            seen.push(name.str());
         }
-        match number(port, "containerPort") {
-            0 => errors.push(Error::required(&at.child("containerPort"), "")),
-            number => {
-                errors.extend(invalid(&at.child("containerPort"), number, names::is_valid_port_num(number)));
-            }
+        let own = port.child("containerPort");
+        errors.extend(if own.is_empty() { own.must_be_set() } else { own.port_number() });
+        let host = port.child("hostPort");
+        if !host.is_empty() {
+            errors.extend(host.port_number());
         }
-        let host = number(port, "hostPort");
-        if host != 0 {
-            errors.extend(invalid(&at.child("hostPort"), host, names::is_valid_port_num(host)));
-        }
-        errors.extend(one_of(text(port, "protocol"), &["SCTP", "TCP", "UDP"], &at.child("protocol")));
+        errors.extend(port.child("protocol").one_of(&["SCTP", "TCP", "UDP"]));
     }
     errors
 }
 
 /// No two containers may ask for one port of the host.
-fn host_ports(containers: &[Value], path: &Path) -> ErrorList {
+fn host_ports<'a>(containers: impl Iterator<Item = At<'a>>) -> ErrorList {
     let mut errors = ErrorList::new();
     let mut seen: Vec<String> = Vec::new();
-    for (index, container) in containers.iter().enumerate() {
-        for (port_index, port) in list(container, "ports").iter().enumerate() {
-            let number = number(port, "hostPort");
-            if number == 0 {
-                continue;
-            }
-            let key = format!("{}/{}/{number}", text(port, "protocol"), text(port, "hostIP"));
-            if seen.contains(&key) {
-                let at = path.index(index).child("ports").index(port_index).child("hostPort");
-                errors.push(Error::duplicate(&at, key));
-            } else {
-                seen.push(key);
-            }
+    for port in containers.flat_map(|container| container.each("ports")) {
+        let number = port.number_or_zero("hostPort");
+        if number == 0 {
+            continue;
+        }
+        let key = format!("{}/{}/{number}", port.text("protocol"), port.text("hostIP"));
+        if seen.contains(&key) {
+            errors.push(Error::duplicate(&port.child("hostPort").path, key));
+        } else {
+            seen.push(key);
         }
     }
     errors
 }
 
-fn resize_policy(container: &Value, pod_restarts: &str, path: &Path) -> ErrorList {
+/// Errors of the policies stand at the list.
+fn resize_policy(policies: &At<'_>, pod_restarts: &str) -> ErrorList {
     let mut errors = ErrorList::new();
     let mut seen: Vec<&str> = Vec::new();
-    for (index, policy) in list(container, "resizePolicy").iter().enumerate() {
-        let (resource, restart) = (text(policy, "resourceName"), text(policy, "restartPolicy"));
-        if seen.contains(&resource) {
-            errors.push(Error::duplicate(&path.index(index), resource));
+    for policy in policies.items() {
+        let [resource, restart] = ["resourceName", "restartPolicy"]
+            .map(|key| At::new(policy.child(key).value, policies.path.clone()));
+        if seen.contains(&resource.str()) {
+            errors.push(Error::duplicate(&policy.path, resource.str()));
         }
-        seen.push(resource);
-        errors.extend(one_of(resource, &["cpu", "memory"], path));
-        errors.extend(one_of(restart, &["NotRequired", "RestartContainer"], path));
-        if pod_restarts == "Never" && restart != "NotRequired" {
-            let why = "must be 'NotRequired' when `restartPolicy` is 'Never'";
-            errors.push(Error::invalid(path, restart, why));
+        seen.push(resource.str());
+        errors.extend(resource.one_of(&["cpu", "memory"]));
+        errors.extend(restart.one_of(&["NotRequired", "RestartContainer"]));
+        if pod_restarts == "Never" && restart.str() != "NotRequired" {
+            errors.push(restart.invalid_text("must be 'NotRequired' when pod `restartPolicy` is 'Never'"));
         }
     }
     errors
 }
 
 /// A restart policy of the container's own, and rules by exit code, which need one.
-fn restart_policy(container: &Value, path: &Path) -> ErrorList {
+fn restart_policy(container: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
-    let rules = list(container, "restartPolicyRules");
-    let at = path.child("restartPolicy");
-    match optional(container, "restartPolicy") {
-        Some(policy) => errors.extend(supported(policy, &RESTART_POLICIES, &at)),
-        None if !rules.is_empty() => {
-            errors.push(Error::required(&at, "must specify restartPolicy when restart rules are used"));
-        }
-        None => {}
+    let (policy, rules) = (container.child("restartPolicy"), container.child("restartPolicyRules"));
+    if !policy.is_set() && !rules.is_empty() {
+        errors.push(policy.required("must specify restartPolicy when restart rules are used"));
     }
-    let path = path.child("restartPolicyRules");
+    errors.extend(policy.supported(&RESTART_POLICIES));
     if rules.len() > MAX_RESTART_RULES {
-        errors.push(Error::too_many(&path, rules.len(), MAX_RESTART_RULES));
+        errors.push(rules.too_many(MAX_RESTART_RULES));
     }
-    for (index, rule) in rules.iter().enumerate() {
-        let path = path.index(index);
-        let actions = ["Restart", "RestartAllContainers"];
-        errors.extend(supported(text(rule, "action"), &actions, &path.child("action")));
-        let at = path.child("exitCodes");
-        let Some(codes) = field(rule, "exitCodes") else {
-            errors.push(Error::required(&at, "must be specified"));
+    for rule in rules.items() {
+        errors.extend(rule.child("action").among(&["Restart", "RestartAllContainers"]));
+        let codes = rule.child("exitCodes");
+        if !codes.is_set() {
+            errors.push(codes.required("must be specified"));
             continue;
-        };
-        errors.extend(supported(text(codes, "operator"), &["In", "NotIn"], &at.child("operator")));
-        let values = list(codes, "values").len();
-        if values > MAX_EXIT_CODES {
-            errors.push(Error::too_many(&at.child("values"), values, MAX_EXIT_CODES));
+        }
+        errors.extend(codes.child("operator").among(&["In", "NotIn"]));
+        let values = codes.child("values");
+        if values.len() > MAX_EXIT_CODES {
+            errors.push(values.too_many(MAX_EXIT_CODES));
         }
     }
     errors
 }
 
 /// Where the pod shares the host's network, a container's port is the host's.
-pub fn host_network(spec: &Value, is_pod: bool, path: &Path) -> ErrorList {
-    let mut errors = ErrorList::new();
-    for (index, container) in list(spec, "containers").iter().enumerate() {
-        for (port_index, port) in list(container, "ports").iter().enumerate() {
-            let (host, own) = (number(port, "hostPort"), int(port, "containerPort").unwrap_or_default());
-            if (is_pod || host != 0) && host != own {
-                let at = path.index(index).child("ports").index(port_index).child("hostPort");
-                let why = "must match `containerPort` when `hostNetwork` is true";
-                errors.push(Error::invalid(&at, host, why));
-            }
-        }
-    }
-    errors
+pub fn host_network(containers: &At<'_>, is_pod: bool) -> ErrorList {
+    let ports = containers.items().flat_map(|container| container.each("ports"));
+    let wrong = ports.filter_map(|port| {
+        let host = port.child("hostPort");
+        let differs = host.int_or_zero() != port.number_or_zero("containerPort");
+        ((is_pod || !host.is_empty()) && differs)
+            .then(|| host.invalid_number("must match `containerPort` when `hostNetwork` is true"))
+    });
+    wrong.collect()
 }

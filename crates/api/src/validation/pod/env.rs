@@ -1,12 +1,13 @@
 //! Environment variables and where their values come from.
 
 use apimachinery::Value;
-use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::field::{Error, ErrorList};
 use apimachinery::quantity;
 use apimachinery::validation as names;
 
+use crate::validation::at::At;
 use crate::validation::sources;
-use crate::validation::value::{field, has, invalid, list, shown, text};
+use crate::validation::value::shown;
 
 /// What an environment variable may hold of its pod.
 const FIELDS: [&str; 9] = [
@@ -51,32 +52,33 @@ const RESOURCES: [&str; 6] = [
 const BYTE_DIVISORS: [&str; 13] =
     ["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
 
-pub fn env(variables: &[Value], path: &Path) -> ErrorList {
+pub fn env(variables: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
-    for (index, variable) in variables.iter().enumerate() {
-        let at = path.index(index);
-        match text(variable, "name") {
-            "" => errors.push(Error::required(&at.child("name"), "")),
-            name => errors.extend(invalid(&at.child("name"), name, names::is_relaxed_env_var_name(name))),
-        }
-        if let Some(source) = field(variable, "valueFrom") {
-            errors.extend(value_from(source, text(variable, "value"), &at.child("valueFrom")));
+    for variable in variables.items() {
+        errors.extend(variable_name(&variable.child("name")));
+        if let Some(source) = variable.field("valueFrom") {
+            errors.extend(value_from(&source, variable.text("value")));
         }
     }
     errors
 }
 
-fn value_from(source: &Value, value: &str, path: &Path) -> ErrorList {
+/// A name or a key of a variable, which may not be missing.
+fn variable_name(name: &At<'_>) -> ErrorList {
+    if name.is_empty() { vec![name.required("")] } else { name.follows(names::is_relaxed_env_var_name) }
+}
+
+fn value_from(source: &At<'_>, value: &str) -> ErrorList {
     let mut errors = ErrorList::new();
     let mut sources = 0;
-    let mut one = |key: &str, check: &dyn Fn(&Value, &Path) -> ErrorList| {
-        if let Some(reference) = field(source, key) {
+    let mut one = |key: &str, check: &dyn Fn(&At<'_>) -> ErrorList| {
+        if let Some(reference) = source.field(key) {
             sources += 1;
-            errors.extend(check(reference, &path.child(key)));
+            errors.extend(check(&reference));
         }
     };
-    one("fieldRef", &|reference, at| field_ref(reference, &FIELDS, at));
-    one("resourceFieldRef", &|reference, at| resource_field_ref(reference, false, at));
+    one("fieldRef", &|reference| field_ref(reference, &FIELDS));
+    one("resourceFieldRef", &|reference| resource_field_ref(reference, false));
     one("configMapKeyRef", &key_ref);
     one("secretKeyRef", &key_ref);
     one("fileKeyRef", &file_key_ref);
@@ -88,7 +90,7 @@ fn value_from(source: &Value, value: &str, path: &Path) -> ErrorList {
         1 => return errors,
         _ => "may not have more than one field specified at a time",
     };
-    errors.push(Error::invalid(path, "", why));
+    errors.push(Error::invalid(&source.path, "", why));
     errors
 }
 
@@ -98,24 +100,23 @@ fn subscript(path: &str) -> Option<(&str, &str)> {
 }
 
 /// A field of the pod; `allowed` are those that may be named without a key.
-pub fn field_ref(reference: &Value, allowed: &[&str], path: &Path) -> ErrorList {
+pub fn field_ref(reference: &At<'_>, allowed: &[&str]) -> ErrorList {
     for key in ["apiVersion", "fieldPath"] {
-        if text(reference, key).is_empty() {
-            return vec![Error::required(&path.child(key), "")];
+        if !reference.says(key) {
+            return reference.child(key).must_be_set();
         }
     }
-    let (version, asked) = (text(reference, "apiVersion"), text(reference, "fieldPath"));
-    let at = path.child("fieldPath");
-    let refuse = |why: String| vec![Error::invalid(&at, asked, format!("error converting fieldPath: {why}"))];
+    let (version, at) = (reference.text("apiVersion"), reference.child("fieldPath"));
+    let asked = at.str();
+    let refuse = |why: String| vec![at.invalid(format!("error converting fieldPath: {why}"))];
     if version != "v1" {
         return refuse(format!("unsupported pod version: {version}"));
     }
     if let Some((field, key)) = subscript(asked) {
+        let named = |key: &str| At::new(&Value::from(key), reference.path.clone()).qualified_name();
         return match field {
-            "metadata.annotations" => {
-                invalid(path, key.to_lowercase(), names::is_qualified_name(&key.to_lowercase()))
-            }
-            "metadata.labels" => invalid(path, key, names::is_qualified_name(key)),
+            "metadata.annotations" => named(&key.to_lowercase()),
+            "metadata.labels" => named(key),
             _ => refuse(format!("field label does not support subscript: {asked}")),
         };
     }
@@ -126,23 +127,24 @@ pub fn field_ref(reference: &Value, allowed: &[&str], path: &Path) -> ErrorList 
     }
     match allowed.contains(&name) {
         true => ErrorList::new(),
-        false => vec![Error::not_supported(&at, name, allowed)],
+        false => vec![Error::not_supported(&at.path, name, allowed)],
     }
 }
 
 /// A resource of a container; volumes have to say of which.
-pub fn resource_field_ref(reference: &Value, volume: bool, path: &Path) -> ErrorList {
+pub fn resource_field_ref(reference: &At<'_>, volume: bool) -> ErrorList {
     let mut errors = ErrorList::new();
-    let resource = text(reference, "resource");
+    let at = reference.child("resource");
+    let resource = at.str();
     let huge_pages = ["requests.hugepages-", "limits.hugepages-"].iter().any(|p| resource.starts_with(p));
-    if volume && text(reference, "containerName").is_empty() {
-        errors.push(Error::required(&path.child("containerName"), ""));
+    if volume && !reference.says("containerName") {
+        errors.push(reference.child("containerName").required(""));
     } else if resource.is_empty() {
-        errors.push(Error::required(&path.child("resource"), ""));
+        errors.push(at.required(""));
     } else if !RESOURCES.contains(&resource) && !huge_pages {
-        errors.push(Error::not_supported(&path.child("resource"), resource, &RESOURCES));
+        errors.push(at.not_supported(&RESOURCES));
     }
-    let divisor = reference.get("divisor").map(shown).unwrap_or_default();
+    let divisor = reference.value.get("divisor").map(shown).unwrap_or_default();
     let divisor = quantity::canonical(&divisor).map(|text| text.into_owned()).unwrap_or_default();
     if matches!(divisor.as_str(), "" | "0") {
         return errors;
@@ -161,86 +163,66 @@ pub fn resource_field_ref(reference: &Value, volume: bool, path: &Path) -> Error
     if !fine {
         let values = if kind == "cpu" { "1m and 1".to_owned() } else { BYTE_DIVISORS.join(", ") };
         let why = format!("only divisor's values {values} are supported with the {kind} resource");
-        errors.push(Error::invalid(&path.child("divisor"), resource, why));
+        errors.push(Error::invalid(&reference.child("divisor").path, resource, why));
     }
     errors
 }
 
 /// A key of a ConfigMap or of a Secret.
-fn key_ref(reference: &Value, path: &Path) -> ErrorList {
-    let (name, key) = (text(reference, "name"), text(reference, "key"));
-    let mut errors = invalid(&path.child("name"), name, names::name_is_dns_subdomain(name, false));
-    match key {
-        "" => errors.push(Error::required(&path.child("key"), "")),
-        key => errors.extend(invalid(&path.child("key"), key, names::is_config_map_key(key))),
-    }
+fn key_ref(reference: &At<'_>) -> ErrorList {
+    let mut errors = reference.child("name").subdomain();
+    let key = reference.child("key");
+    errors.extend(if key.is_empty() { key.must_be_set() } else { key.follows(names::is_config_map_key) });
     errors
 }
 
 /// A key of a file on a volume.
-fn file_key_ref(reference: &Value, path: &Path) -> ErrorList {
-    let mut errors = ErrorList::new();
-    let (volume, file, key) =
-        (text(reference, "volumeName"), text(reference, "path"), text(reference, "key"));
-    match key {
-        "" => errors.push(Error::required(&path.child("key"), "")),
-        key => errors.extend(invalid(&path.child("key"), key, names::is_relaxed_env_var_name(key))),
-    }
-    match volume {
-        "" => errors.push(Error::required(&path.child("volumeName"), "")),
-        volume => errors.extend(invalid(&path.child("volumeName"), volume, names::is_dns1123_label(volume))),
-    }
-    match file {
-        "" => errors.push(Error::required(&path.child("path"), "")),
-        file => errors.extend(sources::local_non_reserved_path(file, &path.child("path"))),
-    }
+fn file_key_ref(reference: &At<'_>) -> ErrorList {
+    let mut errors = variable_name(&reference.child("key"));
+    let volume = reference.child("volumeName");
+    errors.extend(if volume.is_empty() { volume.must_be_set() } else { volume.dns_label() });
+    let file = reference.child("path");
+    errors.extend(if file.is_empty() { file.must_be_set() } else { sources::no_backsteps(&file) });
     errors
 }
 
-pub fn env_from(sources: &[Value], path: &Path) -> ErrorList {
+pub fn env_from(list: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
-    for (index, source) in sources.iter().enumerate() {
-        let at = path.index(index);
-        let prefix = text(source, "prefix");
+    for source in list.items() {
+        let prefix = source.child("prefix");
         if !prefix.is_empty() {
-            errors.extend(invalid(&at.child("prefix"), prefix, names::is_relaxed_env_var_name(prefix)));
+            errors.extend(prefix.follows(names::is_relaxed_env_var_name));
         }
-        for key in ["configMapRef", "secretRef"] {
-            let Some(reference) = field(source, key) else { continue };
-            let at = at.child(key).child("name");
-            match text(reference, "name") {
-                "" => errors.push(Error::required(&at, "")),
-                name => errors.extend(invalid(&at, name, names::name_is_dns_subdomain(name, true))),
+        for reference in ["configMapRef", "secretRef"].iter().filter_map(|key| source.field(key)) {
+            let name = reference.child("name");
+            if name.is_empty() {
+                errors.push(name.required(""));
+            } else {
+                errors.extend(name.follows(|name| names::name_is_dns_subdomain(name, true)));
             }
         }
         // the whole list is named, not the entry
-        match (has(source, "configMapRef"), has(source, "secretRef")) {
-            (false, false) => {
-                let why = "must specify one of: `configMapRef` or `secretRef`";
-                errors.push(Error::invalid(path, "", why));
-            }
-            (true, true) => {
-                let why = "may not have more than one field specified at a time";
-                errors.push(Error::invalid(path, "", why));
-            }
-            _ => {}
-        }
+        let why = match (source.has("configMapRef"), source.has("secretRef")) {
+            (false, false) => "must specify one of: `configMapRef` or `secretRef`",
+            (true, true) => "may not have more than one field specified at a time",
+            _ => continue,
+        };
+        errors.push(Error::invalid(&list.path, "", why));
     }
     errors
 }
 
 /// Files that variables are read from lie on `emptyDir` volumes of the pod.
-pub fn file_volumes(spec: &Value, volumes: &[(&str, &Value)], path: &Path) -> ErrorList {
+pub fn file_volumes(spec: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
-    super::visit_containers(spec, path, &mut |container, at| {
-        for (index, variable) in list(container, "env").iter().enumerate() {
-            let Some(reference) = variable.pointer("/valueFrom/fileKeyRef") else { continue };
-            let name = text(reference, "volumeName");
-            let at = at.child("env").index(index).child("valueFrom").child("fileKeyRef").child("volumeName");
-            match volumes.iter().find(|(volume, _)| *volume == name) {
-                None => errors.push(Error::not_found(&at, name)),
-                Some((_, volume)) if !has(volume, "emptyDir") => {
-                    errors.push(Error::invalid(&at, name, "referenced volume must be of type emptyDir"));
+    super::visit_containers(spec, &mut |container| {
+        for variable in container.each("env") {
+            let Some(reference) = variable.child("valueFrom").field("fileKeyRef") else { continue };
+            let name = reference.child("volumeName");
+            match spec.each("volumes").find(|volume| volume.text("name") == name.str()) {
+                None => errors.push(name.not_found()),
+                Some(volume) if !volume.has("emptyDir") => {
+                    errors.push(name.invalid_text("referenced volume must be of type emptyDir"));
                 }
                 Some(_) => {}
             }

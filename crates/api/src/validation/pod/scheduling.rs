@@ -1,353 +1,287 @@
 //! What says where a pod may run: affinity, spread, tolerations, gates.
 
 use apimachinery::Value;
-use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::field::{Error, ErrorList};
 use apimachinery::validation as names;
-use serde_json::Map;
 
 use super::Options;
-use crate::validation::value::{
-    entries, field, go_struct, int, invalid, list, number, optional, showing, strings, supported, text,
-};
+use crate::validation::at::At;
+use crate::validation::value::{list, strings, text};
 
 /// Requirements of one kind in an affinity.
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 
-fn label_name(name: &str, path: &Path) -> ErrorList {
-    names::validate_label_name(name, path)
-}
-
 /// A label selector; `tolerant` lets pass values that no label can have.
-fn label_selector(selector: Option<&Value>, tolerant: bool, path: &Path) -> ErrorList {
-    let mut errors = selector.map(|one| names::validate_label_selector(one, path)).unwrap_or_default();
+fn label_selector(selector: &At<'_>, tolerant: bool) -> ErrorList {
+    let mut errors = if selector.is_set() { selector.label_selector() } else { ErrorList::new() };
     if tolerant {
         errors.retain(|error| !error.field.contains(".values["));
     }
     errors
 }
 
-pub fn affinity(affinity: &Value, options: &Options, path: &Path) -> ErrorList {
+pub fn affinity(affinity: &At<'_>, options: &Options) -> ErrorList {
     let mut errors = ErrorList::new();
-    if let Some(node) = field(affinity, "nodeAffinity") {
-        let path = path.child("nodeAffinity");
-        if let Some(required) = field(node, REQUIRED) {
-            let tolerant = options.allow_invalid_affinity_values;
-            errors.extend(node_selector(required, tolerant, &path.child(REQUIRED)));
-        }
-        for (index, term) in list(node, PREFERRED).iter().enumerate() {
-            let at = path.child(PREFERRED).index(index);
-            errors.extend(weight(term, &at));
-            errors.extend(node_selector_term(&term["preference"], true, &at.child("preference")));
-        }
+    let node = affinity.child("nodeAffinity");
+    if let Some(required) = node.field(REQUIRED) {
+        errors.extend(node_selector(&required, options.allow_invalid_affinity_values));
     }
-    for key in ["podAffinity", "podAntiAffinity"] {
-        let Some(pods) = field(affinity, key) else { continue };
-        let path = path.child(key);
-        let tolerant = options.allow_invalid_selector_values;
-        for (index, term) in list(pods, REQUIRED).iter().enumerate() {
-            errors.extend(pod_affinity_term(term, tolerant, &path.child(REQUIRED).index(index)));
+    for term in node.each(PREFERRED) {
+        errors.extend(weight(&term));
+        errors.extend(node_selector_term(&term.child("preference"), true));
+    }
+    let tolerant = options.allow_invalid_selector_values;
+    for pods in ["podAffinity", "podAntiAffinity"].map(|key| affinity.child(key)) {
+        for term in pods.each(REQUIRED) {
+            errors.extend(pod_affinity_term(&term, tolerant));
         }
-        for (index, term) in list(pods, PREFERRED).iter().enumerate() {
-            let at = path.child(PREFERRED).index(index);
-            errors.extend(weight(term, &at));
-            errors.extend(pod_affinity_term(
-                &term["podAffinityTerm"],
-                tolerant,
-                &at.child("podAffinityTerm"),
-            ));
+        for term in pods.each(PREFERRED) {
+            errors.extend(weight(&term));
+            errors.extend(pod_affinity_term(&term.child("podAffinityTerm"), tolerant));
         }
     }
     errors
 }
 
-fn weight(term: &Value, path: &Path) -> ErrorList {
-    let weight = number(term, "weight");
-    match (1..=100).contains(&weight) {
-        true => ErrorList::new(),
-        false => vec![Error::invalid(&path.child("weight"), weight, "must be in the range 1-100")],
-    }
+fn weight(term: &At<'_>) -> Option<Error> {
+    let weight = term.child("weight");
+    let fits = (1..=100).contains(&weight.int_or_zero());
+    (!fits).then(|| weight.invalid_number("must be in the range 1-100"))
 }
 
 /// A selector of nodes. `tolerant` lets pass values that no label can have.
-pub fn node_selector(selector: &Value, tolerant: bool, path: &Path) -> ErrorList {
-    let path = path.child("nodeSelectorTerms");
-    let terms = list(selector, "nodeSelectorTerms");
+pub fn node_selector(selector: &At<'_>, tolerant: bool) -> ErrorList {
+    let terms = selector.child("nodeSelectorTerms");
     if terms.is_empty() {
-        return vec![Error::required(&path, "must have at least one node selector term")];
+        return vec![terms.required("must have at least one node selector term")];
     }
-    let check = |(index, term)| node_selector_term(term, tolerant, &path.index(index));
-    terms.iter().enumerate().flat_map(check).collect()
+    terms.items().flat_map(|term| node_selector_term(&term, tolerant)).collect()
 }
 
-fn node_selector_term(term: &Value, tolerant: bool, path: &Path) -> ErrorList {
+fn node_selector_term(term: &At<'_>, tolerant: bool) -> ErrorList {
     let mut errors = ErrorList::new();
-    for (index, requirement) in list(term, "matchExpressions").iter().enumerate() {
-        errors.extend(node_label(requirement, tolerant, &path.child("matchExpressions").index(index)));
+    for requirement in term.each("matchExpressions") {
+        errors.extend(node_label(&requirement, tolerant));
     }
-    for (index, requirement) in list(term, "matchFields").iter().enumerate() {
-        errors.extend(node_field(requirement, &path.child("matchFields").index(index)));
-    }
+    errors.extend(term.each("matchFields").flat_map(|requirement| node_field(&requirement)));
     errors
 }
 
-fn node_label(requirement: &Value, tolerant: bool, path: &Path) -> ErrorList {
+fn node_label(requirement: &At<'_>, tolerant: bool) -> ErrorList {
     let mut errors = ErrorList::new();
-    let (key, operator) = (text(requirement, "key"), text(requirement, "operator"));
-    let values = strings(requirement, "values");
-    let at = path.child("values");
-    match operator {
+    let (operator, values) = (requirement.child("operator"), requirement.child("values"));
+    match operator.str() {
         "In" | "NotIn" if values.is_empty() => {
-            errors.push(Error::required(&at, "must be specified when `operator` is 'In' or 'NotIn'"));
+            errors.push(values.required("must be specified when `operator` is 'In' or 'NotIn'"));
         }
         "Exists" | "DoesNotExist" if !values.is_empty() => {
             let why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
-            errors.push(Error::forbidden(&at, why));
+            errors.push(values.forbidden(why));
         }
         "Gt" | "Lt" if values.len() != 1 => {
-            let why = "must be specified single value when `operator` is 'Lt' or 'Gt'";
-            errors.push(Error::required(&at, why));
+            errors.push(values.required("must be specified single value when `operator` is 'Lt' or 'Gt'"));
         }
         "In" | "NotIn" | "Exists" | "DoesNotExist" | "Gt" | "Lt" => {}
-        other => {
-            let why = "not a valid selector operator";
-            errors.push(Error::invalid(&path.child("operator"), other, why));
-        }
+        _ => errors.push(operator.invalid_text("not a valid selector operator")),
     }
-    errors.extend(label_name(key, &path.child("key")));
+    errors.extend(requirement.child("key").qualified_name());
     if !tolerant {
-        for (index, value) in values.iter().enumerate() {
-            errors.extend(invalid(&at.index(index), *value, names::is_valid_label_value(value)));
-        }
+        errors.extend(values.items().flat_map(|value| value.follows(names::is_valid_label_value)));
     }
     errors
 }
 
-fn node_field(requirement: &Value, path: &Path) -> ErrorList {
+fn node_field(requirement: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
-    let (key, operator) = (text(requirement, "key"), text(requirement, "operator"));
-    let values = strings(requirement, "values");
-    let at = path.child("values");
-    match operator {
+    let (operator, values) = (requirement.child("operator"), requirement.child("values"));
+    match operator.str() {
         "In" | "NotIn" if values.len() != 1 => {
             let why = "must be only one value when `operator` is 'In' or 'NotIn' for node field selector";
-            errors.push(Error::required(&at, why));
+            errors.push(values.required(why));
         }
         "In" | "NotIn" => {}
-        other => {
-            let why = "not a valid selector operator";
-            errors.push(Error::invalid(&path.child("operator"), other, why));
-        }
+        _ => errors.push(operator.invalid_text("not a valid selector operator")),
     }
-    if key != "metadata.name" {
-        errors.push(Error::invalid(&path.child("key"), key, "not a valid field selector key"));
+    let key = requirement.child("key");
+    if key.str() != "metadata.name" {
+        errors.push(key.invalid_text("not a valid field selector key"));
         return errors;
     }
-    for (index, value) in values.iter().enumerate() {
-        errors.extend(invalid(&at.index(index), *value, names::name_is_dns_subdomain(value, false)));
-    }
+    errors.extend(values.items().flat_map(|value| value.subdomain()));
     errors
 }
 
-fn pod_affinity_term(term: &Value, tolerant: bool, path: &Path) -> ErrorList {
+fn pod_affinity_term(term: &At<'_>, tolerant: bool) -> ErrorList {
     let mut errors = ErrorList::new();
     for key in ["labelSelector", "namespaceSelector"] {
-        errors.extend(label_selector(field(term, key), tolerant, &path.child(key)));
+        errors.extend(label_selector(&term.child(key), tolerant));
     }
-    for namespace in strings(term, "namespaces") {
-        let messages = names::name_is_dns_label(namespace, false);
-        errors.extend(invalid(&path.child("namespace"), namespace, messages));
+    for namespace in term.each("namespaces") {
+        // the error stands at a field that there is not
+        errors.extend(At::new(namespace.value, term.path.child("namespace")).dns_label());
     }
-    errors.extend(match_label_keys(term, path));
-    let topology = text(term, "topologyKey");
+    errors.extend(match_label_keys(term));
+    let topology = term.child("topologyKey");
     if topology.is_empty() {
-        errors.push(Error::required(&path.child("topologyKey"), "can not be empty"));
+        errors.push(topology.required("can not be empty"));
     }
-    errors.extend(label_name(topology, &path.child("topologyKey")));
+    errors.extend(topology.qualified_name());
     errors
 }
 
 /// Keys whose values are taken from the pod's own labels.
-fn match_label_keys(term: &Value, path: &Path) -> ErrorList {
+fn match_label_keys(term: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
-    let selector = field(term, "labelSelector");
-    let (same, other) = (strings(term, "matchLabelKeys"), strings(term, "mismatchLabelKeys"));
-    for (key, keys) in [("matchLabelKeys", &same), ("mismatchLabelKeys", &other)] {
-        let at = path.child(key);
-        if !keys.is_empty() && selector.is_none() {
-            errors.push(Error::forbidden(&at, "must not be specified when labelSelector is not set"));
+    let selector = term.child("labelSelector");
+    let (same, other) = (term.strings("matchLabelKeys"), term.strings("mismatchLabelKeys"));
+    for keys in ["matchLabelKeys", "mismatchLabelKeys"].map(|key| term.child(key)) {
+        if !keys.is_empty() && !selector.is_set() {
+            errors.push(keys.forbidden("must not be specified when labelSelector is not set"));
             continue;
         }
-        for (index, name) in keys.iter().enumerate() {
-            errors.extend(label_name(name, &at.index(index)));
-        }
+        errors.extend(keys.items().flat_map(|key| key.qualified_name()));
     }
-    if let Some(selector) = selector {
-        // creation has put one expression per key into the selector: a second one is the client's
-        let mut seen: Vec<&str> = entries(selector, "matchLabels").map(|(key, _)| key).collect();
-        for expression in list(selector, "matchExpressions") {
-            let key = text(expression, "key");
-            if let Some(index) = same.iter().rposition(|one| *one == key).filter(|_| seen.contains(&key)) {
-                let why = "exists in both matchLabelKeys and labelSelector";
-                errors.push(Error::invalid(&path.index(index), key, why));
-            }
-            seen.push(key);
+    // creation has put one expression per key into the selector: a second one is the client's
+    let mut seen: Vec<&str> = selector.child("matchLabels").entries().map(|(key, _)| key).collect();
+    for expression in list(selector.value, "matchExpressions") {
+        let key = text(expression, "key");
+        if let Some(index) = same.iter().rposition(|one| *one == key).filter(|_| seen.contains(&key)) {
+            let why = "exists in both matchLabelKeys and labelSelector";
+            errors.push(Error::invalid(&term.path.index(index), key, why));
         }
+        seen.push(key);
     }
-    for (index, key) in same.iter().enumerate().filter(|(_, key)| other.contains(key)) {
-        let why = "exists in both matchLabelKeys and mismatchLabelKeys";
-        errors.push(Error::invalid(&path.child("matchLabelKeys").index(index), *key, why));
+    for key in term.each("matchLabelKeys").filter(|key| other.contains(&key.str())) {
+        errors.push(key.invalid("exists in both matchLabelKeys and mismatchLabelKeys"));
     }
     errors
 }
 
-pub fn topology_spread(constraints: &[Value], is_pod: bool, tolerant: bool, path: &Path) -> ErrorList {
+pub fn topology_spread(constraints: &At<'_>, is_pod: bool, tolerant: bool) -> ErrorList {
     let mut errors = ErrorList::new();
-    for (index, constraint) in constraints.iter().enumerate() {
-        let at = path.index(index);
-        let (skew, topology) = (number(constraint, "maxSkew"), text(constraint, "topologyKey"));
-        let action = text(constraint, "whenUnsatisfiable");
-        if skew <= 0 {
-            errors.push(Error::invalid(&at.child("maxSkew"), skew, "must be greater than zero"));
+    for (index, constraint) in constraints.items().enumerate() {
+        let (skew, topology) = (constraint.child("maxSkew"), constraint.child("topologyKey"));
+        let action = constraint.child("whenUnsatisfiable");
+        if skew.int_or_zero() <= 0 {
+            errors.push(skew.invalid_number("must be greater than zero"));
         }
         if topology.is_empty() {
-            errors.push(Error::required(&at.child("topologyKey"), "can not be empty"));
+            errors.push(topology.required("can not be empty"));
         }
-        let actions = ["DoNotSchedule", "ScheduleAnyway"];
-        errors.extend(supported(action, &actions, &at.child("whenUnsatisfiable")));
-        let repeats = constraints[index + 1..].iter().any(|other| {
-            text(other, "topologyKey") == topology && text(other, "whenUnsatisfiable") == action
+        errors.extend(action.among(&["DoNotSchedule", "ScheduleAnyway"]));
+        let repeats = constraints.list()[index + 1..].iter().any(|other| {
+            text(other, "topologyKey") == topology.str() && text(other, "whenUnsatisfiable") == action.str()
         });
         if repeats {
-            let at = at.child("{topologyKey, whenUnsatisfiable}");
-            errors.push(Error::duplicate(&at, format!("{{{topology}, {action}}}")));
+            let at = constraint.path.child("{topologyKey, whenUnsatisfiable}");
+            errors.push(Error::duplicate(&at, format!("{{{}, {}}}", topology.str(), action.str())));
         }
-        if let Some(domains) = int(constraint, "minDomains") {
-            let at = at.child("minDomains");
-            if domains <= 0 {
-                errors.push(Error::invalid(&at, domains, "must be greater than zero"));
+        if let Some(domains) = constraint.field("minDomains") {
+            if domains.int_or_zero() <= 0 {
+                errors.push(domains.invalid("must be greater than zero"));
             }
-            if action != "DoNotSchedule" {
+            if action.str() != "DoNotSchedule" {
+                let action = action.str();
                 let why = format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {action}");
-                errors.push(Error::invalid(&at, domains, why));
+                errors.push(domains.invalid(why));
             }
         }
         for key in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
-            if let Some(policy) = optional(constraint, key) {
-                errors.extend(supported(policy, &["Honor", "Ignore"], &at.child(key)));
-            }
+            errors.extend(constraint.child(key).supported(&["Honor", "Ignore"]));
         }
-        errors.extend(spread_label_keys(constraint, is_pod, &at.child("matchLabelKeys")));
+        errors.extend(spread_label_keys(&constraint, is_pod));
         if !tolerant {
-            let selector = field(constraint, "labelSelector");
-            errors.extend(label_selector(selector, false, &at.child("labelSelector")));
+            errors.extend(label_selector(&constraint.child("labelSelector"), false));
         }
     }
     errors
 }
 
 /// In a pod, creation has put an expression for each key into the selector, so that one is no mistake there.
-fn spread_label_keys(constraint: &Value, is_pod: bool, path: &Path) -> ErrorList {
+fn spread_label_keys(constraint: &At<'_>, is_pod: bool) -> ErrorList {
     let mut errors = ErrorList::new();
-    let keys = strings(constraint, "matchLabelKeys");
+    let keys = constraint.child("matchLabelKeys");
     if keys.is_empty() {
         return errors;
     }
-    let Some(selector) = field(constraint, "labelSelector") else {
-        let why = "must not be specified when labelSelector is not set";
-        errors.push(Error::forbidden(path, why));
-        errors.extend(keys.iter().enumerate().flat_map(|(i, key)| label_name(key, &path.index(i))));
+    let Some(selector) = constraint.field("labelSelector") else {
+        errors.push(keys.forbidden("must not be specified when labelSelector is not set"));
+        errors.extend(keys.items().flat_map(|key| key.qualified_name()));
         return errors;
     };
-    let expressions = list(selector, "matchExpressions");
-    for (index, key) in keys.iter().enumerate() {
-        errors.extend(label_name(key, &path.index(index)));
-        let in_labels = selector.get("matchLabels").is_some_and(|labels| labels.get(key).is_some());
-        let among = expressions.iter().filter(|one| text(one, "key") == *key);
+    let expressions = list(selector.value, "matchExpressions");
+    for key in keys.items() {
+        errors.extend(key.qualified_name());
+        let in_labels = selector.child("matchLabels").has(key.str());
+        let among = expressions.iter().filter(|one| text(one, "key") == key.str());
         let (merged, others): (Vec<&Value>, Vec<&Value>) =
             among.partition(|one| is_pod && text(one, "operator") == "In" && list(one, "values").len() == 1);
         if in_labels || !others.is_empty() || merged.len() > 1 {
-            let why = "exists in both matchLabelKeys and labelSelector";
-            errors.push(Error::invalid(&path.index(index), *key, why));
+            errors.push(key.invalid("exists in both matchLabelKeys and labelSelector"));
         }
     }
     errors
 }
 
 /// A taint's effect.
-pub fn taint_effect(effect: &str, path: &Path) -> ErrorList {
-    supported(effect, &["NoSchedule", "PreferNoSchedule", "NoExecute"], path)
+pub fn taint_effect(effect: &At<'_>) -> ErrorList {
+    effect.among(&["NoSchedule", "PreferNoSchedule", "NoExecute"])
 }
 
-pub fn tolerations(tolerations: &[Value], path: &Path) -> ErrorList {
+pub fn tolerations(tolerations: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
-    for (index, toleration) in tolerations.iter().enumerate() {
-        let at = path.index(index);
-        let (key, operator) = (text(toleration, "key"), text(toleration, "operator"));
-        let (value, effect) = (text(toleration, "value"), text(toleration, "effect"));
-        let operator_path = at.child("operator");
+    for toleration in tolerations.items() {
+        let (key, operator) = (toleration.child("key"), toleration.child("operator"));
+        let (value, effect) = (toleration.text("value"), toleration.child("effect"));
         if !key.is_empty() {
-            errors.extend(label_name(key, &at.child("key")));
+            errors.extend(key.qualified_name());
         }
-        if key.is_empty() && operator != "Exists" {
+        if key.is_empty() && operator.str() != "Exists" {
             let why =
                 "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
-            errors.push(Error::invalid(&operator_path, operator, why));
+            errors.push(operator.invalid_text(why));
         }
-        if field(toleration, "tolerationSeconds").is_some() && effect != "NoExecute" {
-            let why = "effect must be 'NoExecute' when `tolerationSeconds` is set";
-            errors.push(Error::invalid(&at.child("effect"), effect, why));
+        if toleration.has("tolerationSeconds") && effect.str() != "NoExecute" {
+            errors.push(effect.invalid_text("effect must be 'NoExecute' when `tolerationSeconds` is set"));
         }
-        match operator {
+        match operator.str() {
             "" | "Equal" => {
                 let messages = names::is_valid_label_value(value);
                 if !messages.is_empty() {
-                    errors.push(Error::invalid(&operator_path, value, messages.join(";")));
+                    errors.push(Error::invalid(&operator.path, value, messages.join(";")));
                 }
             }
             "Exists" if !value.is_empty() => {
                 let why = "value must be empty when `operator` is 'Exists'";
-                let shown = go_struct(&[
-                    ("Key", text(toleration, "key").into()),
-                    ("Operator", operator.into()),
-                    ("Value", value.into()),
-                    ("Effect", text(toleration, "effect").into()),
-                    ("TolerationSeconds", int(toleration, "tolerationSeconds").into()),
-                ]);
-                errors.push(showing(Error::invalid(&operator_path, Value::Null, why), shown));
+                errors.push(Error::invalid(&operator.path, value, why));
             }
-            other => errors.extend(supported(other, &["Equal", "Exists"], &operator_path)),
+            // named among what is supported, though `TaintTolerationComparisonOperators` is off
+            "Lt" | "Gt" => errors.push(operator.not_supported(&["Equal", "Exists", "Lt", "Gt"])),
+            _ => errors.extend(operator.among(&["Equal", "Exists"])),
         }
         if !effect.is_empty() {
-            errors.extend(taint_effect(effect, &at.child("effect")));
+            errors.extend(taint_effect(&effect));
         }
     }
     errors
 }
 
-pub fn readiness_gates(gates: &[Value], path: &Path) -> ErrorList {
-    let mut errors = ErrorList::new();
-    for (index, gate) in gates.iter().enumerate() {
-        let kind = text(gate, "conditionType");
-        errors.extend(invalid(
-            &path.index(index).child("conditionType"),
-            kind,
-            names::is_qualified_name(kind),
-        ));
-    }
-    errors
+pub fn readiness_gates(gates: &At<'_>) -> ErrorList {
+    gates.items().flat_map(|gate| gate.child("conditionType").qualified_name()).collect()
 }
 
-pub fn scheduling_gates(gates: &[Value], path: &Path) -> ErrorList {
+/// Errors stand at the gate, not at its name.
+pub fn scheduling_gates(gates: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
     let mut seen: Vec<&str> = Vec::new();
-    for (index, gate) in gates.iter().enumerate() {
-        let name = text(gate, "name");
-        errors.extend(invalid(&path.index(index), name, names::is_qualified_name(name)));
-        if seen.contains(&name) {
-            errors.push(Error::duplicate(&path.index(index), name));
+    for gate in gates.items() {
+        let name = At::new(gate.child("name").value, gate.path);
+        errors.extend(name.qualified_name());
+        if seen.contains(&name.str()) {
+            errors.push(name.duplicate());
         }
-        seen.push(name);
+        seen.push(name.str());
     }
     errors
 }
@@ -363,12 +297,11 @@ pub fn has_invalid_affinity_values(spec: &Value) -> bool {
 }
 
 /// Whether selectors in a spec's affinity have values that no label can have.
-pub fn has_invalid_selector_values(spec: &Value) -> bool {
-    let affinity = spec.get("affinity").cloned().unwrap_or_else(|| Value::Object(Map::new()));
-    let path = Path::new("affinity");
+pub fn has_invalid_selector_values(spec: &At<'_>) -> bool {
+    let affinity = spec.child("affinity");
     let with = |tolerant| {
         let options = Options { allow_invalid_selector_values: tolerant, ..Options::default() };
-        self::affinity(&affinity, &options, &path).len()
+        self::affinity(&affinity, &options).len()
     };
     with(true) != with(false)
 }

@@ -1,14 +1,10 @@
 //! Security contexts of pods and of containers, and the operating system they are for.
 
-use apimachinery::Value;
-use apimachinery::field::{Error, ErrorList, Path};
-use apimachinery::validation as names;
+use apimachinery::field::{Error, ErrorList};
 
-use super::{visit_containers, windows};
+use super::{Options, visit_containers, windows};
+use crate::validation::at::At;
 use crate::validation::sources::local_path;
-use crate::validation::value::{
-    field, flag, has, int, invalid, is_set, list, optional, strings, supported, text,
-};
 
 const MAX_ID: i64 = i32::MAX as i64;
 const SYSCTL_SEGMENT: &str = "[a-z0-9]([-_a-z0-9]*[a-z0-9])?";
@@ -27,144 +23,123 @@ const IPC_SYSCTLS: [&str; 10] = [
     "kernel.shmmni",
 ];
 
-/// A user's or a group's number.
-fn id(value: i64, path: &Path) -> ErrorList {
-    invalid(path, value, names::is_in_range(value, 0, MAX_ID))
-}
-
-fn ids(context: &Value, keys: &[&str], path: &Path) -> ErrorList {
-    keys.iter().filter_map(|key| Some(id(int(context, key)?, &path.child(key)))).flatten().collect()
+/// Users' and groups' numbers, where they are set.
+fn ids(context: &At<'_>, keys: &[&str]) -> ErrorList {
+    keys.iter().filter_map(|key| context.field(key)).flat_map(|id| id.in_range(0, MAX_ID)).collect()
 }
 
 /// The security context of a pod.
-pub fn pod(spec: &Value, allow_host_sysctls: bool, path: &Path) -> ErrorList {
-    let Some(context) = field(spec, "securityContext") else { return ErrorList::new() };
-    let path = path.child("securityContext");
-    let mut errors = ids(context, &["fsGroup", "runAsUser", "runAsGroup"], &path);
-    for (index, group) in list(context, "supplementalGroups").iter().enumerate() {
-        let at = path.child("supplementalGroups").index(index);
-        errors.extend(id(group.as_i64().unwrap_or_default(), &at));
-    }
-    if flag(spec, "shareProcessNamespace") && flag(spec, "hostPID") {
+pub fn pod(spec: &At<'_>, options: &Options) -> ErrorList {
+    let Some(context) = spec.field("securityContext") else { return ErrorList::new() };
+    let mut errors = ids(&context, &["fsGroup", "runAsUser", "runAsGroup"]);
+    errors.extend(context.each("supplementalGroups").flat_map(|group| group.in_range(0, MAX_ID)));
+    if spec.is_true("shareProcessNamespace") && spec.is_true("hostPID") {
         let why = "ShareProcessNamespace and HostPID cannot both be enabled";
-        errors.push(Error::invalid(&path.child("shareProcessNamespace"), true, why));
+        errors.push(Error::invalid(&context.path.child("shareProcessNamespace"), true, why));
     }
-    errors.extend(sysctls(spec, context, allow_host_sysctls, &path.child("sysctls")));
-    if let Some(policy) = optional(context, "fsGroupChangePolicy") {
-        errors.extend(supported(policy, &["Always", "OnRootMismatch"], &path.child("fsGroupChangePolicy")));
-    }
-    errors.extend(profiles(context, &path));
-    for (key, valid) in [
-        ("supplementalGroupsPolicy", ["Merge", "Strict"]),
-        ("seLinuxChangePolicy", ["MountOption", "Recursive"]),
-    ] {
-        if let Some(policy) = optional(context, key) {
-            errors.extend(supported(policy, &valid, &path.child(key)));
-        }
-    }
+    errors.extend(sysctls(spec, &context, options.allow_host_sysctls));
+    errors.extend(context.child("fsGroupChangePolicy").supported(&["Always", "OnRootMismatch"]));
+    errors.extend(profiles(&context));
+    errors.extend(context.child("supplementalGroupsPolicy").supported(&["Merge", "Strict"]));
+    let policies: &[&str] =
+        if options.allow_se_linux_mount { &["MountOption", "Recursive"] } else { &["Recursive"] };
+    errors.extend(context.child("seLinuxChangePolicy").supported(policies));
     errors
 }
 
 /// What pods and containers have alike: seccomp, Windows, AppArmor.
-fn profiles(context: &Value, path: &Path) -> ErrorList {
+fn profiles(context: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
-    if let Some(profile) = field(context, "seccompProfile") {
-        errors.extend(seccomp_profile(profile, &path.child("seccompProfile")));
+    if let Some(profile) = context.field("seccompProfile") {
+        errors.extend(seccomp_profile(&profile));
     }
-    if let Some(options) = field(context, "windowsOptions") {
-        errors.extend(windows::options(options, &path.child("windowsOptions")));
+    errors.extend(windows_and_app_armor(context));
+    errors
+}
+
+fn windows_and_app_armor(context: &At<'_>) -> ErrorList {
+    let mut errors = ErrorList::new();
+    if let Some(options) = context.field("windowsOptions") {
+        errors.extend(windows::options(&options));
     }
-    if let Some(profile) = field(context, "appArmorProfile") {
-        errors.extend(app_armor_profile(profile, &path.child("appArmorProfile")));
+    if let Some(profile) = context.field("appArmorProfile") {
+        errors.extend(app_armor_profile(&profile));
     }
     errors
 }
 
-pub fn container(context: &Value, host_users: bool, path: &Path) -> ErrorList {
-    let mut errors = ids(context, &["runAsUser", "runAsGroup"], path);
-    if let Some(mount) = optional(context, "procMount") {
-        let at = path.child("procMount");
-        errors.extend(supported(mount, &["Default", "Unmasked"], &at));
-        if host_users && mount == "Unmasked" {
-            errors.push(Error::invalid(&at, mount, "`hostUsers` must be false to use `Unmasked`"));
+pub fn container(context: &At<'_>, host_users: bool) -> ErrorList {
+    let mut errors = ids(context, &["runAsUser", "runAsGroup"]);
+    if let Some(mount) = context.field("procMount") {
+        errors.extend(mount.supported(&["Default", "Unmasked"]));
+        if host_users && mount.str() == "Unmasked" {
+            errors.push(mount.invalid("`hostUsers` must be false to use `Unmasked`"));
         }
     }
-    if let Some(profile) = field(context, "seccompProfile") {
-        errors.extend(seccomp_profile(profile, &path.child("seccompProfile")));
+    if let Some(profile) = context.field("seccompProfile") {
+        errors.extend(seccomp_profile(&profile));
     }
-    if has(context, "allowPrivilegeEscalation") && !flag(context, "allowPrivilegeEscalation") {
-        if flag(context, "privileged") {
+    if context.has("allowPrivilegeEscalation") && !context.is_true("allowPrivilegeEscalation") {
+        if context.is_true("privileged") {
             let why = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
-            errors.push(Error::invalid(path, context.clone(), why));
+            errors.push(context.invalid(why));
         }
-        let added = context.get("capabilities").map(|both| strings(both, "add")).unwrap_or_default();
+        let added = context.child("capabilities").strings("add");
         for _ in added.iter().filter(|capability| **capability == "CAP_SYS_ADMIN") {
             let why = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
-            errors.push(Error::invalid(path, context.clone(), why));
+            errors.push(context.invalid(why));
         }
     }
-    if let Some(options) = field(context, "windowsOptions") {
-        errors.extend(windows::options(options, &path.child("windowsOptions")));
-    }
-    if let Some(profile) = field(context, "appArmorProfile") {
-        errors.extend(app_armor_profile(profile, &path.child("appArmorProfile")));
-    }
+    errors.extend(windows_and_app_armor(context));
     errors
 }
 
 const PROFILE_TYPES: [&str; 3] = ["Localhost", "RuntimeDefault", "Unconfined"];
 
-fn seccomp_profile(profile: &Value, path: &Path) -> ErrorList {
+fn seccomp_profile(profile: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
-    let (kind, file) = (text(profile, "type"), optional(profile, "localhostProfile"));
-    let at = path.child("type");
-    match kind {
-        "" => errors.push(Error::required(&at, "type is required when seccompProfile is set")),
-        kind => errors.extend(supported(kind, &PROFILE_TYPES, &at)),
+    let (kind, file) = (profile.child("type"), profile.child("localhostProfile"));
+    if kind.is_empty() {
+        errors.push(kind.required("type is required when seccompProfile is set"));
+    } else {
+        errors.extend(kind.among(&PROFILE_TYPES));
     }
-    let at = path.child("localhostProfile");
-    match (kind, file) {
-        ("Localhost", None) => {
-            errors.push(Error::required(&at, "must be set when seccomp type is Localhost"));
-        }
-        ("Localhost", Some(file)) => errors.extend(local_path(file, &at)),
-        (_, Some(_)) => {
+    match (kind.str(), file.is_set()) {
+        ("Localhost", false) => errors.push(file.required("must be set when seccomp type is Localhost")),
+        ("Localhost", true) => errors.extend(local_path(&file)),
+        (_, true) => {
+            // the whole profile is shown
             let why = "can only be set when seccomp type is Localhost";
-            errors.push(Error::invalid(&at, profile.clone(), why));
+            errors.push(Error::invalid(&file.path, profile.value.clone(), why));
         }
-        (_, None) => {}
+        (_, false) => {}
     }
     errors
 }
 
 /// What is wrong with an AppArmor profile.
-pub fn app_armor_profile(profile: &Value, path: &Path) -> ErrorList {
+fn app_armor_profile(profile: &At<'_>) -> ErrorList {
     const MISSING: &str = "must be set when AppArmor type is Localhost";
+    let (kind, name) = (profile.child("type"), profile.child("localhostProfile"));
     let mut errors = ErrorList::new();
-    let name = optional(profile, "localhostProfile");
-    let at = path.child("localhostProfile");
-    match (text(profile, "type"), name) {
-        ("Localhost", None) => errors.push(Error::required(&at, MISSING)),
-        ("Localhost", Some(name)) => {
-            if name.trim() != name {
-                errors.push(Error::invalid(&at, name, "must not be padded with whitespace"));
+    match kind.str() {
+        "Localhost" => {
+            if name.str().trim() != name.str() {
+                errors.push(name.invalid("must not be padded with whitespace"));
             } else if name.is_empty() {
-                errors.push(Error::required(&at, MISSING));
+                errors.push(name.required(MISSING));
             }
             if name.len() > MAX_PROFILE {
-                errors.push(Error::too_long(&at, MAX_PROFILE));
+                errors.push(name.too_long(MAX_PROFILE));
             }
         }
-        ("RuntimeDefault" | "Unconfined", Some(name)) => {
-            let why = "can only be set when AppArmor type is Localhost";
-            errors.push(Error::invalid(&at, name, why));
+        "RuntimeDefault" | "Unconfined" => {
+            if name.is_set() {
+                errors.push(name.invalid("can only be set when AppArmor type is Localhost"));
+            }
         }
-        ("RuntimeDefault" | "Unconfined", None) => {}
-        ("", _) => {
-            let why = "type is required when appArmorProfile is set";
-            errors.push(Error::required(&path.child("type"), why));
-        }
-        (other, _) => errors.extend(supported(other, &PROFILE_TYPES, &path.child("type"))),
+        "" => errors.push(kind.required("type is required when appArmorProfile is set")),
+        _ => errors.extend(kind.among(&PROFILE_TYPES)),
     }
     errors
 }
@@ -180,91 +155,103 @@ fn is_sysctl_name(name: &str) -> bool {
     name.len() <= MAX_SYSCTL && name.split(['.', '/']).all(segment)
 }
 
-fn sysctls(spec: &Value, context: &Value, allow_host: bool, path: &Path) -> ErrorList {
+/// A name with its parts set apart by dots, where a first slash says that slashes part it and dots do not.
+fn dotted(name: &str) -> String {
+    let slashes = name.find(['.', '/']).is_some_and(|at| name[at..].starts_with('/'));
+    let turned = |c: char| match c {
+        '/' => '.',
+        '.' => '/',
+        c => c,
+    };
+    if slashes { name.chars().map(turned).collect() } else { name.to_owned() }
+}
+
+fn sysctls(spec: &At<'_>, context: &At<'_>, allow_host: bool) -> ErrorList {
     let mut errors = ErrorList::new();
     let mut seen: Vec<&str> = Vec::new();
-    for (index, sysctl) in list(context, "sysctls").iter().enumerate() {
-        let at = path.index(index).child("name");
-        let name = text(sysctl, "name");
+    for sysctl in context.each("sysctls") {
+        let name = sysctl.child("name");
         if name.is_empty() {
-            errors.push(Error::required(&at, ""));
-        } else if !is_sysctl_name(name) {
+            errors.push(name.required(""));
+        } else if !is_sysctl_name(name.str()) {
             let regex = format!("^({SYSCTL_SEGMENT}[\\./])*{SYSCTL_SEGMENT}$");
             let why = format!("must have at most {MAX_SYSCTL} characters and match regex {regex}");
-            errors.push(Error::invalid(&at, name, why));
-        } else if seen.contains(&name) {
-            errors.push(Error::duplicate(&at, name));
+            errors.push(name.invalid(why));
+        } else if seen.contains(&name.str()) {
+            errors.push(name.duplicate());
         }
-        seen.push(name);
+        seen.push(name.str());
         if allow_host {
             continue;
         }
-        // slashes and dots both part a name; up to a wildcard it says which namespace it belongs to
-        let dotted = match name.find(['.', '/']).map(|at| name.as_bytes()[at]) {
-            Some(b'/') => name
-                .chars()
-                .map(|c| {
-                    if c == '/' {
-                        '.'
-                    } else if c == '.' {
-                        '/'
-                    } else {
-                        c
-                    }
-                })
-                .collect(),
-            _ => name.to_owned(),
-        };
+        // up to a wildcard a name says which namespace it belongs to
+        let dotted = dotted(name.str());
         let known = dotted.split('*').next().unwrap_or_default();
-        if flag(spec, "hostNetwork") && known.starts_with("net.") {
-            errors.push(Error::invalid(&at, name, "may not be specified when 'hostNetwork' is true"));
+        if spec.is_true("hostNetwork") && known.starts_with("net.") {
+            errors.push(name.invalid_text("may not be specified when 'hostNetwork' is true"));
         }
-        if flag(spec, "hostIPC") && (IPC_SYSCTLS.contains(&known) || known.starts_with("fs.mqueue.")) {
-            errors.push(Error::invalid(&at, name, "may not be specified when 'hostIPC' is true"));
+        if spec.is_true("hostIPC") && (IPC_SYSCTLS.contains(&known) || known.starts_with("fs.mqueue.")) {
+            errors.push(name.invalid_text("may not be specified when 'hostIPC' is true"));
         }
     }
     errors
 }
 
-/// A pod with users of its own shares none of the host's namespaces.
-pub fn host_users(spec: &Value, path: &Path) -> ErrorList {
-    if !has(spec, "hostUsers") || flag(spec, "hostUsers") {
+/// Whether sysctls of a pod are those of namespaces that it shares with the host.
+pub fn allows_host_sysctls_only(spec: &At<'_>) -> bool {
+    let context = spec.child("securityContext");
+    sysctls(spec, &context, false).len() != sysctls(spec, &context, true).len()
+}
+
+/// Whether a pod's users are not the host's.
+pub fn has_own_users(spec: &At<'_>) -> bool {
+    spec.has("hostUsers") && !spec.is_true("hostUsers")
+}
+
+/// A pod with users of its own shares none of the host's namespaces, and its block devices would not be its own.
+pub fn host_users(spec: &At<'_>, allow_devices: bool) -> ErrorList {
+    const WHY: &str = "when `hostUsers` is false";
+    if !has_own_users(spec) {
         return ErrorList::new();
     }
-    [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")]
-        .into_iter()
-        .filter(|(key, _)| flag(spec, key))
-        .map(|(_, shown)| Error::forbidden(&path.child(shown), "when `pod.Spec.HostUsers` is false"))
-        .collect()
+    let mut errors: ErrorList =
+        [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")]
+            .into_iter()
+            .filter(|(key, _)| spec.is_true(key))
+            .map(|(_, shown)| spec.child(shown).forbidden(WHY))
+            .collect();
+    visit_containers(spec, &mut |container| {
+        if !allow_devices && container.says("volumeDevices") {
+            errors.push(container.child("volumeDevices").forbidden(WHY));
+        }
+    });
+    errors
 }
 
 /// What the named operating system does not have.
-pub fn os(spec: &Value, path: &Path) -> ErrorList {
-    let Some(os) = field(spec, "os") else { return ErrorList::new() };
-    let at = path.child("os");
-    match text(os, "name") {
-        "" => vec![Error::required(&at.child("name"), "cannot be empty")],
-        "linux" => linux(spec, path),
-        "windows" => on_windows(spec, path),
-        other => supported(other, &["linux", "windows"], &at),
+pub fn os(spec: &At<'_>) -> ErrorList {
+    let Some(os) = spec.field("os") else { return ErrorList::new() };
+    match os.text("name") {
+        "" => os.child("name").must_be_set(),
+        "linux" => linux(spec),
+        "windows" => on_windows(spec),
+        other => vec![Error::not_supported(&os.path, other, &["linux", "windows"])],
     }
 }
 
-fn linux(spec: &Value, path: &Path) -> ErrorList {
-    const WHY: &str = "windows options cannot be set for a linux pod";
+fn linux(spec: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
-    let mut check = |owner: &Value, path: &Path| {
-        if owner.get("securityContext").is_some_and(|context| has(context, "windowsOptions")) {
-            let at = path.child("securityContext").child("windowsOptions");
-            errors.push(Error::forbidden(&at, WHY));
+    let mut check = |owner: At<'_>| {
+        if let Some(options) = owner.child("securityContext").field("windowsOptions") {
+            errors.push(options.forbidden("windows options cannot be set for a linux pod"));
         }
     };
-    check(spec, path);
-    visit_containers(spec, path, &mut check);
+    check(spec.clone());
+    visit_containers(spec, &mut check);
     errors
 }
 
-fn on_windows(spec: &Value, path: &Path) -> ErrorList {
+fn on_windows(spec: &At<'_>) -> ErrorList {
     const WHY: &str = "cannot be set for a windows pod";
     /// Where a field stands, its name, and whether its zero value counts as unset.
     const OF_POD: [(&str, &str, bool); 15] = [
@@ -298,21 +285,16 @@ fn on_windows(spec: &Value, path: &Path) -> ErrorList {
     ];
     let mut errors = ErrorList::new();
     for (parent, key, zero_is_unset) in OF_POD {
-        let (owner, at) = match parent {
-            "" => (Some(spec), path.child(key)),
-            parent => (spec.get(parent), path.child(parent).child(key)),
-        };
-        let there =
-            owner.is_some_and(|owner| if zero_is_unset { is_set(owner, key) } else { has(owner, key) });
+        let field = if parent.is_empty() { spec.child(key) } else { spec.child(parent).child(key) };
+        let there = if zero_is_unset { !field.is_empty() } else { field.is_set() };
         if there {
-            errors.push(Error::forbidden(&at, WHY));
+            errors.push(field.forbidden(WHY));
         }
     }
-    visit_containers(spec, path, &mut |container, path| {
-        let Some(context) = container.get("securityContext") else { return };
-        for key in OF_CONTAINER.iter().filter(|key| has(context, key)) {
-            errors.push(Error::forbidden(&path.child("securityContext").child(key), WHY));
-        }
+    visit_containers(spec, &mut |container| {
+        let context = container.child("securityContext");
+        let said = OF_CONTAINER.iter().filter_map(|key| context.field(key));
+        errors.extend(said.map(|field| field.forbidden(WHY)));
     });
     errors
 }

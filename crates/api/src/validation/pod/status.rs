@@ -1,14 +1,15 @@
 //! What an update of a pod's status may say.
 
-use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::field::{Error, ErrorList};
 use apimachinery::validation as names;
 use apimachinery::{Object, Value};
 
 use super::Options;
 use super::update::annotations_update;
-use crate::validation::value::{
-    field, go_struct, has, immutable, int, invalid, is_set, list, optional, showing, supported, text,
-};
+use crate::validation::at::At;
+use crate::validation::forms::unchanged;
+use crate::validation::resources::is_native;
+use crate::validation::value::{go_struct, text};
 
 const MAX_ID: i64 = i32::MAX as i64;
 const STATUSES: [(&str, &str); 3] = [
@@ -19,267 +20,287 @@ const STATUSES: [(&str, &str); 3] = [
 
 pub fn pod_status_update(new: &Object, old: &Object) -> ErrorList {
     let options = Options::after(old, true);
-    let none = Value::Null;
-    let spec = old.get(&["spec"]).unwrap_or(&none);
-    let status = new.get(&["status"]).unwrap_or(&none);
-    let path = Path::new("status");
+    let (spec, status, before) = (At::of(old, &["spec"]), At::of(new, &["status"]), At::of(old, &["status"]));
     let mut errors = annotations_update(new, old, &options);
-    errors.extend(conditions(status));
-    if new.get_str(&["spec", "nodeName"]) != old.get_str(&["spec", "nodeName"]) {
-        errors.push(Error::forbidden(&path.child("nodeName"), "may not be changed directly"));
+    errors.extend(conditions(&status.child("conditions")));
+    if new.get_str(&["spec", "nodeName"]) != spec.text("nodeName") {
+        errors.push(status.child("nodeName").forbidden("may not be changed directly"));
     }
-    let nominated = text(status, "nominatedNodeName");
-    if !nominated.is_empty() && nominated != old.get_str(&["status", "nominatedNodeName"]) {
-        let messages = names::name_is_dns_subdomain(nominated, false);
-        errors.extend(invalid(&path.child("nominatedNodeName"), nominated, messages));
+    let nominated = status.child("nominatedNodeName");
+    if !nominated.is_empty() && nominated.str() != before.text("nominatedNodeName") {
+        errors.extend(nominated.subdomain());
+        if spec.says("nodeName") {
+            errors.push(nominated.forbidden("may not be set on pods that are already bound to a node"));
+        }
     }
-    errors.extend(immutable(&path.child("qosClass"), new, old, &["status", "qosClass"]));
+    errors.extend(observed_generation(&status));
+    errors.extend(unchanged(&status.child("qosClass"), &before.child("qosClass")));
     for (key, containers) in STATUSES {
-        let before = old.get_array(&["status", key]);
-        let policy = if containers.is_empty() { "Never" } else { text(spec, "restartPolicy") };
-        let own = list(spec, containers);
-        errors.extend(transitions(list(status, key), before, own, policy, spec, &path.child(key)));
+        let policy = if containers.is_empty() { "Never" } else { spec.text("restartPolicy") };
+        errors.extend(transitions(&status.child(key), &before.child(key), containers, policy, &spec));
     }
-    errors.extend(claim_statuses(status, list(spec, "resourceClaims"), &path.child("resourceClaimStatuses")));
-    errors.extend(pod_ips(status, &path.child("podIPs")));
-    errors.extend(host_ips(status, &path.child("hostIPs")));
-    let windows = spec.pointer("/os/name").and_then(Value::as_str) == Some("windows");
+    errors.extend(claim_statuses(&status.child("resourceClaimStatuses"), &spec.child("resourceClaims")));
+    let now = At::of(new, &["spec"]);
+    errors.extend(extended_resource_claim(&status.child("extendedResourceClaimStatus"), &now));
+    errors.extend(node_allocatable_claims(&status, &now));
+    errors.extend(addresses(&status.child("podIPs"), &before.child("podIPs")));
+    errors.extend(host_ips(&status, &before));
+    let windows = now.child("os").text("name") == "windows";
     for (key, _) in STATUSES {
-        errors.extend(users(list(status, key), windows, &path.child(key)));
+        errors.extend(users(&status.child(key), windows));
     }
     for (key, containers) in STATUSES {
-        let at = path.child(key);
-        for (index, one) in list(status, key).iter().enumerate() {
-            let at = at.index(index).child("allocatedResourcesStatus");
-            if containers.is_empty() {
-                if is_set(one, "allocatedResourcesStatus") {
-                    errors.push(Error::forbidden(&at, "must not be specified in container status"));
-                }
-                continue;
+        for one in status.each(key) {
+            let allocated = one.child("allocatedResourcesStatus");
+            if !containers.is_empty() {
+                errors.extend(self::allocated(&allocated, one.text("name"), &spec.child(containers)));
+            } else if !allocated.is_empty() {
+                errors.push(allocated.forbidden("must not be specified in container status"));
             }
-            errors.extend(allocated(one, list(spec, containers), &at));
         }
     }
     errors
 }
 
-fn conditions(status: &Value) -> ErrorList {
-    let path = Path::new("metadata").child("conditions");
+/// Of the status or of one of its conditions.
+fn observed_generation(owner: &At<'_>) -> Option<Error> {
+    let generation = owner.child("observedGeneration");
+    (generation.int_or_zero() < 0).then(|| generation.invalid("must be a non-negative integer"))
+}
+
+fn conditions(conditions: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
-    for (index, condition) in list(status, "conditions").iter().enumerate() {
-        let kind = text(condition, "type");
-        if !matches!(kind, "PodScheduled" | "Ready" | "Initialized") {
-            errors.extend(invalid(&path.index(index).child("Type"), kind, names::is_qualified_name(kind)));
+    for condition in conditions.items() {
+        errors.extend(observed_generation(&condition));
+        let kind = At::new(condition.child("type").value, condition.path.child("Type"));
+        if !matches!(kind.str(), "PodScheduled" | "Ready" | "Initialized") {
+            errors.extend(kind.qualified_name());
         }
     }
     errors
 }
 
-/// A container that has ended and does not start again stays ended.
-fn transitions(
-    new: &[Value],
-    old: &[Value],
-    containers: &[Value],
-    policy: &str,
-    spec: &Value,
-    path: &Path,
-) -> ErrorList {
+/// A container that has ended and does not start again stays ended. `containers` names those of the spec.
+fn transitions(new: &At<'_>, old: &At<'_>, containers: &str, policy: &str, spec: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
     if policy == "Always" || restarts_all(spec) {
         return errors;
     }
-    for (index, before) in old.iter().enumerate() {
-        let Some(ended) = before.get("state").and_then(|state| field(state, "terminated")) else { continue };
-        let name = text(before, "name");
-        let code = int(ended, "exitCode").unwrap_or_default();
-        let container = containers.iter().find(|container| text(container, "name") == name);
-        if may_restart(container, policy, code) {
+    for before in old.items() {
+        let Some(ended) = before.child("state").field("terminated") else { continue };
+        let name = before.text("name");
+        let container = spec.each(containers).find(|container| container.text("name") == name);
+        if may_restart(container.as_ref(), policy, ended.number_or_zero("exitCode")) {
             continue;
         }
-        let revived = |after: &&Value| {
-            text(after, "name") == name && !after.get("state").is_some_and(|state| has(state, "terminated"))
-        };
-        for _ in new.iter().filter(revived) {
-            let why = "may not be transitioned to non-terminated state";
-            errors.push(Error::forbidden(&path.index(index).child("state"), why));
-        }
+        let revived = |after: &At<'_>| after.text("name") == name && !after.child("state").has("terminated");
+        let why = "may not be transitioned to non-terminated state";
+        errors.extend(new.items().filter(revived).map(|_| before.child("state").forbidden(why)));
     }
     errors
 }
 
 /// Whether a rule of some container restarts all of the pod.
-fn restarts_all(spec: &Value) -> bool {
+fn restarts_all(spec: &At<'_>) -> bool {
     ["containers", "initContainers"]
         .iter()
-        .flat_map(|key| list(spec, key))
-        .flat_map(|container| list(container, "restartPolicyRules"))
-        .any(|rule| text(rule, "action") == "RestartAllContainers")
+        .flat_map(|key| spec.each(key))
+        .flat_map(|container| container.each("restartPolicyRules"))
+        .any(|rule| rule.text("action") == "RestartAllContainers")
 }
 
 /// Whether a container starts again after it ended with `code`: by its own rules and policy, else by the pod's.
-fn may_restart(container: Option<&Value>, pod_policy: &str, code: i64) -> bool {
+fn may_restart(container: Option<&At<'_>>, pod_policy: &str, code: i64) -> bool {
     let by = |policy: &str| policy == "Always" || (policy == "OnFailure" && code != 0);
     let Some(container) = container else { return by(pod_policy) };
-    for rule in list(container, "restartPolicyRules") {
-        let codes = &rule["exitCodes"];
-        let among = list(codes, "values").iter().any(|value| value.as_i64() == Some(code));
-        let matches = match text(codes, "operator") {
+    for rule in container.each("restartPolicyRules") {
+        let codes = rule.child("exitCodes");
+        let among = codes.child("values").list().iter().any(|value| value.as_i64() == Some(code));
+        let matches = match codes.text("operator") {
             "In" => among,
             "NotIn" => !among,
             _ => false,
         };
         if matches {
-            return text(rule, "action") == "Restart";
+            return rule.text("action") == "Restart";
         }
     }
-    by(optional(container, "restartPolicy").unwrap_or(pod_policy))
+    by(container.optional("restartPolicy").unwrap_or(pod_policy))
 }
 
-fn claim_statuses(status: &Value, claims: &[Value], path: &Path) -> ErrorList {
+fn claim_statuses(statuses: &At<'_>, claims: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
     let mut seen: Vec<&str> = Vec::new();
-    for (index, one) in list(status, "resourceClaimStatuses").iter().enumerate() {
-        let at = path.index(index).child("name");
-        let name = text(one, "name");
-        if !claims.iter().any(|claim| text(claim, "name") == name) {
-            let why = "must match the name of an entry in `spec.resourceClaims`";
-            errors.push(Error::invalid(&at, name, why));
+    for status in statuses.items() {
+        let name = status.child("name");
+        if !claims.list().iter().any(|claim| text(claim, "name") == name.str()) {
+            errors.push(name.invalid_text("must match the name of an entry in `spec.resourceClaims`"));
         }
-        if seen.contains(&name) {
-            errors.push(Error::duplicate(&at, name));
+        if seen.contains(&name.str()) {
+            errors.push(name.duplicate());
         }
-        seen.push(name);
-        if let Some(claim) = optional(one, "resourceClaimName") {
-            errors.extend(invalid(&at, claim, names::name_is_dns_subdomain(claim, false)));
+        seen.push(name.str());
+        if let Some(claim) = status.field("resourceClaimName") {
+            errors.extend(claim.subdomain());
+        }
+    }
+    errors
+}
+
+/// The claim that stands for extended resources, and which request of it each container's resource became.
+fn extended_resource_claim(status: &At<'_>, spec: &At<'_>) -> ErrorList {
+    if !status.is_set() {
+        return ErrorList::new();
+    }
+    let mut errors = ErrorList::new();
+    let mappings = status.child("requestMappings");
+    if mappings.is_empty() {
+        errors.push(mappings.required("at least one request mapping is required"));
+    }
+    const KEYS: [&str; 3] = ["containerName", "resourceName", "requestName"];
+    for (index, mapping) in mappings.items().enumerate() {
+        let [container, resource, request] = KEYS.map(|key| mapping.child(key));
+        let mut containers = spec.each("containers").chain(spec.each("initContainers"));
+        match containers.find(|one| one.text("name") == container.str()) {
+            None => errors.push(container.invalid_text(
+                "must match the name of an entry in spec.initContainers.name or spec.containers.name",
+            )),
+            Some(one) if !one.child("resources").child("requests").has(resource.str()) => {
+                errors.push(resource.invalid_text(
+                    "must match the extended resource name of an entry in spec.initContainers.resources.requests or spec.containers.resources.requests",
+                ));
+            }
+            Some(_) => {}
+        }
+        // the name is said to be the claim's
+        errors.extend(At::new(request.value, status.path.child("requestName")).dns_label());
+        let same = |other: &Value| KEYS.iter().all(|key| text(other, key) == mapping.text(key));
+        if mappings.list()[..index].iter().any(same) {
+            errors.extend([container, resource, request].iter().map(At::duplicate));
+        }
+    }
+    let claim = status.child("resourceClaimName");
+    errors.extend(if claim.is_empty() { claim.must_be_set() } else { claim.subdomain() });
+    errors
+}
+
+/// What claims take of a node's own resources, each of a claim that the pod refers to.
+fn node_allocatable_claims(status: &At<'_>, spec: &At<'_>) -> ErrorList {
+    let mut errors = ErrorList::new();
+    for one in status.each("nodeAllocatableResourceClaimStatuses") {
+        let claim = one.child("resourceClaimName");
+        if claim.is_empty() {
+            errors.push(claim.required("must not be empty"));
+        }
+        let mut references = spec.each("resourceClaims").chain(status.each("resourceClaimStatuses"));
+        if !references.any(|reference| reference.optional("resourceClaimName") == Some(claim.str())) {
+            errors.push(claim.invalid_text("no mapping found in pod reference"));
+        }
+        for list in ["containers", "resources"].map(|key| one.child(key)) {
+            if list.is_empty() {
+                errors.push(list.required("must not be empty"));
+            }
+        }
+        for (name, amount) in one.child("resources").entries() {
+            if !is_native(name) {
+                errors.push(Error::invalid(&amount.path, name, "must be a node allocatable resource name"));
+            }
+            if amount.quantity().is_some_and(|amount| amount.signum() < 0) {
+                errors.push(amount.invalid_quantity("must be non-negative"));
+            }
         }
     }
     errors
 }
 
 /// At most one address of each family.
-fn one_per_family(ips: &[&str]) -> bool {
+fn one_per_family(ips: &[String]) -> bool {
     let mut families: Vec<bool> =
         ips.iter().filter_map(|ip| Some(names::parse_ip_sloppy(ip)?.is_ipv4())).collect();
     families.sort_unstable();
     ips.len() == 2 && families == [false, true]
 }
 
-fn unique(entries: &[Value], path: &Path) -> ErrorList {
-    let repeated = |(index, entry): &(usize, &Value)| {
-        entries[..*index].iter().any(|o| text(o, "ip") == text(entry, "ip"))
-    };
-    entries
-        .iter()
-        .enumerate()
-        .filter(repeated)
-        .map(|(index, entry)| showing(Error::duplicate(&path.index(index), Value::Null), ip(entry)))
-        .collect()
+/// The address in an entry, whose errors stand at the entry.
+fn address<'a>(entry: &At<'a>) -> At<'a> {
+    At::new(entry.child("ip").value, entry.path.clone())
 }
 
-fn ip(entry: &Value) -> String {
-    go_struct(&[("IP", text(entry, "ip").into())])
-}
-
-fn too_many(entries: &[Value], path: &Path) -> Error {
-    let why = "may specify no more than one IP for each IP family";
-    let all: Vec<String> = entries.iter().map(ip).collect();
-    showing(Error::invalid(path, Value::Null, why), format!("[{}]", all.join(",")))
-}
-
-fn pod_ips(status: &Value, path: &Path) -> ErrorList {
-    let entries = list(status, "podIPs");
-    let ips: Vec<&str> = entries.iter().map(|entry| text(entry, "ip")).collect();
-    let mut errors = valid_ips(&ips, path);
-    if ips.len() > 1 {
-        if !one_per_family(&ips) {
-            errors.push(too_many(entries, path));
-        }
-        errors.extend(unique(entries, path));
+/// New addresses are well formed, and there is at most one of each family.
+fn addresses(all: &At<'_>, before: &At<'_>) -> ErrorList {
+    let texts =
+        |list: &At<'_>| -> Vec<String> { list.items().map(|entry| entry.text("ip").to_owned()).collect() };
+    let (now, known) = (texts(all), texts(before));
+    let known: Vec<&str> = known.iter().map(String::as_str).collect();
+    let mut errors: ErrorList = all.items().flat_map(|entry| address(&entry).ip(&known)).collect();
+    if now.len() > 1 && !one_per_family(&now) {
+        let shown: Vec<String> = now.iter().map(|ip| go_struct(&[("IP", ip.as_str().into())])).collect();
+        let error = all.invalid("may specify no more than one IP for each IP family");
+        errors.push(error.showing(format!("[{}]", shown.join(","))));
     }
     errors
 }
 
-fn valid_ips(ips: &[&str], path: &Path) -> ErrorList {
-    let check =
-        |(index, ip): (usize, &&str)| names::is_valid_ip_for_legacy_field(&path.index(index), ip, &[]);
-    ips.iter().enumerate().flat_map(check).collect()
-}
-
-fn host_ips(status: &Value, path: &Path) -> ErrorList {
-    let entries = list(status, "hostIPs");
-    let ips: Vec<&str> = entries.iter().map(|entry| text(entry, "ip")).collect();
-    let Some(first) = ips.first() else { return ErrorList::new() };
+fn host_ips(status: &At<'_>, before: &At<'_>) -> ErrorList {
+    let all = status.child("hostIPs");
+    let Some(first) = all.items().next() else { return ErrorList::new() };
     let mut errors = ErrorList::new();
-    if text(status, "hostIP") != *first {
-        errors.push(Error::invalid(&path.index(0).child("ip"), *first, "must be equal to `hostIP`"));
+    if status.text("hostIP") != first.text("ip") {
+        errors.push(first.child("ip").invalid_text("must be equal to `hostIP`"));
     }
-    errors.extend(valid_ips(&ips, path));
-    if ips.len() > 1 {
-        errors.extend(unique(entries, path));
-        if !one_per_family(&ips) {
-            errors.push(too_many(entries, path));
-        }
-    }
+    errors.extend(addresses(&all, &before.child("hostIPs")));
     errors
 }
 
-fn users(statuses: &[Value], windows: bool, path: &Path) -> ErrorList {
+fn users(statuses: &At<'_>, windows: bool) -> ErrorList {
     let mut errors = ErrorList::new();
-    let id = |value: i64, at: &Path| invalid(at, value, names::is_in_range(value, 0, MAX_ID));
-    for (index, status) in statuses.iter().enumerate() {
-        let Some(linux) = status.get("user").and_then(|user| field(user, "linux")) else { continue };
-        let at = path.index(index).child("linux");
+    for status in statuses.items() {
+        let Some(linux) = status.child("user").field("linux") else { continue };
         if windows {
-            errors.push(Error::forbidden(&at, "cannot be set for a windows pod"));
+            errors.push(linux.forbidden("cannot be set for a windows pod"));
             continue;
         }
         for key in ["uid", "gid"] {
-            errors.extend(id(int(linux, key).unwrap_or_default(), &at.child(key)));
+            errors.extend(linux.child(key).in_range(0, MAX_ID));
         }
-        for (index, group) in list(linux, "supplementalGroups").iter().enumerate() {
-            let group = group.as_i64().unwrap_or_default();
-            errors.extend(id(group, &at.child("supplementalGroups").index(index)));
-        }
+        errors.extend(linux.each("supplementalGroups").flat_map(|group| group.in_range(0, MAX_ID)));
     }
     errors
 }
 
-/// How the devices of a container fare: of resources it asked for, each device once.
-fn allocated(status: &Value, containers: &[Value], path: &Path) -> ErrorList {
+/// How the devices of the container of a name fare: of resources it asked for, each device once.
+fn allocated(statuses: &At<'_>, container: &str, containers: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
-    let container = containers.iter().find(|container| text(container, "name") == text(status, "name"));
-    for (index, resource) in list(status, "allocatedResourcesStatus").iter().enumerate() {
-        let at = path.index(index);
-        let name = text(resource, "name");
-        if let Some(container) = container {
-            let resources = &container["resources"];
-            let (found, why) = match name.strip_prefix("claim:") {
+    let container = containers.items().find(|one| one.text("name") == container);
+    for resource in statuses.items() {
+        let name = resource.child("name");
+        if let Some(container) = &container {
+            let resources = container.child("resources");
+            let (found, why) = match name.str().strip_prefix("claim:") {
                 Some(claim) => (
-                    list(resources, "claims").iter().any(|one| match text(one, "request") {
-                        "" => claim == text(one, "name"),
-                        request => claim == format!("{}/{request}", text(one, "name")),
+                    resources.each("claims").any(|one| match one.text("request") {
+                        "" => claim == one.text("name"),
+                        request => claim == format!("{}/{request}", one.text("name")),
                     }),
                     "must match one of the container's resource claims in a format 'claim:<claimName>/<request>' or 'claim:<claimName>' if request is empty",
                 ),
                 None => (
-                    resources.get("requests").is_some_and(|requests| requests.get(name).is_some()),
+                    resources.child("requests").has(name.str()),
                     "must match one of the container's resource requests",
                 ),
             };
             if !found {
-                errors.push(Error::invalid(&at.child("name"), name, why));
+                errors.push(name.invalid_text(why));
             }
         }
         let mut seen: Vec<&str> = Vec::new();
-        for (index, device) in list(resource, "resources").iter().enumerate() {
-            let at = at.child("resources").index(index);
-            let healths = ["Healthy", "Unhealthy", "Unknown"];
-            errors.extend(supported(text(device, "health"), &healths, &at.child("health")));
-            let id = text(device, "resourceID");
-            if seen.contains(&id) {
-                errors.push(Error::duplicate(&at.child("resourceID"), id));
+        for device in resource.each("resources") {
+            errors.extend(device.child("health").among(&["Healthy", "Unhealthy", "Unknown"]));
+            let id = device.child("resourceID");
+            if seen.contains(&id.str()) {
+                errors.push(id.duplicate());
             }
-            seen.push(id);
+            seen.push(id.str());
         }
     }
     errors

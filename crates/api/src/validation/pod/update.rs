@@ -6,7 +6,8 @@ use apimachinery::{Object, Value};
 use serde_json::Map;
 
 use super::{MIRROR, Options, annotations, metadata_and_spec, tolerations};
-use crate::validation::value::{entries, field, list, text};
+use crate::validation::at::At;
+use crate::validation::value::{field, list, text};
 
 /// Where requirements on nodes stand.
 const NODE_AFFINITY: [&str; 3] = ["spec", "affinity", "nodeAffinity"];
@@ -16,25 +17,22 @@ const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 /// narrower requirements on its node.
 pub fn pod_update(new: &Object, old: &Object) -> ErrorList {
     let options = Options::after(old, true);
-    let path = Path::new("spec");
+    let (spec, before) = (At::of(new, &["spec"]), At::of(old, &["spec"]));
     let mut errors = metadata_and_spec(new, &options);
     errors.extend(annotations_update(new, old, &options));
     for key in ["containers", "initContainers"] {
-        let at = path.child(key);
-        let (after, before) = (new.get_array(&["spec", key]), old.get_array(&["spec", key]));
-        if after.len() != before.len() {
-            errors.push(Error::forbidden(&at, "pod updates may not add or remove containers"));
+        let containers = spec.child(key);
+        if containers.len() != before.child(key).len() {
+            errors.push(containers.forbidden("pod updates may not add or remove containers"));
             return errors;
         }
-        for (index, container) in after.iter().enumerate() {
-            let image = text(container, "image");
-            if image.is_empty() {
-                errors.push(Error::required(&at.index(index).child("image"), ""));
-            }
-            errors.extend(super::containers::padded_image(container, &at.index(index)));
+        for container in containers.items() {
+            errors.extend(container.child("image").must_be_set());
+            errors.extend(super::containers::padded_image(&container));
         }
     }
-    match deadline(new, old, &path.child("activeDeadlineSeconds")) {
+    let deadline = "activeDeadlineSeconds";
+    match self::deadline(&spec.child(deadline), before.number(deadline)) {
         Deadline::Fine => {}
         Deadline::Wrong(error) => errors.push(error),
         Deadline::Senseless(error) => {
@@ -42,32 +40,30 @@ pub fn pod_update(new: &Object, old: &Object) -> ErrorList {
             return errors;
         }
     }
-    errors.extend(only_added_tolerations(new, old, &path.child("tolerations")));
-    errors.extend(only_deleted_gates(new, old, &path.child("schedulingGates")));
+    errors.extend(only_added_tolerations(&spec.child("tolerations"), before.child("tolerations").list()));
+    errors.extend(only_deleted_gates(&spec.child("schedulingGates"), before.child("schedulingGates").list()));
     if new.get(&["spec"]) == old.get(&["spec"]) {
         return errors;
     }
     let mut munged = new.clone();
     put_back_what_may_change(&mut munged, old);
     if !old.get_array(&["spec", "schedulingGates"]).is_empty() {
-        errors.extend(gated_update(&mut munged, old, &path));
+        errors.extend(gated_update(&mut munged, old));
     }
     if munged.get(&["spec"]) != old.get(&["spec"]) {
         const WHY: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
-        errors.push(Error::forbidden(&path, WHY));
+        errors.push(spec.forbidden(WHY));
     }
     errors
 }
 
 /// The annotations of an update, against the old ones and by themselves.
 pub fn annotations_update(new: &Object, old: &Object, options: &Options) -> ErrorList {
-    let none = Value::Null;
-    let path = Path::new("metadata").child("annotations");
-    let meta = |object: &'_ Object| object.get(&["metadata"]).cloned().unwrap_or_default();
-    let (after, before) = (meta(new), meta(old));
-    let mut errors = annotations::update_rules(&after, &before, &path);
-    let spec = new.get(&["spec"]).unwrap_or(&none);
-    errors.extend(annotations::rules(&after, spec, options.allow_invalid_deletion_cost, &path));
+    let (after, before) = (At::of(new, &["metadata"]), At::of(old, &["metadata"]));
+    let path = after.path.child("annotations");
+    let mut errors = annotations::update_rules(after.value, before.value, &path);
+    let (spec, tolerant) = (At::of(new, &["spec"]), options.allow_invalid_deletion_cost);
+    errors.extend(annotations::rules(after.value, &spec, tolerant, &path));
     errors
 }
 
@@ -78,29 +74,24 @@ enum Deadline {
     Senseless(Error),
 }
 
-fn deadline(new: &Object, old: &Object, path: &Path) -> Deadline {
-    let key = &["spec", "activeDeadlineSeconds"];
-    let before = old.get_i64(key);
-    match new.get_i64(key) {
-        Some(after) if !(0..=i64::from(i32::MAX)).contains(&after) => {
-            let why = inclusive_range_error(0, i64::from(i32::MAX));
-            Deadline::Senseless(Error::invalid(path, after, why))
+fn deadline(new: &At<'_>, before: Option<i64>) -> Deadline {
+    const MAX: i64 = i32::MAX as i64;
+    match new.int() {
+        Some(after) if !(0..=MAX).contains(&after) => {
+            Deadline::Senseless(new.invalid(inclusive_range_error(0, MAX)))
         }
         Some(after) if before.is_some_and(|before| before < after) => {
-            let why = "must be less than or equal to previous value";
-            Deadline::Senseless(Error::invalid(path, after, why))
+            Deadline::Senseless(new.invalid("must be less than or equal to previous value"))
         }
         None if before.is_some() => {
-            let why = "must not update from a positive integer to nil value";
-            Deadline::Wrong(Error::invalid(path, Value::Null, why))
+            Deadline::Wrong(new.invalid("must not update from a positive integer to nil value"))
         }
         _ => Deadline::Fine,
     }
 }
 
 /// Tolerations stay, but for how long they tolerate; new ones may come.
-fn only_added_tolerations(new: &Object, old: &Object, path: &Path) -> ErrorList {
-    let key = &["spec", "tolerations"];
+fn only_added_tolerations(new: &At<'_>, old: &[Value]) -> ErrorList {
     let without_time = |toleration: &Value| {
         let mut toleration = toleration.clone();
         if let Some(map) = toleration.as_object_mut() {
@@ -108,25 +99,18 @@ fn only_added_tolerations(new: &Object, old: &Object, path: &Path) -> ErrorList 
         }
         toleration
     };
-    let after: Vec<Value> = new.get_array(key).iter().map(without_time).collect();
-    if old.get_array(key).iter().any(|before| !after.contains(&without_time(before))) {
-        let why = "existing toleration can not be modified except its tolerationSeconds";
-        return vec![Error::forbidden(path, why)];
+    let after: Vec<Value> = new.list().iter().map(without_time).collect();
+    if old.iter().any(|before| !after.contains(&without_time(before))) {
+        return vec![new.forbidden("existing toleration can not be modified except its tolerationSeconds")];
     }
-    tolerations(new.get_array(key), path)
+    tolerations(new)
 }
 
-fn only_deleted_gates(new: &Object, old: &Object, path: &Path) -> ErrorList {
-    let key = &["spec", "schedulingGates"];
-    let before: Vec<&str> = old.get_array(key).iter().map(|gate| text(gate, "name")).collect();
-    let added = new.get_array(key).iter().enumerate().map(|(index, gate)| (index, text(gate, "name")));
-    added
-        .filter(|(_, name)| !before.contains(name))
-        .map(|(index, name)| {
-            let why = format!("only deletion is allowed, but found new scheduling gate '{name}'");
-            Error::forbidden(&path.index(index).child("name"), why)
-        })
-        .collect()
+fn only_deleted_gates(new: &At<'_>, old: &[Value]) -> ErrorList {
+    let names = new.items().map(|gate| gate.child("name"));
+    let added = names.filter(|name| !old.iter().any(|gate| text(gate, "name") == name.str()));
+    let why = |name: &str| format!("only deletion is allowed, but found new scheduling gate '{name}'");
+    added.map(|name| name.forbidden(why(name.str()))).collect()
 }
 
 /// Makes what an update may change what it was, so that what is left tells what it may not.
@@ -162,24 +146,23 @@ fn put_back(munged: &mut Object, old: &Object, path: &[&str]) {
 }
 
 /// A gated pod's node selector and node affinity may get narrower.
-fn gated_update(munged: &mut Object, old: &Object, path: &Path) -> ErrorList {
+fn gated_update(munged: &mut Object, old: &Object) -> ErrorList {
     let mut errors = ErrorList::new();
     let selector = &["spec", "nodeSelector"];
     if munged.get(selector) != old.get(selector) {
         let none = Value::Object(Map::new());
-        let after = munged.get(selector).unwrap_or(&none);
-        let before = old.get(&["spec"]).map(|spec| entries(spec, "nodeSelector").collect::<Vec<_>>());
-        if before.unwrap_or_default().into_iter().any(|(key, value)| after.get(key) != Some(value)) {
+        let (after, before) = (At::of(munged, selector), At::of(old, selector));
+        if before.entries().any(|(key, was)| after.value.get(key) != Some(was.value)) {
             let why = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
-            errors.push(Error::invalid(&path.child("nodeSelector"), after.clone(), why));
+            let shown = if after.is_set() { after.value } else { &none };
+            errors.push(Error::invalid(&after.path, shown.clone(), why));
         }
         put_back(munged, old, selector);
     }
     if munged.get(&NODE_AFFINITY) == old.get(&NODE_AFFINITY) {
         return errors;
     }
-    let at = path.child("affinity").child("nodeAffinity");
-    errors.extend(node_affinity_update(munged.get(&NODE_AFFINITY), old.get(&NODE_AFFINITY), &at));
+    errors.extend(node_affinity_update(&At::of(munged, &NODE_AFFINITY), &At::of(old, &NODE_AFFINITY)));
     let others = munged
         .get(&["spec", "affinity"])
         .is_some_and(|a| field(a, "podAffinity").is_some() || field(a, "podAntiAffinity").is_some());
@@ -191,28 +174,20 @@ fn gated_update(munged: &mut Object, old: &Object, path: &Path) -> ErrorList {
     errors
 }
 
-fn node_affinity_update(new: Option<&Value>, old: Option<&Value>, path: &Path) -> ErrorList {
-    let terms = |affinity: Option<&Value>| -> Vec<Value> {
-        let required = affinity.and_then(|affinity| affinity.get(REQUIRED));
-        required.map(|required| list(required, "nodeSelectorTerms").to_vec()).unwrap_or_default()
-    };
-    let (before, after) = (terms(old), terms(new));
-    let at = path.child(REQUIRED).child("nodeSelectorTerms");
+fn node_affinity_update(new: &At<'_>, old: &At<'_>) -> ErrorList {
+    let [after, before] = [new, old].map(|affinity| affinity.child(REQUIRED).child("nodeSelectorTerms"));
     if before.is_empty() {
         return ErrorList::new();
     }
     if before.len() != after.len() {
         let why = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
-        return vec![Error::invalid(&at, after, why)];
+        return vec![Error::invalid(&after.path, after.list().to_vec(), why)];
     }
-    let mut errors = ErrorList::new();
-    for (index, (after, before)) in after.iter().zip(&before).enumerate() {
-        if !only_adds(after, before) {
-            let why = "only additions are allowed (no mutations or deletions)";
-            errors.push(Error::invalid(&at.index(index), after.clone(), why));
-        }
-    }
-    errors
+    let terms = after.items().zip(before.list());
+    let changed = terms.filter(|(after, before)| !only_adds(after.value, before));
+    changed
+        .map(|(after, _)| after.invalid("only additions are allowed (no mutations or deletions)"))
+        .collect()
 }
 
 /// Whether a term keeps all requirements of another one, in their places.

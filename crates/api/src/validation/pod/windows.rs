@@ -1,33 +1,29 @@
 //! Options of Windows containers.
 
-use apimachinery::Value;
-use apimachinery::field::{Error, ErrorList, Path};
-use apimachinery::validation as names;
+use apimachinery::field::{Error, ErrorList};
 
 use super::visit_containers;
-use crate::validation::value::{flag, invalid, optional};
+use crate::validation::at::At;
 
 const MAX_SPEC_KIB: usize = 64;
 const MAX_DOMAIN: usize = 256;
 const MAX_USER: usize = 104;
 
-pub fn options(options: &Value, path: &Path) -> ErrorList {
+pub fn options(options: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
-    if let Some(name) = optional(options, "gmsaCredentialSpecName") {
-        let at = path.child("gmsaCredentialSpecName");
-        errors.extend(invalid(&at, name, names::is_dns1123_subdomain(name)));
+    if let Some(name) = options.field("gmsaCredentialSpecName") {
+        errors.extend(name.subdomain());
     }
-    if let Some(spec) = optional(options, "gmsaCredentialSpec") {
-        let at = path.child("gmsaCredentialSpec");
+    if let Some(spec) = options.field("gmsaCredentialSpec") {
         if spec.is_empty() {
-            errors.push(Error::invalid(&at, spec, "gmsaCredentialSpec cannot be an empty string"));
+            errors.push(spec.invalid("gmsaCredentialSpec cannot be an empty string"));
         } else if spec.len() > MAX_SPEC_KIB * 1024 {
             let why = format!("gmsaCredentialSpec size must be under {MAX_SPEC_KIB} KiB");
-            errors.push(Error::invalid(&at, spec, why));
+            errors.push(spec.invalid(why));
         }
     }
-    if let Some(name) = optional(options, "runAsUserName") {
-        errors.extend(invalid(&path.child("runAsUserName"), name, user_name(name)));
+    if let Some(name) = options.field("runAsUserName") {
+        errors.extend(name.follows(user_name));
     }
     errors
 }
@@ -84,22 +80,21 @@ fn is_dns(domain: &str) -> bool {
 }
 
 /// Containers that run as processes of the host: all of a pod, or none, and on the host's network.
-pub fn host_process(spec: &Value, path: &Path) -> ErrorList {
-    let of =
-        |owner: &Value| owner.pointer("/securityContext/windowsOptions/hostProcess").and_then(Value::as_bool);
+pub fn host_process(spec: &At<'_>) -> ErrorList {
+    let of = |owner: &At<'_>| owner.value.pointer("/securityContext/windowsOptions/hostProcess")?.as_bool();
     let of_pod = of(spec);
     let (mut all, mut host) = (0, 0);
     let mut errors = ErrorList::new();
-    visit_containers(spec, path, &mut |container, path| {
+    visit_containers(spec, &mut |container| {
         all += 1;
-        let own = of(container);
+        let own = of(&container);
         host += usize::from(own.or(of_pod) == Some(true));
         if let (Some(of_pod), Some(own)) = (of_pod, own)
             && of_pod != own
         {
-            let at = path.child("securityContext").child("windowsOptions").child("hostProcess");
+            let own = container.child("securityContext").child("windowsOptions").child("hostProcess");
             let why = format!("pod hostProcess value must be identical if both are specified, was {of_pod}");
-            errors.push(Error::invalid(&at, own, why));
+            errors.push(own.invalid(why));
         }
     });
     if host == 0 {
@@ -108,11 +103,11 @@ pub fn host_process(spec: &Value, path: &Path) -> ErrorList {
     if host != all {
         let why =
             "If pod contains any hostProcess containers then all containers must be HostProcess containers";
-        errors.push(Error::invalid(path, "", why));
+        errors.push(Error::invalid(&spec.path, "", why));
     }
-    if !flag(spec, "hostNetwork") {
+    if !spec.is_true("hostNetwork") {
         let why = "hostNetwork must be true if pod contains any hostProcess containers";
-        errors.push(Error::invalid(&path.child("hostNetwork"), false, why));
+        errors.push(Error::invalid(&spec.child("hostNetwork").path, false, why));
     }
     errors
 }

@@ -113,6 +113,9 @@ impl Webhooks {
             return Ok(());
         }
         let hooks = self.mutating.get(registry, Sort::Mutating);
+        if hooks.is_empty() {
+            return Ok(());
+        }
         if round.is_second && round.last != attributes.object {
             round.something_changed();
         }

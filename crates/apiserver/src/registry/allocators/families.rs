@@ -70,7 +70,7 @@ pub fn fill_in(new: &mut Object, old: Option<&Object>, configured: &[Family]) ->
         };
         new.set(&["spec", "ipFamilyPolicy"], policy);
     }
-    let errors = api::validation::cluster_ips(new);
+    let errors = api::validation::cluster_ips(new, old);
     if !errors.is_empty() {
         return Err(errors);
     }

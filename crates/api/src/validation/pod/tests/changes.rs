@@ -121,6 +121,42 @@ fn updates_through_subresources() {
                 &["spec: Invalid value: \"Burstable\": Pod QOS Class may not change as a result of resizing"],
             ),
             (
+                running.clone(),
+                json!({"/spec/containers/1": another("d")}),
+                &["spec.containers: Forbidden: containers may not be added or removed on resize"],
+            ),
+            (
+                running.clone(),
+                json!({"/spec/containers/0/name": "d"}),
+                &["spec.containers[0].name: Forbidden: containers may not be renamed or reordered on resize"],
+            ),
+            (
+                running.clone(),
+                json!({"/spec/containers/0/resources": {}}),
+                &[
+                    "spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed",
+                    "spec: Invalid value: \"Burstable\": Pod QOS Class may not change as a result of resizing",
+                ],
+            ),
+            (
+                json!({"/spec/resources": {"requests": {"cpu": "2"}}, "/status/qosClass": "Burstable"}),
+                json!({"/spec/resources": {"requests": {"cpu": "3"}}}),
+                &[],
+            ),
+            (
+                json!({"/spec/resources": {"requests": {"cpu": "2", "hugepages-2Mi": "2Mi"}, "limits": {"hugepages-2Mi": "2Mi"}}, "/status/qosClass": "Burstable"}),
+                json!({"/spec/resources": {"requests": {"cpu": "2", "hugepages-2Mi": "4Mi"}, "limits": {"hugepages-2Mi": "4Mi"}}}),
+                &["spec: Forbidden: only cpu and memory resources are mutable at pod-level"],
+            ),
+            (
+                json!({"/spec/resources": {"requests": {"cpu": "2"}}, "/status/qosClass": "Burstable"}),
+                json!({"/spec/resources": null}),
+                &[
+                    "spec.resources: Forbidden: pod-level resources cannot be removed",
+                    "spec: Invalid value: \"Burstable\": Pod QOS Class may not change as a result of resizing",
+                ],
+            ),
+            (
                 running,
                 json!({"/spec/containers/0/resources/requests/ephemeral-storage": "1"}),
                 &["spec: Forbidden: only cpu and memory resources are mutable"],
@@ -138,6 +174,43 @@ fn updates_through_subresources() {
                 &["status.podIPs: Invalid value: …"],
             ),
             (
+                json!({"/status/podIPs": [{"ip": "010.0.0.1"}]}),
+                json!({"/status/podIPs": [{"ip": "010.0.0.1"}], "/status/phase": "Running"}),
+                &[],
+            ),
+            (
+                json!({"/spec/resourceClaims": [{"name": "a", "resourceClaimTemplateName": "t"}]}),
+                json!({"/status/resourceClaimStatuses": [{"name": "a", "resourceClaimName": "A"}]}),
+                &["status.resourceClaimStatuses[0].resourceClaimName: Invalid value: \"A\": …"],
+            ),
+            (
+                json!({"/spec/containers/0/resources": {"requests": {"example.com/a": "1"}, "limits": {"example.com/a": "1"}}}),
+                json!({"/status/extendedResourceClaimStatus": {"resourceClaimName": "c", "requestMappings": [
+                    {"containerName": "c", "resourceName": "example.com/a", "requestName": "r"}]}}),
+                &[],
+            ),
+            (
+                json!({}),
+                json!({"/status/extendedResourceClaimStatus": {"requestMappings": [
+                    {"containerName": "c", "resourceName": "example.com/a", "requestName": "r"},
+                    {"containerName": "d", "resourceName": "example.com/a", "requestName": "R"}]}}),
+                &[
+                    "status.extendedResourceClaimStatus.requestMappings[0].resourceName: Invalid value: \"example.com/a\": must match the extended resource name of an entry in spec.initContainers.resources.requests or spec.containers.resources.requests",
+                    "status.extendedResourceClaimStatus.requestMappings[1].containerName: Invalid value: \"d\": must match the name of an entry in spec.initContainers.name or spec.containers.name",
+                    "status.extendedResourceClaimStatus.requestName: Invalid value: \"R\": …",
+                    "status.extendedResourceClaimStatus.resourceClaimName: Required value",
+                ],
+            ),
+            (
+                json!({}),
+                json!({"/status/nodeAllocatableResourceClaimStatuses": [{"resourceClaimName": "x", "containers": ["c"], "resources": {"cpu": "-1", "example.com/a": "1"}}]}),
+                &[
+                    "status.nodeAllocatableResourceClaimStatuses[0].resourceClaimName: Invalid value: \"x\": no mapping found in pod reference",
+                    "status.nodeAllocatableResourceClaimStatuses[0].resources[cpu]: Invalid value: \"-1\": must be non-negative",
+                    "status.nodeAllocatableResourceClaimStatuses[0].resources[example.com/a]: Invalid value: \"example.com/a\": must be a node allocatable resource name",
+                ],
+            ),
+            (
                 json!({}),
                 json!({"/status/nominatedNodeName": "A"}),
                 &["status.nominatedNodeName: Invalid value: \"A\": …"],
@@ -150,7 +223,7 @@ fn updates_through_subresources() {
             (
                 json!({}),
                 json!({"/status/conditions": [{"type": "a b"}]}),
-                &["metadata.conditions[0].Type: Invalid value: \"a b\": …"],
+                &["status.conditions[0].Type: Invalid value: \"a b\": …"],
             ),
         ],
     );

@@ -164,8 +164,21 @@ fn security_contexts() {
             ),
             (
                 json!({"/spec/hostUsers": false, "/spec/hostNetwork": true}),
-                &["spec.hostNetwork: Forbidden: when `pod.Spec.HostUsers` is false"],
+                &["spec.hostNetwork: Forbidden: when `hostUsers` is false"],
             ),
+            (
+                json!({"/spec/hostUsers": false, "/spec/containers/0/volumeDevices": [{"name": "v", "devicePath": "/dev/v"}],
+                    "/spec/volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}),
+                &["spec.containers[0].volumeDevices: Forbidden: when `hostUsers` is false"],
+            ),
+            (json!({"/spec/securityContext/seLinuxChangePolicy": "Recursive"}), &[]),
+            (
+                json!({"/spec/securityContext/seLinuxChangePolicy": "MountOption"}),
+                &[
+                    "spec.securityContext.seLinuxChangePolicy: Unsupported value: \"MountOption\": supported values: \"Recursive\"",
+                ],
+            ),
+            (json!({"/spec/os": {"name": ""}}), &["spec.os.name: Required value"]),
             (
                 json!({"/spec/os": {"name": "beos"}}),
                 &["spec.os: Unsupported value: \"beos\": supported values: \"linux\", \"windows\""],
@@ -208,7 +221,7 @@ fn scheduling_and_names() {
             (
                 json!({"/spec/tolerations": [{"operator": "Exists", "value": "x"}]}),
                 &[
-                    "spec.tolerations[0].operator: Invalid value: {\"Key\":\"\",\"Operator\":\"Exists\",\"Value\":\"x\",\"Effect\":\"\",\"TolerationSeconds\":null}: value must be empty when `operator` is 'Exists'",
+                    "spec.tolerations[0].operator: Invalid value: \"x\": value must be empty when `operator` is 'Exists'",
                 ],
             ),
             (
@@ -221,6 +234,12 @@ fn scheduling_and_names() {
                 json!({"/spec/tolerations": [{"key": "a", "operator": "X"}]}),
                 &[
                     "spec.tolerations[0].operator: Unsupported value: \"X\": supported values: \"Equal\", \"Exists\"",
+                ],
+            ),
+            (
+                json!({"/spec/tolerations": [{"key": "a", "operator": "Gt", "value": "1"}]}),
+                &[
+                    "spec.tolerations[0].operator: Unsupported value: \"Gt\": supported values: \"Equal\", \"Exists\", \"Lt\", \"Gt\"",
                 ],
             ),
             (
@@ -296,6 +315,33 @@ fn scheduling_and_names() {
                 ],
             ),
             (json!({"/spec/hostname": "A.b"}), &["spec.hostname: Invalid value: \"A.b\": …"]),
+            (json!({"/spec/hostnameOverride": "a.b"}), &[]),
+            (
+                json!({"/spec/hostnameOverride": "a".repeat(65), "/spec/setHostnameAsFQDN": true, "/spec/hostNetwork": true}),
+                &[
+                    "spec.hostnameOverride: Forbidden: may not be specified when setHostnameAsFQDN is true",
+                    "spec.hostnameOverride: Forbidden: may not be specified when hostNetwork is true",
+                    "spec.hostnameOverride: Too long: may not be more than 64 bytes",
+                ],
+            ),
+            (
+                json!({"/metadata/annotations": {"kubernetes.io/config.mirror": "x"}, "/spec/nodeName": "n",
+                    "/spec/resourceClaims": [{"name": "a", "resourceClaimName": "b"}]}),
+                &["[]: Forbidden: static pods do not support resource claims"],
+            ),
+            (
+                json!({"/spec/restartPolicy": "Never", "/spec/containers/0/resizePolicy": [{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]}),
+                &[
+                    "spec.containers[0].resizePolicy: Invalid value: \"RestartContainer\": must be 'NotRequired' when pod `restartPolicy` is 'Never'",
+                ],
+            ),
+            (
+                json!({"/spec/initContainers/0": {"name": "i", "image": "i", "imagePullPolicy": "Always", "terminationMessagePolicy": "File",
+                    "resizePolicy": [{"resourceName": "cpu", "restartPolicy": "RestartContainer"}]}}),
+                &[
+                    "spec.initContainers[0].resizePolicy[0].restartPolicy: Invalid value: \"RestartContainer\": must not be set to 'RestartContainer' for non-sidecar initContainers",
+                ],
+            ),
             (
                 json!({"/spec/preemptionPolicy": "X"}),
                 &[
