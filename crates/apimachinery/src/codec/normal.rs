@@ -125,7 +125,7 @@ mod tests {
             }
             match self.next() {
                 255 => _ = map.insert("nobodyKnowsThis".into(), json!(1)),
-                254 => map.retain(|key, _| key.len() % 2 == 0),
+                254 => map.retain(|key, _| key.len().is_multiple_of(2)),
                 _ => {}
             }
             Value::Object(map)
@@ -140,7 +140,7 @@ mod tests {
             }
             let of = |texts: &[&str]| json!(texts[usize::from(byte) % texts.len()]);
             match kind {
-                Kind::Bool | Kind::SchemaOrBool(_) if byte < 120 => json!(byte % 4 != 0),
+                Kind::Bool | Kind::SchemaOrBool(_) if byte < 120 => json!(!byte.is_multiple_of(4)),
                 Kind::Int32 | Kind::Int64 | Kind::Uint32 | Kind::Float64 => {
                     [json!(byte), json!(-1), json!(0), json!(1u64 << 40), json!(1.5)][usize::from(byte) % 5]
                         .clone()
