@@ -49,9 +49,8 @@ async fn remove_pods(runtime: &dyn Runtime) -> crate::runtime::Result<()> {
     let containers = listed.iter().filter(|item| !item.container_name.is_empty());
     // all at once: each may take its time to end
     try_join_all(containers.map(async |container| {
-        if container.running {
-            runtime.stop_container(&container.id, GRACE).await?;
-        }
+        // one that did not run when it was listed may have been about to
+        runtime.stop_container(&container.id, GRACE).await?;
         runtime.remove_container(&container.id).await
     }))
     .await?;
