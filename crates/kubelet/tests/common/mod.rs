@@ -11,7 +11,7 @@ use std::process::Command;
 const INSIDE: &str = "XEBEC_TEST_NETNS";
 
 /// Runs the calling test again in a network namespace of its own, with loopback and one bridge that carries the
-/// node's address, and no way out. Returns true inside, where the test goes on; false outside, when all is done
+/// node's address, and no way out. The names of its pods' networks go with its mounts. Returns true inside, where the test goes on; false outside, when all is done
 /// or when this machine cannot run it.
 pub fn isolated(test: &str, node_ip: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
@@ -21,10 +21,11 @@ pub fn isolated(test: &str, node_ip: &str) -> bool {
         eprintln!("{test}: skipped, it needs root and containerd");
         return false;
     }
-    let script = "ip link set lo up && ip link add node0 type bridge && ip addr add \"$0/24\" dev node0 && \
+    let script = "mount --make-rshared / && mkdir -p /run/netns && mount -t tmpfs pods /run/netns && \
+                  ip link set lo up && ip link add node0 type bridge && ip addr add \"$0/24\" dev node0 && \
                   ip link set node0 up && ip route add default dev node0 && exec \"$@\"";
     let status = Command::new("unshare")
-        .args(["--net", "--", "bash", "-c", script, node_ip])
+        .args(["--net", "--mount", "--", "bash", "-c", script, node_ip])
         .arg(std::env::current_exe().expect("a test has a program"))
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")
@@ -76,21 +77,12 @@ impl Node {
         })
         .collect()
     }
-
-    /// The files that keep the network namespaces of its pods.
-    fn pod_networks(&self) -> Vec<PathBuf> {
-        let mut search = Command::new("grep");
-        search.args(["-rhoE", "/run/netns/cni-[-0-9a-f]+", "--include=config.json"]).arg(self.folder.path());
-        let found = search.output().map(|out| String::from_utf8_lossy(&out.stdout).into_owned());
-        found.unwrap_or_default().lines().map(PathBuf::from).collect()
-    }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
         use nix::sys::signal::{Signal, kill};
         use nix::unistd::Pid;
-        let networks = self.pod_networks();
         // what runs in the test's cgroups, then containerd and the shims that name the data directory
         for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             end_cgroup(&hierarchy.path().join(&self.cgroup));
@@ -106,11 +98,6 @@ impl Drop for Node {
         points.sort_by_key(|point| std::cmp::Reverse(point.len()));
         for point in points {
             let _ = nix::mount::umount2(point, nix::mount::MntFlags::MNT_DETACH);
-        }
-        // network namespaces are kept by files of the machine
-        for network in networks {
-            let _ = nix::mount::umount2(&network, nix::mount::MntFlags::MNT_DETACH);
-            let _ = std::fs::remove_file(network);
         }
     }
 }
