@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures::future::try_join_all;
+use futures::future::join_all;
 
 use crate::cgroups::Cgroups;
 use crate::config::Config;
@@ -46,17 +46,19 @@ pub async fn teardown(config: &Config) -> anyhow::Result<()> {
 
 async fn remove_pods(runtime: &dyn Runtime) -> crate::runtime::Result<()> {
     let listed = runtime.list().await?;
-    let containers = listed.iter().filter(|item| !item.container_name.is_empty());
+    let (sandboxes, containers): (Vec<_>, Vec<_>) =
+        listed.iter().partition(|item| item.container_name.is_empty());
     // all at once: each may take its time to end
-    try_join_all(containers.map(async |container| {
-        // one that did not run when it was listed may have been about to
-        runtime.stop_container(&container.id, GRACE).await?;
-        runtime.remove_container(&container.id).await
+    join_all(containers.iter().map(async |container| {
+        if let Err(error) = runtime.stop_container(&container.id, GRACE).await {
+            tracing::debug!(%error, container = container.id, "does not stop by itself");
+        }
     }))
-    .await?;
-    for sandbox in listed.iter().filter(|item| item.container_name.is_empty()) {
+    .await;
+    // a sandbox takes its containers along, whatever they are about; one that does not go keeps none of the others
+    let removed = join_all(sandboxes.iter().map(async |sandbox| {
         runtime.stop_sandbox(&sandbox.id).await?;
-        runtime.remove_sandbox(&sandbox.id).await?;
-    }
-    Ok(())
+        runtime.remove_sandbox(&sandbox.id).await
+    }));
+    removed.await.into_iter().collect()
 }
