@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use apimachinery::Object;
+use component_helpers::legacy_tokens::LAST_USED_LABEL;
 use tokio_util::sync::CancellationToken;
 
 use crate::authentication::keys::OpenIdMetadata;
 use crate::authentication::{
-    Authenticator, FrontProxy, LAST_USED_LABEL, LegacyTokens, ServiceAccountTokens, TokenAuthenticator,
-    TokenGetter, TokenIssuer, default_issuer,
+    Authenticator, FrontProxy, LegacyTokens, ServiceAccountTokens, TokenAuthenticator, TokenGetter,
+    TokenIssuer, default_issuer,
 };
 use crate::authorization::Authorizer;
 use crate::authorization::config::{Own, Reloadable};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use client::Selector;
+use component_helpers::legacy_tokens::{INVALID_SINCE_LABEL, LAST_USED_LABEL, TRACKING};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
 use k8s_openapi::jiff::Timestamp;
 use k8s_openapi::jiff::civil::Date;
@@ -19,10 +20,6 @@ use crate::Shared;
 use crate::service_account_tokens::{self, TYPE};
 
 const INTERVAL: Duration = Duration::from_secs(24 * 3600);
-const LAST_USED_LABEL: &str = "kubernetes.io/legacy-token-last-used";
-const INVALID_SINCE_LABEL: &str = "kubernetes.io/legacy-token-invalid-since";
-/// Where the API server says since when it notes uses.
-const TRACKING: &str = "kube-apiserver-legacy-service-account-token-tracking";
 
 /// Upstream's `--legacy-service-account-token-clean-up-period`.
 pub const CLEAN_UP_PERIOD: Duration = Duration::from_secs(365 * 24 * 3600);

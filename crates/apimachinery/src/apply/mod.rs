@@ -172,37 +172,29 @@ pub fn update(
     new
 }
 
-/// Takes back the new times in `managedFields` when nothing else changed, so that a write that does nothing is
-/// none.
-pub fn ignore_timestamps(new: &mut Object, old: &Object) {
-    const PATH: &[&str] = &["metadata", "managedFields"];
-    let (entries, before) = (new.get_array(PATH), old.get_array(PATH));
-    let same_but_time = |(a, b): (&Value, &Value)| match (a, b) {
-        (Value::Object(a), Value::Object(b)) => same_but(a, b, &["time"]),
-        _ => a == b,
-    };
-    let same_managers = entries.len() == before.len() && entries.iter().zip(before).all(same_but_time);
-    if entries == before || !same_managers {
-        return;
-    }
-    let same_metadata = match (new.get(&["metadata"]), old.get(&["metadata"])) {
-        (Some(Value::Object(new)), Some(Value::Object(old))) => {
-            same_but(new, old, &["managedFields", "resourceVersion"])
+/// Whether two objects differ in nothing but when their managers last wrote.
+pub fn same_but_for_times(new: &Object, old: &Object) -> bool {
+    let same_managers = |new: &Value, old: &Value| match (new.as_array(), old.as_array()) {
+        (Some(new), Some(old)) => {
+            new.len() == old.len()
+                && new.iter().zip(old).all(|(new, old)| same_maps(new, old, &|key, _, _| key == "time"))
         }
-        _ => false,
+        _ => new == old,
     };
-    if same_metadata && same_but(new.as_map(), old.as_map(), &["metadata"]) {
-        let before = before.to_vec();
-        new.set(PATH, before);
-    }
+    let same_metadata = |new: &Value, old: &Value| {
+        same_maps(new, old, &|key, new, old| key == "managedFields" && same_managers(new, old))
+    };
+    same_maps(new.as_value(), old.as_value(), &|key, new, old| key == "metadata" && same_metadata(new, old))
 }
 
-/// Whether two maps are equal but for some of their entries.
-fn same_but(a: &Map<String, Value>, b: &Map<String, Value>, ignored: &[&str]) -> bool {
-    let counted =
-        |map: &Map<String, Value>| map.len() - ignored.iter().filter(|key| map.contains_key(**key)).count();
-    let mut entries = a.iter().filter(|(key, _)| !ignored.contains(&key.as_str()));
-    counted(a) == counted(b) && entries.all(|(key, value)| b.get(key) == Some(value))
+/// Whether two maps have the same members; `excuse` may say so of members that differ.
+fn same_maps(new: &Value, old: &Value, excuse: &dyn Fn(&str, &Value, &Value) -> bool) -> bool {
+    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return new == old };
+    new.len() == old.len()
+        && new
+            .iter()
+            .zip(old)
+            .all(|((key, new), (other, old))| key == other && (new == old || excuse(key, new, old)))
 }
 
 /// What is wrong with the `managedFields` of an object, if anything.

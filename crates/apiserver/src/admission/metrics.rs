@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
@@ -53,20 +53,11 @@ impl Rejection {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Flag(bool);
-
-impl EncodeLabelValue for Flag {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        (if self.0 { "true" } else { "false" }).encode(encoder)
-    }
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StepLabels {
     r#type: &'static str,
     operation: &'static str,
-    rejected: Flag,
+    rejected: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -74,7 +65,7 @@ struct PluginLabels {
     name: &'static str,
     r#type: &'static str,
     operation: &'static str,
-    rejected: Flag,
+    rejected: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -82,7 +73,7 @@ struct WebhookLabels {
     name: String,
     r#type: &'static str,
     operation: &'static str,
-    rejected: Flag,
+    rejected: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -91,7 +82,7 @@ struct WebhookRequestLabels {
     r#type: &'static str,
     operation: &'static str,
     code: u16,
-    rejected: Flag,
+    rejected: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -159,8 +150,7 @@ impl AdmissionMetrics {
     }
 
     pub fn step(&self, step: Step, operation: Operation, rejected: bool, took: Duration) {
-        let labels =
-            StepLabels { r#type: step.name(), operation: operation.name(), rejected: Flag(rejected) };
+        let labels = StepLabels { r#type: step.name(), operation: operation.name(), rejected };
         self.steps.get_or_create(&labels).observe(took.as_secs_f64());
     }
 
@@ -180,7 +170,6 @@ impl AdmissionMetrics {
         took: Duration,
     ) {
         let (name, r#type, operation) = (name.to_owned(), step.of_webhooks(), operation.name());
-        let rejected = Flag(rejected);
         let labels = WebhookRequestLabels {
             name: name.clone(),
             r#type,
@@ -225,7 +214,7 @@ impl Laps<'_> {
             name: plugin.name(),
             r#type: self.step.name(),
             operation: self.operation.name(),
-            rejected: Flag(rejected),
+            rejected,
         };
         let took = now - self.begun;
         self.metrics.plugins.get_or_create(&labels).observe(took.as_secs_f64());

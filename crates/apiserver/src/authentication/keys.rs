@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use component_helpers::pem::pem;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::Serialize;
@@ -251,8 +252,7 @@ fn private(label: &str, der: &[u8]) -> Result<SigningKey, KeyError> {
         let public = PublicKey::from_der(&spki::of_point(spki::P521, &x, &y))?;
         return Ok(SigningKey { public, signing: Signing::P521(key) });
     }
-    let body = base64::engine::general_purpose::STANDARD.encode(&der);
-    let pem = format!("-----BEGIN {pem_label}-----\n{body}\n-----END {pem_label}-----\n");
+    let pem = pem(pem_label, &der);
     let pem = pem.as_bytes();
     let found = EncodingKey::from_rsa_pem(pem).map(|key| (key, &[Algorithm::RS256][..])).or_else(|_| {
         EncodingKey::from_ec_pem(pem).map(|key| (key, &[Algorithm::ES256, Algorithm::ES384][..]))

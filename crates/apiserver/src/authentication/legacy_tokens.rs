@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
+use component_helpers::legacy_tokens::{INVALID_SINCE_LABEL, LAST_USED_LABEL};
 use serde::Deserialize;
 
 use super::keys::{PublicKey, PublicKeys};
@@ -17,9 +18,6 @@ use super::token_cache::TokenCache;
 use super::{Authenticated, TokenAuthenticator, TokenGetter, UserInfo, service_account_username};
 
 const ISSUER: &str = "kubernetes/serviceaccount";
-
-pub const LAST_USED_LABEL: &str = "kubernetes.io/legacy-token-last-used";
-const INVALID_SINCE_LABEL: &str = "kubernetes.io/legacy-token-invalid-since";
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]

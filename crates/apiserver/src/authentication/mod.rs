@@ -30,7 +30,7 @@ use http::header::{AUTHORIZATION, CONNECTION, HeaderName, SEC_WEBSOCKET_PROTOCOL
 use http::request::Parts;
 
 pub use bootstrap_tokens::BootstrapTokens;
-pub use legacy_tokens::{LAST_USED_LABEL, LegacyTokens};
+pub use legacy_tokens::LegacyTokens;
 use metrics::TokenCacheMetrics;
 pub use options::{Options, ServiceAccountOptions};
 pub use request_header::{FrontProxy, RequestHeaders};

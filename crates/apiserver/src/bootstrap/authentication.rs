@@ -5,8 +5,7 @@
 use std::time::SystemTime;
 
 use apimachinery::{Object, Status};
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
+use component_helpers::pem::pem;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
@@ -56,7 +55,7 @@ fn add(map: &mut Object, authorities: &Authorities, headers: &RequestHeaders, no
         ("requestheader-group-headers", &headers.group),
         ("requestheader-extra-headers-prefix", &headers.extra_prefixes),
     ] {
-        let mut all: Vec<String> = serde_json::from_str(map.get_str(&["data", key])).unwrap_or_default();
+        let mut all = listed(key, map.get_str(&["data", key]));
         for value in own {
             if !all.contains(value) {
                 all.push(value.clone());
@@ -79,18 +78,16 @@ fn combine(known: &str, own: &str, now: SystemTime) -> String {
             }
         }
     }
-    all.iter().map(|certificate| pem(certificate)).collect()
+    all.iter().map(|certificate| pem("CERTIFICATE", certificate)).collect()
 }
 
-fn pem(der: &[u8]) -> String {
-    let text = BASE64_STANDARD.encode(der);
-    let mut out = String::from("-----BEGIN CERTIFICATE-----\n");
-    for line in text.as_bytes().chunks(64) {
-        out.push_str(&String::from_utf8_lossy(line));
-        out.push('\n');
-    }
-    out.push_str("-----END CERTIFICATE-----\n");
-    out
+/// What a list says that others wrote; one that cannot be read is written anew.
+fn listed(key: &str, text: &str) -> Vec<String> {
+    let read = if text.is_empty() { Ok(Vec::new()) } else { serde_json::from_str(text) };
+    read.unwrap_or_else(|error| {
+        tracing::warn!(key, %error, "a list in extension-apiserver-authentication cannot be read and is replaced");
+        Vec::new()
+    })
 }
 
 #[cfg(test)]

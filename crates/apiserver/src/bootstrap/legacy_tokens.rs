@@ -3,13 +3,13 @@
 
 use apimachinery::{Object, Status};
 use chrono::NaiveDate;
+use component_helpers::legacy_tokens::TRACKING;
 use serde_json::json;
 
 use crate::context::{Context, WriteOptions};
 use crate::registry::Part;
 use crate::server::Server;
 
-const NAME: &str = "kube-apiserver-legacy-service-account-token-tracking";
 const DATE: &str = "%Y-%m-%d";
 
 fn is_date(text: &str) -> bool {
@@ -19,12 +19,12 @@ fn is_date(text: &str) -> bool {
 /// Makes it, and puts a day there where none can be read.
 pub async fn run(server: &Server, ctx: &Context) -> Result<(), Status> {
     let kind = super::kind(server, "", "v1", "configmaps")?;
-    if let Some(map) = server.registry.peek(kind, "kube-system", NAME)
+    if let Some(map) = server.registry.peek(kind, "kube-system", TRACKING)
         && is_date(map.get_str(&["data", "since"]))
     {
         return Ok(());
     }
-    let new = super::typed(kind, json!({"metadata": {"namespace": "kube-system", "name": NAME}}));
+    let new = super::typed(kind, json!({"metadata": {"namespace": "kube-system", "name": TRACKING}}));
     let today = ctx.now.format(DATE).to_string();
     let transform = |old: Option<&Object>| {
         let mut map = old.unwrap_or(&new).clone();
@@ -34,7 +34,7 @@ pub async fn run(server: &Server, ctx: &Context) -> Result<(), Status> {
         Ok(map)
     };
     let options = WriteOptions::default();
-    server.registry.update(ctx, kind, "kube-system", NAME, Part::Main, &transform, true, options).await?;
+    server.registry.update(ctx, kind, "kube-system", TRACKING, Part::Main, &transform, true, options).await?;
     Ok(())
 }
 

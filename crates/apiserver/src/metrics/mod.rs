@@ -14,7 +14,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Metric, Registry};
 
 pub use access::{AccessMetrics, Authentication};
 
@@ -103,71 +103,60 @@ impl Metrics {
         tokens.register(&mut registry);
         admission.register(&mut registry);
         let access = AccessMetrics::register(&mut registry);
-        let requests = Family::default();
-        registry.register("apiserver_request", "Requests by verb, resource and answer", requests.clone());
-        let durations: Family<DurationLabels, Histogram, fn() -> Histogram> =
-            Family::new_with_constructor(histogram);
+        let durations = Family::new_with_constructor(histogram as fn() -> Histogram);
         registry.register(
             "apiserver_request_duration_seconds",
             "Seconds until the answer began, by verb and resource",
             durations.clone(),
         );
-        let in_flight = Gauge::default();
-        registry.register(
-            "apiserver_current_inflight_requests",
-            "Requests that are being answered",
-            in_flight.clone(),
-        );
-        let long_running = Gauge::default();
-        registry.register(
-            "apiserver_longrunning_requests",
-            "Watches and streams that are open",
-            long_running.clone(),
-        );
-        let translated = Family::default();
-        registry.register(
-            "apiserver_stream_translator_requests",
-            "WebSocket clients of exec and attach that were translated to SPDY, by how that ended",
-            translated.clone(),
-        );
-        let tunneled = Family::default();
-        registry.register(
-            "apiserver_stream_tunnel_requests",
-            "WebSocket clients of port-forward whose SPDY was passed on, by the kubelet's answer",
-            tunneled.clone(),
-        );
-        let websockets = Family::default();
-        registry.register(
-            "apiserver_websocket_streaming_requests",
-            "WebSocket clients of exec, attach and port-forward, by who speaks WebSocket with them",
-            websockets.clone(),
-        );
-        let dropped = Family::default();
-        registry.register(
-            "apiserver_dropped_requests",
-            "Requests that were told to try again later, by whether they write",
-            dropped.clone(),
-        );
-        let impersonation = Family::default();
-        registry.register(
-            "apiserver_impersonation_attempts",
-            "Requests that asked to act as somebody else, by how that was allowed",
-            impersonation.clone(),
-        );
         Self {
             access,
-            registry,
-            requests,
+            requests: registered(&mut registry, "apiserver_request", "Requests by verb, resource and answer"),
             durations,
-            in_flight,
-            long_running,
-            translated,
-            tunneled,
-            websockets,
-            dropped,
-            impersonation,
+            in_flight: registered(
+                &mut registry,
+                "apiserver_current_inflight_requests",
+                "Requests that are being answered",
+            ),
+            long_running: registered(
+                &mut registry,
+                "apiserver_longrunning_requests",
+                "Watches and streams that are open",
+            ),
+            translated: registered(
+                &mut registry,
+                "apiserver_stream_translator_requests",
+                "WebSocket clients of exec and attach that were translated to SPDY, by how that ended",
+            ),
+            tunneled: registered(
+                &mut registry,
+                "apiserver_stream_tunnel_requests",
+                "WebSocket clients of port-forward whose SPDY was passed on, by the kubelet's answer",
+            ),
+            websockets: registered(
+                &mut registry,
+                "apiserver_websocket_streaming_requests",
+                "WebSocket clients of exec, attach and port-forward, by who speaks WebSocket with them",
+            ),
+            dropped: registered(
+                &mut registry,
+                "apiserver_dropped_requests",
+                "Requests that were told to try again later, by whether they write",
+            ),
+            impersonation: registered(
+                &mut registry,
+                "apiserver_impersonation_attempts",
+                "Requests that asked to act as somebody else, by how that was allowed",
+            ),
+            registry,
         }
     }
+}
+
+fn registered<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
 }
 
 /// A request that has begun.

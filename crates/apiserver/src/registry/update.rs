@@ -1,7 +1,7 @@
 //! Update: one compare-and-swap loop under PUT, every kind of PATCH, and every subresource that writes.
 
 use apimachinery::field::Path;
-use apimachinery::{Object, Reason, Status, Value, validation};
+use apimachinery::{Object, Reason, Status, validation};
 use storage::{Expect, Revision};
 
 use super::{Registry, metadata};
@@ -198,7 +198,9 @@ impl Registry {
 
         // an update that changes nothing but the time of its own bookkeeping is no update, unless the object lies
         // in the store as it should no longer lie there
-        if same_but_for_times(&object, old) && (options.dry_run || !self.is_stale(kind, key).await?) {
+        if apimachinery::apply::same_but_for_times(&object, old)
+            && (options.dry_run || !self.is_stale(kind, key).await?)
+        {
             return Ok(Ok(old.clone()));
         }
         if options.dry_run {
@@ -242,54 +244,4 @@ fn goes_with_this_update(kind: &Kind, object: &Object, old: &Object) -> bool {
     // a namespace has finalizers of its own
     (kind.resource.group, kind.resource.plural) != ("", "namespaces")
         || object.get_array(&["spec", "finalizers"]).is_empty()
-}
-
-/// Whether two objects differ in nothing but when their managers last wrote.
-fn same_but_for_times(new: &Object, old: &Object) -> bool {
-    let same_managers = |new: &Value, old: &Value| match (new.as_array(), old.as_array()) {
-        (Some(new), Some(old)) => {
-            new.len() == old.len()
-                && new.iter().zip(old).all(|(new, old)| same_maps(new, old, &|key, _, _| key == "time"))
-        }
-        _ => new == old,
-    };
-    let same_metadata = |new: &Value, old: &Value| {
-        same_maps(new, old, &|key, new, old| key == "managedFields" && same_managers(new, old))
-    };
-    same_maps(new.as_value(), old.as_value(), &|key, new, old| key == "metadata" && same_metadata(new, old))
-}
-
-/// Whether two maps have the same members; `excuse` may say so of members that differ.
-fn same_maps(new: &Value, old: &Value, excuse: &dyn Fn(&str, &Value, &Value) -> bool) -> bool {
-    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return new == old };
-    new.len() == old.len()
-        && new
-            .iter()
-            .zip(old)
-            .all(|((key, new), (other, old))| key == other && (new == old || excuse(key, new, old)))
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn only_the_times_of_managers_do_not_count() {
-        let object = |time: &str, fields: &str, data: &str| {
-            Object::from(json!({
-                "metadata": {"name": "a", "managedFields": [{"manager": "m", "time": time, "fieldsV1": fields}]},
-                "data": {"k": data},
-            }))
-        };
-        let base = object("1", "f", "d");
-        assert!(same_but_for_times(&base, &base));
-        assert!(same_but_for_times(&object("2", "f", "d"), &base));
-        assert!(!same_but_for_times(&object("1", "g", "d"), &base));
-        assert!(!same_but_for_times(&object("2", "f", "e"), &base));
-        let mut more = base.clone();
-        more.set(&["metadata", "labels", "a"], "b");
-        assert!(!same_but_for_times(&more, &base) && !same_but_for_times(&base, &more));
-    }
 }

@@ -5,8 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
+use component_helpers::pem::pem;
 use jiff::Timestamp;
 use rcgen::{KeyPair, PublicKeyData, SigningKey};
 use x509_parser::pem::Pem;
@@ -33,15 +32,6 @@ pub struct Authority {
     /// The identifier of its key.
     key_id: Option<Vec<u8>>,
     not_after: Timestamp,
-}
-
-/// A block of PEM.
-pub fn pem(label: &str, der: &[u8]) -> String {
-    let text = BASE64.encode(der);
-    // base64 is ASCII
-    let lines: Vec<&str> =
-        text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
-    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
 fn block(pem: &[u8]) -> anyhow::Result<Pem> {

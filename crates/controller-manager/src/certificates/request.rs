@@ -265,7 +265,7 @@ mod tests {
         let mut block = Pem::iter_from_buffer(good.as_bytes()).next().unwrap().unwrap().contents;
         let at = block.windows(3).position(|bytes| bytes == [0x13, 1, b'a']).unwrap();
         block[at + 2] = b'b';
-        let forged = crate::certificates::authority::pem("CERTIFICATE REQUEST", &block);
+        let forged = component_helpers::pem::pem("CERTIFICATE REQUEST", &block);
         let error = Request::parse(forged.as_bytes()).unwrap_err();
         assert!(error.starts_with("unable to verify certificate request signature"), "{error}");
     }
@@ -286,7 +286,7 @@ mod tests {
             let mut block = Pem::iter_from_buffer(pem.as_bytes()).next().unwrap().unwrap().contents;
             let at = block.windows(4).position(|bytes| bytes == b"jane").unwrap();
             block[at] = b'k';
-            let forged = crate::certificates::authority::pem("CERTIFICATE REQUEST", &block);
+            let forged = component_helpers::pem::pem("CERTIFICATE REQUEST", &block);
             let error = Request::parse(forged.as_bytes()).unwrap_err();
             assert!(error.starts_with("unable to verify certificate request signature"), "{what}: {error}");
         }

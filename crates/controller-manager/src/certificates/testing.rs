@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use component_helpers::pem::pem;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -10,7 +11,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, PublicKeyData, S
 use yasna::Tag;
 use yasna::models::ObjectIdentifier;
 
-use super::authority::{pem, write_names, write_subject};
+use super::authority::{write_names, write_subject};
 use super::request::{COMMON_NAME, ORGANIZATION, Request};
 use super::{Authority, AuthorityFiles};
 
