@@ -302,7 +302,7 @@ impl Cluster {
     ) -> anyhow::Result<String> {
         eventually(within, || {
             let said = self.kubectl(arguments)?;
-            if right(&said.stdout) {
+            if right(&said.stdout) && said.ok {
                 return Ok(said.stdout);
             }
             bail!("kubectl {}: {}{}", arguments.join(" "), said.stdout, said.stderr)
