@@ -74,7 +74,7 @@ pub trait Strategy: Send + Sync {
 
     /// Puts back what an update through `status` may not change.
     fn prepare_for_status_update(&self, object: &mut Object, old: &Object) {
-        keep_all_but_status(object, old);
+        keep_spec(object, old);
     }
 
     fn validate_status_update(&self, _object: &Object, _old: &Object) -> ErrorList {
@@ -148,9 +148,15 @@ pub trait Strategy: Send + Sync {
     /// (empty: the main one) cannot change them.
     fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
         match subresource {
-            "status" => &[&["spec"], &["metadata", "labels"]],
+            "status" => &[&["spec"]],
             _ => &[&["status"]],
         }
+    }
+
+    /// The fields that alone server-side apply leaves in a manager's set, for a subresource that changes nothing
+    /// else; `*` is any item. Takes the place of [`Strategy::reset_fields`].
+    fn only_fields(&self, _subresource: &str) -> Option<&'static [&'static [&'static str]]> {
+        None
     }
 }
 
@@ -181,48 +187,43 @@ pub fn keep_status(object: &mut Object, old: &Object) {
     restore(object, old, "status");
 }
 
-/// `status` leaves everything else as it was; labels, annotations and managedFields move with the metadata as upstream lets them.
-pub fn keep_all_but_status(object: &mut Object, old: &Object) {
-    let keys: Vec<String> = object
-        .as_map()
-        .keys()
-        .chain(old.as_map().keys())
-        .filter(|key| !matches!(key.as_str(), "status" | "metadata" | "kind" | "apiVersion"))
-        .cloned()
-        .collect();
-    for key in keys {
-        restore(object, old, &key);
-    }
-    for key in ["labels", "ownerReferences", "deletionTimestamp"] {
-        match old.get(&["metadata", key]) {
-            Some(value) => object.set(&["metadata", key], value.clone()),
-            None => {
-                object.remove(&["metadata", key]);
-            }
-        }
-    }
-}
-
 /// `status` leaves `spec` as it was, and may move what metadata any update may.
 pub fn keep_spec(object: &mut Object, old: &Object) {
     restore(object, old, "spec");
 }
 
-/// What server-side apply resets for kinds whose status is apart: `spec` through `status`, and `status` otherwise.
-pub fn reset_the_other(subresource: &str) -> &'static [&'static [&'static str]] {
-    match subresource {
-        "status" => &[&["spec"]],
-        _ => &[&["status"]],
+/// What a kind resets whose status does not change metadata either.
+pub const METADATA_AND_SPEC: &[&[&str]] = &[&["metadata"], &["spec"]];
+
+/// Puts back metadata that `status` may not move (`ResetObjectMetaForStatus`).
+pub fn keep_metadata(object: &mut Object, old: &Object) {
+    const KEYS: [&str; 6] =
+        ["deletionTimestamp", "generation", "labels", "annotations", "finalizers", "ownerReferences"];
+    for key in KEYS {
+        restore_at(object, old, &["metadata", key]);
+    }
+}
+
+/// Makes metadata what it was, but for who manages what.
+pub fn keep_all_metadata(object: &mut Object, old: &Object) {
+    let managed = object.get(&["metadata", "managedFields"]).cloned();
+    restore(object, old, "metadata");
+    match managed {
+        Some(managed) => object.set(&["metadata", "managedFields"], managed),
+        None => drop(object.remove(&["metadata", "managedFields"])),
     }
 }
 
 /// Makes a top-level field what it was.
 pub fn restore(object: &mut Object, old: &Object, key: &str) {
-    match old.get(&[key]) {
-        Some(value) => object.set(&[key], value.clone()),
-        None => {
-            object.remove(&[key]);
-        }
+    restore_at(object, old, &[key]);
+}
+
+/// Makes what stands at a path what it was.
+pub fn restore_at(object: &mut Object, old: &Object, path: &[&str]) {
+    match old.get(path) {
+        Some(value) => object.set(path, value.clone()),
+        None => drop(object.remove(path)),
     }
 }
 
@@ -238,4 +239,57 @@ pub fn immutable(path: &Path, new: Option<&Value>, old: Option<&Value>) -> Error
         return ErrorList::new();
     }
     vec![apimachinery::field::Error::invalid(path, new.cloned().unwrap_or(Value::Null), "field is immutable")]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::catalogue::catalogue;
+
+    const METADATA: [&str; 4] = ["labels", "annotations", "finalizers", "ownerReferences"];
+
+    /// What of the metadata `status` leaves as it was, and what server-side apply resets through it.
+    #[test]
+    fn status_moves_what_upstream_lets_it_move() {
+        let exceptions: [(&str, &[&str], &[&[&str]]); 9] = [
+            ("APIService", &METADATA, METADATA_AND_SPEC),
+            ("Deployment", &["labels"], &[&["spec"], &["metadata", "labels"]]),
+            ("FlowSchema", &METADATA, METADATA_AND_SPEC),
+            (
+                "Pod",
+                &["ownerReferences"],
+                &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]],
+            ),
+            ("PriorityLevelConfiguration", &METADATA, METADATA_AND_SPEC),
+            ("ResourceClaim", &METADATA, &[&["spec"]]),
+            ("ValidatingAdmissionPolicy", &METADATA, METADATA_AND_SPEC),
+            ("VolumeAttachment", &METADATA, METADATA_AND_SPEC),
+            ("", &[], &[&["spec"]]),
+        ];
+        let mut wrong = Vec::new();
+        for resource in catalogue().all() {
+            if resource.subresource("status").is_none() {
+                continue;
+            }
+            let old = Object::from(json!({"metadata": {"name": "o"}, "spec": {}, "status": {}}));
+            let mut new = old.clone();
+            for key in METADATA {
+                new.set(&["metadata", key], json!({"a": "b"}));
+            }
+            new.set(&["spec", "replicas"], 7);
+            resource.strategy.prepare_for_status_update(&mut new, &old);
+            let kept: Vec<&str> =
+                METADATA.into_iter().filter(|key| new.get(&["metadata", key]).is_none()).collect();
+            let of_kind =
+                |(kind, ..): &&(&str, &[&str], &[&[&str]])| *kind == resource.kind || kind.is_empty();
+            let (_, metadata, reset) = exceptions.iter().find(of_kind).expect("the last one fits all");
+            let outcome = (kept.as_slice(), resource.strategy.reset_fields("status"), new.get(&["spec"]));
+            if outcome != (*metadata, *reset, old.get(&["spec"])) {
+                wrong.push(format!("{}: {outcome:?}", resource.kind));
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:#?}");
+    }
 }

@@ -6,7 +6,10 @@ use apimachinery::{Object, Value};
 
 use super::matching::{self, FAILURE_POLICIES};
 use crate::core::defaults::{child, set};
-use crate::strategy::{Strategy, bump_generation, keep_status, reset_status_for_create};
+use crate::strategy::{
+    METADATA_AND_SPEC, Strategy, bump_generation, keep_metadata, keep_spec, keep_status,
+    reset_status_for_create,
+};
 use crate::validation::at::At;
 
 const MAX_AUDIT_ANNOTATIONS: usize = 20;
@@ -166,6 +169,11 @@ impl Strategy for ValidatingPolicies {
         validating(object, conditions_moved(object, old))
     }
 
+    fn prepare_for_status_update(&self, object: &mut Object, old: &Object) {
+        keep_spec(object, old);
+        keep_metadata(object, old);
+    }
+
     fn validate_status_update(&self, object: &Object, _old: &Object) -> ErrorList {
         let status = At::root(object).child("status");
         let mut errors = ErrorList::new();
@@ -183,6 +191,13 @@ impl Strategy for ValidatingPolicies {
 
     fn allow_unconditional_update(&self) -> bool {
         false
+    }
+
+    fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
+        match subresource {
+            "status" => METADATA_AND_SPEC,
+            _ => &[&["status"]],
+        }
     }
 }
 

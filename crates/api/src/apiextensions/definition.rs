@@ -123,13 +123,6 @@ impl Strategy for CustomResourceDefinitions {
     fn allow_unconditional_update(&self) -> bool {
         false
     }
-
-    fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
-        match subresource {
-            "status" => &[&["spec"]],
-            _ => &[&["status"]],
-        }
-    }
 }
 
 fn is_known_review(version: &Value) -> bool {

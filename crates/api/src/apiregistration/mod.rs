@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::catalogue::{self, Resource, Subresource};
 use crate::printers::{AGE, NAME, column};
-use crate::strategy::{Requester, Strategy, keep_status};
+use crate::strategy::{METADATA_AND_SPEC, Requester, Strategy, keep_metadata, keep_spec, keep_status};
 use crate::validation::at::At;
 
 const GROUP: Resource = Resource {
@@ -122,8 +122,25 @@ impl Strategy for ApiServices {
         errors
     }
 
+    fn prepare_for_status_update(&self, service: &mut Object, old: &Object) {
+        keep_spec(service, old);
+        keep_metadata(service, old);
+    }
+
+    fn validate_status_update(&self, service: &Object, _old: &Object) -> ErrorList {
+        let conditions = At::of(service, &["status", "conditions"]);
+        conditions.items().flat_map(|one| one.child("status").among(&["True", "False", "Unknown"])).collect()
+    }
+
     fn allow_unconditional_update(&self) -> bool {
         false
+    }
+
+    fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
+        match subresource {
+            "status" => METADATA_AND_SPEC,
+            _ => &[&["status"]],
+        }
     }
 }
 
@@ -151,7 +168,7 @@ fn validate(spec: &At<'_>) -> ErrorList {
     let insecure = spec.child("insecureSkipTLSVerify");
     if !service.is_set() {
         if !bundle.is_empty() {
-            let shown = format!("{} bytes", bundle.len() / 4 * 3);
+            let shown = format!("{} bytes", decoded_len(bundle.str()));
             errors.push(Error::invalid(&bundle.path, shown, "local APIServices may not have a caBundle"));
         }
         if insecure.flag() {
@@ -176,6 +193,11 @@ fn validate(spec: &At<'_>) -> ErrorList {
     errors
 }
 
+/// How many bytes a text of base64 stands for.
+fn decoded_len(base64: &str) -> usize {
+    base64.len() / 4 * 3 - base64.bytes().rev().take_while(|b| *b == b'=').count()
+}
+
 #[cfg(test)]
 mod tests {
     use apimachinery::Value;
@@ -197,15 +219,29 @@ mod tests {
     }
 
     #[test]
+    fn conditions_are_true_false_or_unknown() {
+        let of = |status: &str| {
+            Object::from(json!({"status": {"conditions": [{"type": "Available", "status": status}]}}))
+        };
+        check(ApiServices.validate_status_update(&of("False"), &of("True")), &[]);
+        check(
+            ApiServices.validate_status_update(&of("Maybe"), &of("True")),
+            &[
+                "status.conditions[0].status: Unsupported value: \"Maybe\": supported values: \"True\", \"False\", \"Unknown\"",
+            ],
+        );
+    }
+
+    #[test]
     fn what_is_wrong_with_a_service() {
         let cases: Vec<(Value, Vec<&str>)> = vec![
             (
-                json!({"group": "a.b", "version": "v1", "groupPriorityMinimum": 0, "versionPriority": 2000, "caBundle": "AAAA"}),
+                json!({"group": "a.b", "version": "v1", "groupPriorityMinimum": 0, "versionPriority": 2000, "caBundle": "AAAAAA=="}),
                 vec![
                     "metadata.name: Invalid value: \"x\": must be `spec.version+\".\"+spec.group`: \"v1.a.b\"",
                     "spec.groupPriorityMinimum: Invalid value: 0: must be positive and less than 20000",
                     "spec.versionPriority: Invalid value: 2000: must be positive and less than 1000",
-                    "spec.caBundle: Invalid value: \"3 bytes\": local APIServices may not have a caBundle",
+                    "spec.caBundle: Invalid value: \"4 bytes\": local APIServices may not have a caBundle",
                 ],
             ),
             (

@@ -8,7 +8,7 @@ use super::template;
 use crate::catalogue::Column;
 use crate::core::defaults::{child, set};
 use crate::printers::{AGE, NAME, column, count, labels, selector, template_containers, wide};
-use crate::strategy::{Strategy, bump_generation, keep_status, reset_status_for_create, restore};
+use crate::strategy::{Strategy, bump_generation, keep_status, reset_status_for_create};
 use crate::validation::at::At;
 use crate::validation::forms::{not_decremented, unchanged};
 
@@ -80,15 +80,17 @@ impl Strategy for DaemonSets {
         object.set(&["status"], empty_status());
         let generation = template_generation(object).max(1);
         set_template_generation(object, generation);
+        template::drop_gated(object, None);
     }
 
     fn validate(&self, object: &Object) -> ErrorList {
-        validate(&At::root(object).child("spec"))
+        validate(&At::root(object).child("spec"), None)
     }
 
     /// Only the server counts templates.
     fn prepare_for_update(&self, object: &mut Object, old: &Object) {
         keep_status(object, old);
+        template::drop_gated(object, Some(old));
         let moved = object.get(&["spec", "template"]) != old.get(&["spec", "template"]);
         set_template_generation(object, template_generation(old) + i64::from(moved));
         bump_generation(object, old);
@@ -97,12 +99,8 @@ impl Strategy for DaemonSets {
     fn validate_update(&self, object: &Object, old: &Object) -> ErrorList {
         let (new, old) = (At::root(object).child("spec"), At::root(old).child("spec"));
         let mut errors = unchanged(&new.child("selector"), &old.child("selector"));
-        errors.extend(validate(&new));
+        errors.extend(validate(&new, Some(&old)));
         errors
-    }
-
-    fn prepare_for_status_update(&self, object: &mut Object, old: &Object) {
-        restore(object, old, "spec");
     }
 
     fn validate_status_update(&self, object: &Object, old: &Object) -> ErrorList {
@@ -133,15 +131,15 @@ impl Strategy for DaemonSets {
     }
 }
 
-fn validate(spec: &At<'_>) -> ErrorList {
+fn validate(spec: &At<'_>, old: Option<&At<'_>>) -> ErrorList {
     let (selector, template) = (spec.child("selector"), spec.child("template"));
-    let mut errors = selector.label_selector();
-    errors.extend(template::matches(spec, true, ""));
+    let mut errors = selector.label_selector_after(old.map(|old| old.child("selector")).as_ref());
+    errors.extend(template::matches(spec).unwrap_or_default());
     let empty = selector.child("matchLabels").len() + selector.child("matchExpressions").len() == 0;
     if selector.is_set() && empty {
         errors.push(selector.invalid("empty selector is invalid for daemonset"));
     }
-    errors.extend(template::pods(&template));
+    errors.extend(template::pods(&template, old.map(|old| old.child("template")).as_ref()));
     errors.extend(template::runs_for_ever(&template, "DaemonSet"));
     errors.extend(spec.child("minReadySeconds").non_negative());
     errors.extend(update_strategy(&spec.child("updateStrategy")));

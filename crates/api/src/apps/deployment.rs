@@ -8,7 +8,9 @@ use super::template;
 use crate::catalogue::Column;
 use crate::core::defaults::{child, set};
 use crate::printers::{AGE, NAME, column, count, selector, template_containers, wide};
-use crate::strategy::{Strategy, bump_generation, keep_status, restore};
+use crate::strategy::{
+    Strategy, bump_generation, keep_spec, keep_status, reset_status_for_create, restore_at,
+};
 use crate::validation::at::At;
 use crate::validation::forms::{not_decremented, unchanged};
 
@@ -53,13 +55,18 @@ impl Strategy for Deployments {
         template::default(spec);
     }
 
+    fn prepare_for_create(&self, deployment: &mut Object) {
+        reset_status_for_create(deployment);
+        template::drop_gated(deployment, None);
+    }
+
     fn validate(&self, deployment: &Object) -> ErrorList {
-        validate(&At::root(deployment).child("spec"))
+        validate(&At::root(deployment).child("spec"), None)
     }
 
     fn validate_update(&self, deployment: &Object, old: &Object) -> ErrorList {
         let (new, old) = (At::root(deployment).child("spec"), At::root(old).child("spec"));
-        let mut errors = validate(&new);
+        let mut errors = validate(&new, Some(&old));
         errors.extend(unchanged(&new.child("selector"), &old.child("selector")));
         errors
     }
@@ -86,6 +93,7 @@ impl Strategy for Deployments {
     /// A change of annotations counts as a change: the revision history depends on it.
     fn prepare_for_update(&self, deployment: &mut Object, old: &Object) {
         keep_status(deployment, old);
+        template::drop_gated(deployment, Some(old));
         bump_generation(deployment, old);
         if deployment.annotations() != old.annotations() {
             deployment.set_generation(old.generation() + 1);
@@ -93,12 +101,14 @@ impl Strategy for Deployments {
     }
 
     fn prepare_for_status_update(&self, deployment: &mut Object, old: &Object) {
-        restore(deployment, old, "spec");
-        match old.labels() {
-            Some(labels) => deployment.set(&["metadata", "labels"], labels.clone()),
-            None => {
-                deployment.remove(&["metadata", "labels"]);
-            }
+        keep_spec(deployment, old);
+        restore_at(deployment, old, &["metadata", "labels"]);
+    }
+
+    fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
+        match subresource {
+            "status" => &[&["spec"], &["metadata", "labels"]],
+            _ => &[&["status"]],
         }
     }
 
@@ -113,10 +123,10 @@ impl Strategy for Deployments {
     }
 }
 
-fn validate(spec: &At<'_>) -> ErrorList {
+fn validate(spec: &At<'_>, old: Option<&At<'_>>) -> ErrorList {
     let mut errors = spec.child("replicas").non_negative();
     errors.extend(template::selector(spec, "deployment"));
-    errors.extend(super::replica_set::pods(spec));
+    errors.extend(super::replica_set::pods(spec, old));
     errors.extend(strategy(&spec.child("strategy")));
     errors.extend(spec.child("minReadySeconds").non_negative());
     errors.extend(spec.child("revisionHistoryLimit").non_negative());
@@ -216,6 +226,7 @@ mod tests {
             &[
                 "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
                 "spec.selector: Required value",
+                "spec.template.metadata.labels: Invalid value: {\"app\":\"a\"}: `selector` does not match template `labels`",
                 "spec.strategy: Unsupported value: {\"Type\":\"Odd\",\"RollingUpdate\":null}: supported values: \"Recreate\", \"RollingUpdate\"",
                 "spec.progressDeadlineSeconds: Invalid value: 600: must be greater than minReadySeconds",
             ],

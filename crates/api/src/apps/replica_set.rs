@@ -8,7 +8,7 @@ use super::template;
 use crate::catalogue::Column;
 use crate::core::defaults::set;
 use crate::printers::{AGE, NAME, column, count, selector, template_containers, wide};
-use crate::strategy::Strategy;
+use crate::strategy::{Strategy, bump_generation, keep_status};
 use crate::validation::at::At;
 use crate::validation::forms::unchanged;
 
@@ -35,15 +35,22 @@ impl Strategy for ReplicaSets {
     fn prepare_for_create(&self, object: &mut Object) {
         object.set(&["status"], json!({"replicas": 0}));
         object.set_generation(1);
+        template::drop_gated(object, None);
+    }
+
+    fn prepare_for_update(&self, object: &mut Object, old: &Object) {
+        keep_status(object, old);
+        template::drop_gated(object, Some(old));
+        bump_generation(object, old);
     }
 
     fn validate(&self, object: &Object) -> ErrorList {
-        validate(&At::root(object).child("spec"))
+        validate(&At::root(object).child("spec"), None)
     }
 
     fn validate_update(&self, object: &Object, old: &Object) -> ErrorList {
         let (new, old) = (At::root(object).child("spec"), At::root(old).child("spec"));
-        let mut errors = validate(&new);
+        let mut errors = validate(&new, Some(&old));
         errors.extend(unchanged(&new.child("selector"), &old.child("selector")));
         errors
     }
@@ -75,19 +82,21 @@ impl Strategy for ReplicaSets {
     }
 }
 
-fn validate(spec: &At<'_>) -> ErrorList {
+fn validate(spec: &At<'_>, old: Option<&At<'_>>) -> ErrorList {
     let mut errors = spec.child("replicas").non_negative();
     errors.extend(spec.child("minReadySeconds").non_negative());
     errors.extend(template::selector(spec, "deployment"));
-    errors.extend(pods(spec));
+    errors.extend(pods(spec, old));
     errors
 }
 
 /// The template of a ReplicaSet, or of a Deployment, which makes them.
-pub fn pods(spec: &At<'_>) -> ErrorList {
+pub fn pods(spec: &At<'_>, old: Option<&At<'_>>) -> ErrorList {
+    let Some(mut errors) = template::matches(spec) else {
+        return vec![spec.child("selector").invalid("invalid label selector")];
+    };
     let template = spec.child("template");
-    let mut errors = template::matches(spec, false, "invalid label selector");
-    errors.extend(template::pods(&template));
+    errors.extend(template::pods(&template, old.map(|old| old.child("template")).as_ref()));
     errors.extend(template::runs_for_ever(&template, "ReplicaSet"));
     errors
 }

@@ -1,5 +1,7 @@
 //! StatefulSets.
 
+use std::collections::BTreeSet;
+
 use apimachinery::field::{Error, ErrorList};
 use apimachinery::validation as names;
 use apimachinery::{Object, Value};
@@ -10,10 +12,10 @@ use crate::catalogue::Column;
 use crate::core::defaults::{child, each, set};
 use crate::core::warnings;
 use crate::printers::{AGE, NAME, column, count, template_containers, wide};
-use crate::strategy::{Strategy, bump_generation, keep_status, reset_status_for_create, restore};
+use crate::strategy::{Strategy, bump_generation, keep_status, reset_status_for_create};
 use crate::validation::at::At;
 use crate::validation::forms::not_decremented;
-use crate::validation::pod;
+use crate::validation::{claim, pod};
 
 pub const COLUMNS: &[Column] = &[
     NAME,
@@ -82,14 +84,16 @@ impl Strategy for StatefulSets {
     fn prepare_for_create(&self, object: &mut Object) {
         reset_status_for_create(object);
         object.set(&["status"], json!({"replicas": 0}));
+        template::drop_gated(object, None);
     }
 
     fn validate(&self, object: &Object) -> ErrorList {
-        validate(&At::root(object).child("spec"), Strictness::default())
+        validate(&At::root(object).child("spec"), None, Strictness::default())
     }
 
     fn prepare_for_update(&self, object: &mut Object, old: &Object) {
         keep_status(object, old);
+        template::drop_gated(object, Some(old));
         bump_generation(object, old);
     }
 
@@ -98,8 +102,8 @@ impl Strategy for StatefulSets {
     fn validate_update(&self, object: &Object, old: &Object) -> ErrorList {
         let (new, before) = (At::root(object).child("spec"), At::root(old).child("spec"));
         let lenient = Strictness { service_name: false, claims: false, template: true };
-        let was_valid = validate(&before, lenient).is_empty();
-        let mut errors = validate(&new, Strictness { template: was_valid, ..lenient });
+        let was_valid = validate(&before, Some(&before), lenient).is_empty();
+        let mut errors = validate(&new, Some(&before), Strictness { template: was_valid, ..lenient });
         let fixed = |spec: &At<'_>| {
             let mut spec = spec.value.clone();
             if let Some(map) = spec.as_object_mut() {
@@ -115,10 +119,6 @@ impl Strategy for StatefulSets {
             ));
         }
         errors
-    }
-
-    fn prepare_for_status_update(&self, object: &mut Object, old: &Object) {
-        restore(object, old, "spec");
     }
 
     fn validate_status_update(&self, object: &Object, old: &Object) -> ErrorList {
@@ -182,7 +182,7 @@ impl Default for Strictness {
     }
 }
 
-fn validate(spec: &At<'_>, strict: Strictness) -> ErrorList {
+fn validate(spec: &At<'_>, old: Option<&At<'_>>, strict: Strictness) -> ErrorList {
     let mut errors = ErrorList::new();
     let policy = spec.child("podManagementPolicy");
     match policy.str() {
@@ -202,7 +202,7 @@ fn validate(spec: &At<'_>, strict: Strictness) -> ErrorList {
     }
     if strict.claims {
         for claim in spec.each("volumeClaimTemplates") {
-            errors.extend(claim_spec(&claim.child("spec")));
+            errors.extend(claim::spec(&claim.child("spec")));
         }
     }
     errors.extend(spec.child("replicas").non_negative());
@@ -213,7 +213,7 @@ fn validate(spec: &At<'_>, strict: Strictness) -> ErrorList {
         errors.extend(service.dns_label());
     }
     errors.extend(template::selector(spec, "statefulset"));
-    errors.extend(pods(spec, strict.template));
+    errors.extend(pods(spec, old, strict.template));
     errors.extend(template::runs_for_ever(&spec.child("template"), "StatefulSet"));
     errors
 }
@@ -248,33 +248,17 @@ fn update_strategy(strategy: &At<'_>) -> ErrorList {
     }
 }
 
-/// What every claim needs.
-fn claim_spec(spec: &At<'_>) -> ErrorList {
-    let mut errors = ErrorList::new();
-    let modes = spec.child("accessModes");
-    if modes.is_empty() {
-        errors.push(modes.required("at least 1 access mode is required"));
-    }
-    const MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
-    for mode in modes.items() {
-        errors.extend(mode.supported(&MODES));
-    }
-    let storage = spec.child("resources");
-    if !storage.child("requests").has("storage") {
-        errors.push(Error::required(&storage.path.key("storage"), ""));
-    }
-    errors
-}
-
 /// The template without what the controller writes over, with the volumes that it adds.
-fn pods(spec: &At<'_>, judge_template: bool) -> ErrorList {
+fn pods(spec: &At<'_>, old: Option<&At<'_>>, judge_template: bool) -> ErrorList {
+    let Some(mut errors) = template::matches(spec) else {
+        return vec![spec.child("selector").invalid("")];
+    };
     let template = spec.child("template");
-    let mut errors = template::matches(spec, false, "");
     let mut object = Object::from(template.value.clone());
     for key in ["subdomain", "hostname"] {
         object.remove(&["spec", key]);
     }
-    let claims: Vec<&str> = spec
+    let claims: BTreeSet<&str> = spec
         .each("volumeClaimTemplates")
         .filter_map(|claim| claim.value.pointer("/metadata/name").and_then(Value::as_str))
         .collect();
@@ -288,15 +272,12 @@ fn pods(spec: &At<'_>, judge_template: bool) -> ErrorList {
         volumes.extend(own.list().iter().filter(|v| !claims.iter().any(|name| v["name"] == *name)).cloned());
         object.set(&["spec", "volumes"], volumes);
     }
+    let judged = At::new(object.as_value(), template.path.clone());
+    let before = old.map(|old| old.child("template"));
     if judge_template {
-        errors.extend(pod::template(&At::new(object.as_value(), template.path.clone())));
+        errors.extend(template::pods(&judged, before.as_ref()));
     }
-    if let Some(labels) = object.labels() {
-        errors.extend(names::validate_labels(labels, &template.path.child("labels")));
-    }
-    if let Some(annotations) = object.annotations() {
-        errors.extend(names::validate_annotations(annotations, &template.path.child("annotations")));
-    }
+    errors.extend(pod::template_metadata(&judged, before.as_ref().map(|old| old.value)));
     errors
 }
 

@@ -7,7 +7,7 @@ use apimachinery::{Object, Value};
 use serde_json::Map;
 
 use crate::core::defaults::{self, child};
-use crate::core::warnings;
+use crate::core::{gates, warnings};
 use crate::validation::at::At;
 use crate::validation::pod;
 
@@ -32,25 +32,30 @@ pub fn selector(spec: &At<'_>, workload: &str) -> ErrorList {
     errors
 }
 
-/// That the selector finds the pods of the template. What upstream says of a selector that cannot be read is `unreadable`.
-pub fn matches(spec: &At<'_>, matches_nothing: bool, unreadable: &str) -> ErrorList {
+/// That the selector finds the pods of the template; no selector finds none. `None` where it cannot be read.
+pub fn matches(spec: &At<'_>) -> Option<ErrorList> {
     let (selector, template) = (spec.child("selector"), spec.child("template"));
-    let Ok(parsed) = LabelSelector::from_label_selector(selector.value) else {
-        return vec![selector.invalid(unreadable)];
-    };
+    let parsed = LabelSelector::from_label_selector(selector.value).ok()?;
     let labels = template.child("metadata").child("labels");
     let none = Map::new();
-    let found = parsed.matches(labels.value.as_object().unwrap_or(&none));
-    let selects = selector.is_set() && !parsed.is_empty();
-    if (selects && !found) || (!selector.is_set() && matches_nothing) {
-        return vec![labels.invalid("`selector` does not match template `labels`")];
-    }
-    ErrorList::new()
+    let found = selector.is_set() && parsed.matches(labels.value.as_object().unwrap_or(&none));
+    Some(match found {
+        true => ErrorList::new(),
+        false => vec![labels.invalid("`selector` does not match template `labels`")],
+    })
 }
 
-/// The template's pod, which has to run for ever.
-pub fn pods(template: &At<'_>) -> ErrorList {
-    pod::template(template)
+/// The template's pod. What was wrong with it before an update may stay.
+pub fn pods(template: &At<'_>, old: Option<&At<'_>>) -> ErrorList {
+    match old {
+        Some(old) => pod::template_update(template, old.value),
+        None => pod::template(template),
+    }
+}
+
+/// Drops from the template what is off.
+pub fn drop_gated(object: &mut Object, old: Option<&Object>) {
+    gates::pod_spec_at(object, old, &["spec", "template", "spec"]);
 }
 
 /// What a controller that restarts its pods refuses of a template.
@@ -117,4 +122,48 @@ pub fn available_of_ready(status: &At<'_>, ready: &str) -> ErrorList {
         return vec![available.invalid(format!("cannot be greater than {ready}"))];
     }
     ErrorList::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use crate::catalogue::catalogue;
+    use apimachinery::{GroupVersionKind, Object};
+
+    #[test]
+    fn what_is_off_goes_from_every_template_and_stays_where_it_was() {
+        let job = ["spec", "jobTemplate", "spec", "template", "spec"];
+        let kinds = [
+            ("apps", "Deployment", &job[3..]),
+            ("apps", "DaemonSet", &job[3..]),
+            ("apps", "ReplicaSet", &job[3..]),
+            ("apps", "StatefulSet", &job[3..]),
+            ("batch", "Job", &job[3..]),
+            ("batch", "CronJob", &job[1..]),
+        ];
+        for (group, kind, path) in kinds {
+            let strategy =
+                catalogue().by_kind(&GroupVersionKind::new(group, "v1", kind)).expect(kind).strategy;
+            let path = [&["spec"], path].concat();
+            let pod =
+                json!({"containers": [{"name": "c", "image": "i", "lifecycle": {"stopSignal": "SIGUSR1"}}]});
+            let mut gated = Object::from(json!({"metadata": {"name": "o", "uid": "u"}}));
+            gated.set(&path, pod);
+            let signal = |object: &Object| {
+                object.get_array(&[&path[..], &["containers"]].concat())[0]["lifecycle"]
+                    .get("stopSignal")
+                    .is_some()
+            };
+            let mut created = gated.clone();
+            strategy.prepare_for_create(&mut created);
+            assert!(!signal(&created), "{kind}");
+            let mut updated = gated.clone();
+            strategy.prepare_for_update(&mut updated, &created);
+            assert!(!signal(&updated), "{kind}");
+            let mut kept = gated.clone();
+            strategy.prepare_for_update(&mut kept, &gated);
+            assert!(signal(&kept), "{kind}");
+        }
+    }
 }

@@ -8,10 +8,12 @@ use serde_json::json;
 use super::{job, job_spec, schedule};
 use crate::catalogue::Column;
 use crate::core::defaults::{self, child, set};
+use crate::core::gates;
 use crate::printers::{self, AGE, NAME, bool_or_unset, column, or_none, since, wide};
-use crate::strategy::{Strategy, bump_generation, keep_status, reset_status_for_create, restore};
+use crate::strategy::{Strategy, bump_generation, keep_status, reset_status_for_create};
 use crate::validation::at::At;
 
+const POD: &[&str] = &["spec", "jobTemplate", "spec", "template", "spec"];
 const CONTAINERS: &[&str] = &["spec", "jobTemplate", "spec", "template", "spec", "containers"];
 
 pub const COLUMNS: &[Column] = &[
@@ -66,6 +68,7 @@ impl Strategy for CronJobs {
 
     fn prepare_for_create(&self, cron_job: &mut Object) {
         reset_status_for_create(cron_job);
+        gates::pod_spec_at(cron_job, None, POD);
     }
 
     fn validate(&self, cron_job: &Object) -> ErrorList {
@@ -79,16 +82,13 @@ impl Strategy for CronJobs {
 
     fn prepare_for_update(&self, cron_job: &mut Object, old: &Object) {
         keep_status(cron_job, old);
+        gates::pod_spec_at(cron_job, Some(old), POD);
         bump_generation(cron_job, old);
     }
 
     /// Names that are too long by today's rules stay.
     fn validate_update(&self, cron_job: &Object, old: &Object) -> ErrorList {
         validate(&At::root(cron_job).child("spec"), Some(&At::root(old).child("spec")))
-    }
-
-    fn prepare_for_status_update(&self, cron_job: &mut Object, old: &Object) {
-        restore(cron_job, old, "spec");
     }
 
     fn warnings_on_create(&self, cron_job: &Object) -> Vec<String> {
@@ -137,7 +137,8 @@ fn validate(spec: &At<'_>, old: Option<&At<'_>>) -> ErrorList {
         errors.extend(time_zone(&zone));
     }
     errors.extend(spec.child("concurrencyPolicy").one_of(&["Allow", "Forbid", "Replace"]));
-    errors.extend(job_spec::validate_template(&spec.child("jobTemplate").child("spec")));
+    let before = old.map(|old| old.child("jobTemplate").child("spec"));
+    errors.extend(job_spec::validate_template(&spec.child("jobTemplate").child("spec"), before.as_ref()));
     errors.extend(spec.child("successfulJobsHistoryLimit").non_negative());
     errors.extend(spec.child("failedJobsHistoryLimit").non_negative());
     errors
@@ -172,14 +173,15 @@ fn time_zone(zone: &At<'_>) -> ErrorList {
     if !name.split('/').all(fits) {
         return vec![zone.invalid(format!("unknown time zone {name}"))];
     }
+    let mut errors = ErrorList::new();
     if name.eq_ignore_ascii_case("local") {
         let why = "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
-        return vec![zone.invalid(why)];
+        errors.push(zone.invalid(why));
     }
     if !schedule::is_time_zone(name) {
-        return vec![zone.invalid(format!("unknown time zone {name}"))];
+        errors.push(zone.invalid(format!("unknown time zone {name}")));
     }
-    ErrorList::new()
+    errors
 }
 
 #[cfg(test)]
@@ -218,6 +220,7 @@ mod tests {
                 vec![
                     "spec.schedule: Invalid value: \"TZ=UTC 0 * * * *\": cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
                     "spec.timeZone: Invalid value: \"local\": timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones",
+                    "spec.timeZone: Invalid value: \"local\": unknown time zone local",
                 ],
             ),
             (

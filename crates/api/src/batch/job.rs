@@ -7,11 +7,12 @@ use apimachinery::{Object, Value};
 use serde_json::{Map, json};
 
 use super::{job_spec, job_status};
+use crate::apps::template;
 use crate::catalogue::{Column, Now};
 use crate::core::defaults::{self, child, each, set};
 use crate::core::warnings;
 use crate::printers::{self, AGE, NAME, column, count, selector, template_containers, wide};
-use crate::strategy::{Strategy, bump_generation, keep_status, reset_status_for_create, restore};
+use crate::strategy::{Strategy, bump_generation, keep_status, reset_status_for_create};
 use crate::validation::at::At;
 use crate::validation::forms::{condition_is_true, unchanged};
 
@@ -118,31 +119,22 @@ impl Strategy for Jobs {
     fn prepare_for_create(&self, job: &mut Object) {
         generate_selector(job);
         reset_status_for_create(job);
+        template::drop_gated(job, None);
     }
 
     fn validate(&self, job: &Object) -> ErrorList {
-        let mut errors = generated_selector(job);
-        let spec = At::root(job).child("spec");
-        errors.extend(validate(&spec));
-        let completions = spec.number("completions").unwrap_or_default();
-        if job_spec::is_indexed(spec.value) && completions > 0 {
-            let host = format!("{}-{}", job.name(), completions - 1);
-            if !names::is_dns1123_label(&host).is_empty() {
-                let why = format!("will not able to create pod with invalid DNS label: {host}");
-                errors.push(Error::invalid(&Path::new("metadata").child("name"), job.name(), why));
-            }
-        }
-        errors
+        validate_job(job, None)
     }
 
     fn prepare_for_update(&self, job: &mut Object, old: &Object) {
         keep_status(job, old);
+        template::drop_gated(job, Some(old));
         bump_generation(job, old);
     }
 
     fn validate_update(&self, job: &Object, old: &Object) -> ErrorList {
         let (new, before) = (At::root(job).child("spec"), At::root(old).child("spec"));
-        let mut errors = validate(&new);
+        let mut errors = validate_job(job, Some(old));
         errors.extend(job_spec::completions_update(&new, &before));
         errors.extend(unchanged(&new.child("selector"), &before.child("selector")));
         errors.extend(template_update(&new.child("template"), &before.child("template"), Freedom::of(old)));
@@ -152,10 +144,6 @@ impl Strategy for Jobs {
             errors.extend(unchanged(&new.child(key), &before.child(key)));
         }
         errors
-    }
-
-    fn prepare_for_status_update(&self, job: &mut Object, old: &Object) {
-        restore(job, old, "spec");
     }
 
     fn validate_status_update(&self, job: &Object, old: &Object) -> ErrorList {
@@ -168,7 +156,7 @@ impl Strategy for Jobs {
     }
 
     fn warnings_on_create(&self, job: &Object) -> Vec<String> {
-        let mut warnings = crate::apps::template::name_warning(job);
+        let mut warnings = template::name_warning(job);
         warnings.extend(spec_warnings(&At::of(job, &["spec"])));
         warnings
     }
@@ -218,7 +206,7 @@ fn generate_selector(job: &mut Object) {
 }
 
 /// That nobody else wrote other values into what is generated.
-fn generated_selector(job: &Object) -> ErrorList {
+fn generated_selector(job: &Object, with_new_labels: bool) -> ErrorList {
     let mut errors = ErrorList::new();
     let Some(selector) = job.get(&["spec", "selector"]) else { return errors };
     if job.get_bool(&["spec", "manualSelector"]) {
@@ -228,13 +216,14 @@ fn generated_selector(job: &Object) -> ErrorList {
         errors.push(Error::required(&Path::new("metadata").child("uid"), ""));
     }
     let path = Path::new("spec").child("template").child("metadata").child("labels");
-    let expected = [
+    let all = [
         (LEGACY_CONTROLLER_UID, job.uid()),
         (LEGACY_JOB_NAME, job.name()),
         (CONTROLLER_UID, job.uid()),
         (JOB_NAME, job.name()),
     ];
-    for (label, value) in expected {
+    let expected = if with_new_labels { &all[..] } else { &all[..2] };
+    for (label, value) in expected.iter().copied() {
         let labels = job.get(&["spec", "template", "metadata", "labels"]).unwrap_or(&Value::Null);
         match labels.get(label).and_then(Value::as_str) {
             Some(found) if found == value => {}
@@ -254,11 +243,30 @@ fn generated_selector(job: &Object) -> ErrorList {
     errors
 }
 
-fn validate(spec: &At<'_>) -> ErrorList {
-    let mut errors = job_spec::validate(spec);
+/// All that may be wrong with a Job by itself. One that had not yet got the labels with a prefix may do without.
+fn validate_job(job: &Object, old: Option<&Object>) -> ErrorList {
+    let has = |label: &str| {
+        old.is_none_or(|old| old.get(&["spec", "template", "metadata", "labels", label]).is_some())
+    };
+    let mut errors = generated_selector(job, has(JOB_NAME) && has(CONTROLLER_UID));
+    let spec = At::of(job, &["spec"]);
+    errors.extend(validate(&spec, old.map(|old| At::of(old, &["spec"])).as_ref()));
+    let completions = spec.number("completions").unwrap_or_default();
+    if job_spec::is_indexed(spec.value) && completions > 0 {
+        let host = format!("{}-{}", job.name(), completions - 1);
+        if !names::is_dns1123_label(&host).is_empty() {
+            let why = format!("will not able to create pod with invalid DNS label: {host}");
+            errors.push(Error::invalid(&Path::new("metadata").child("name"), job.name(), why));
+        }
+    }
+    errors
+}
+
+fn validate(spec: &At<'_>, old: Option<&At<'_>>) -> ErrorList {
+    let mut errors = job_spec::validate(spec, old);
     let selector = spec.child("selector");
     if selector.is_set() {
-        errors.extend(selector.label_selector());
+        errors.extend(selector.label_selector_after(old.map(|old| old.child("selector")).as_ref()));
     } else {
         errors.push(selector.required(""));
     }

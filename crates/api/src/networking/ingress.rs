@@ -8,7 +8,7 @@ use serde_json::json;
 use super::ingress_class::local_reference;
 use crate::catalogue::Column;
 use crate::printers::{AGE, NAME, column, or_none};
-use crate::strategy::{Strategy, bump_generation, keep_status, reset_status_for_create, restore};
+use crate::strategy::{Strategy, bump_generation, keep_status, reset_status_for_create};
 use crate::validation::at::At;
 
 pub const COLUMNS: &[Column] = &[
@@ -89,10 +89,6 @@ impl Strategy for Ingresses {
 
     fn validate_update(&self, ingress: &Object, old: &Object) -> ErrorList {
         validate(&At::root(ingress).child("spec"), lenient(&At::root(old).child("spec")))
-    }
-
-    fn prepare_for_status_update(&self, ingress: &mut Object, old: &Object) {
-        restore(ingress, old, "spec");
     }
 
     fn validate_status_update(&self, ingress: &Object, old: &Object) -> ErrorList {

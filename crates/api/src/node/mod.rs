@@ -1,7 +1,7 @@
 //! `node.k8s.io/v1`: runtime classes.
 
 use apimachinery::Object;
-use apimachinery::field::{Error, ErrorList};
+use apimachinery::field::ErrorList;
 use apimachinery::validation as names;
 use serde_json::json;
 
@@ -10,6 +10,8 @@ use crate::printers::{AGE, NAME, column};
 use crate::strategy::Strategy;
 use crate::validation::at::At;
 use crate::validation::forms::unchanged;
+use crate::validation::resources;
+use crate::validation::value::go_struct;
 
 const GROUP: Resource =
     Resource { namespaced: false, ..Resource::in_group("node.k8s.io", "v1", "k8s.io.api.node.v1") };
@@ -41,15 +43,11 @@ impl Strategy for RuntimeClasses {
         let root = At::root(class);
         let handler = root.child("handler");
         let mut errors = handler.wrong(names::name_is_dns_label(handler.str(), false));
-        let overhead = root.child("overhead").child("podFixed");
-        // the amounts are judged as limits of a container
-        for (name, amount) in overhead.entries() {
-            let path = root.child("overhead").path.child("limits").key(name);
-            let value = At::new(amount.value, path);
-            errors.extend(
-                names::is_qualified_name(name).into_iter().map(|why| Error::invalid(&value.path, name, why)),
-            );
-            errors.extend(value.non_negative_quantity());
+        if let Some(overhead) = root.field("overhead") {
+            // the amounts are judged as limits of a container
+            let limits = json!({"limits": overhead.child("podFixed").value});
+            let limits = At::new(&limits, overhead.path);
+            errors.extend(resources::requirements(&limits, resources::container_resource_name, &[], false));
         }
         let scheduling = root.child("scheduling");
         let selector = scheduling.child("nodeSelector");
@@ -58,16 +56,25 @@ impl Strategy for RuntimeClasses {
         }
         let tolerations = scheduling.child("tolerations");
         errors.extend(crate::validation::pod::tolerations(&tolerations));
-        for (index, toleration) in tolerations.items().enumerate() {
-            if tolerations.list()[..index].contains(toleration.value) {
-                errors.push(toleration.duplicate());
+        let mut seen = Vec::new();
+        for toleration in tolerations.items() {
+            let key = ["key", "operator", "value", "effect"].map(|part| toleration.text(part));
+            if seen.contains(&key) {
+                errors.push(toleration.duplicate().showing(shown(&toleration)));
             }
+            seen.push(key);
         }
         errors
     }
 
     fn validate_update(&self, class: &Object, old: &Object) -> ErrorList {
-        unchanged(&At::root(class).child("handler"), &At::root(old).child("handler"))
+        let mut errors = self.validate(class);
+        errors.extend(unchanged(&At::root(class).child("handler"), &At::root(old).child("handler")));
+        errors
+    }
+
+    fn allow_create_on_update(&self) -> bool {
+        true
     }
 
     fn allow_unconditional_update(&self) -> bool {
@@ -77,6 +84,18 @@ impl Strategy for RuntimeClasses {
     fn reset_fields(&self, _subresource: &str) -> &'static [&'static [&'static str]] {
         &[]
     }
+}
+
+/// A toleration of the internal version.
+fn shown(toleration: &At<'_>) -> String {
+    let text = |key: &str| json!(toleration.text(key));
+    go_struct(&[
+        ("Key", text("key")),
+        ("Operator", text("operator")),
+        ("Value", text("value")),
+        ("Effect", text("effect")),
+        ("TolerationSeconds", toleration.child("tolerationSeconds").value.clone()),
+    ])
 }
 
 #[cfg(test)]
@@ -89,20 +108,23 @@ mod tests {
         let fine = Object::from(json!({"handler": "runc", "overhead": {"podFixed": {"cpu": "10m"}}}));
         check(RuntimeClasses.validate(&fine), &[]);
         let odd = Object::from(json!({
-            "handler": "a.b", "overhead": {"podFixed": {"cpu": "-1"}},
-            "scheduling": {"tolerations": [{"operator": "Exists"}, {"operator": "Exists"}]},
+            "handler": "a.b", "overhead": {"podFixed": {"cpu": "-1", "coffee": "1"}},
+            "scheduling": {"tolerations": [
+                {"operator": "Exists", "effect": "NoExecute"},
+                {"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5},
+            ]},
         }));
         check(
             RuntimeClasses.validate(&odd),
             &[
                 "handler: Invalid value: \"a.b\": must not contain dots",
+                "overhead.limits[coffee]: Invalid value: \"coffee\": must be a standard resource for containers",
                 "overhead.limits[cpu]: Invalid value: \"-1\": must be greater than or equal to 0",
-                "scheduling.tolerations[1]: Duplicate value: {\"operator\":\"Exists\"}",
+                "scheduling.tolerations[1]: Duplicate value: {\"Key\":\"\",\"Operator\":\"Exists\",\"Value\":\"\",\"Effect\":\"NoExecute\",\"TolerationSeconds\":5}",
             ],
         );
-        check(
-            RuntimeClasses.validate_update(&odd, &fine),
-            &["handler: Invalid value: \"a.b\": field is immutable"],
-        );
+        let errors = RuntimeClasses.validate_update(&odd, &fine);
+        assert_eq!(errors.len(), 5, "all that is wrong, and the handler once more: {errors:?}");
+        check(errors[4..].to_vec(), &["handler: Invalid value: \"a.b\": field is immutable"]);
     }
 }

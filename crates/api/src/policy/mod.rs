@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::catalogue::{Access, Column, Resource, Subresource};
 use crate::printers::{AGE, NAME, column, count};
-use crate::strategy::{Strategy, bump_generation, keep_spec, keep_status, reset_status_for_create};
+use crate::strategy::{Strategy, bump_generation, keep_status, reset_status_for_create};
 use crate::validation;
 use crate::validation::value::shown;
 
@@ -71,19 +71,11 @@ impl Strategy for Budgets {
         bump_generation(budget, old);
     }
 
-    fn prepare_for_status_update(&self, budget: &mut Object, old: &Object) {
-        keep_spec(budget, old);
-    }
-
     fn validate_status_update(&self, budget: &Object, _old: &Object) -> ErrorList {
         validation::pod_disruption_budget_status_update(budget)
     }
 
     fn allow_unconditional_update(&self) -> bool {
         false
-    }
-
-    fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
-        crate::strategy::reset_the_other(subresource)
     }
 }

@@ -102,7 +102,7 @@ impl Strategy for Roles {
     }
 
     fn validate(&self, role: &Object) -> ErrorList {
-        rules::role(role, true)
+        rules::role(role)
     }
 
     fn allow_create_on_update(&self) -> bool {
@@ -118,7 +118,7 @@ impl Strategy for ClusterRoles {
     }
 
     fn validate(&self, role: &Object) -> ErrorList {
-        rules::role(role, false)
+        rules::cluster_role(role)
     }
 
     fn allow_create_on_update(&self) -> bool {

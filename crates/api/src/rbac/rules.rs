@@ -1,10 +1,12 @@
 //! What is wrong with roles and bindings.
 
-use apimachinery::Object;
-use apimachinery::field::ErrorList;
+use apimachinery::field::{Error, ErrorList};
+use apimachinery::selectors::LabelSelector;
 use apimachinery::validation as names;
+use apimachinery::{Object, Value};
 
 use crate::validation::at::At;
+use crate::validation::value::go_struct;
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -12,8 +14,28 @@ pub fn path_segment_name(name: &str) -> Vec<String> {
     names::is_path_segment_name(name)
 }
 
-pub fn role(role: &Object, namespaced: bool) -> ErrorList {
-    At::root(role).each("rules").flat_map(|rule| self::rule(&rule, namespaced)).collect()
+pub fn role(role: &Object) -> ErrorList {
+    At::root(role).each("rules").flat_map(|rule| self::rule(&rule, true)).collect()
+}
+
+/// The rules of a cluster role, and which others it takes its own from.
+pub fn cluster_role(role: &Object) -> ErrorList {
+    let root = At::root(role);
+    let mut errors: ErrorList = root.each("rules").flat_map(|rule| self::rule(&rule, false)).collect();
+    let Some(aggregation) = root.field("aggregationRule") else { return errors };
+    let selectors = aggregation.child("clusterRoleSelectors");
+    if selectors.is_empty() {
+        let why = "at least one clusterRoleSelector required if aggregationRule is non-nil";
+        errors.push(selectors.required(why));
+    }
+    for selector in selectors.items() {
+        errors.extend(selector.label_selector());
+        if LabelSelector::from_label_selector(selector.value).is_err() {
+            // upstream shows what came of reading it
+            errors.push(Error::invalid(&selector.path, Value::Null, "invalid label selector."));
+        }
+    }
+    errors
 }
 
 fn rule(rule: &At<'_>, namespaced: bool) -> ErrorList {
@@ -82,7 +104,9 @@ pub fn role_binding_update(binding: &Object, old: &Object) -> ErrorList {
     let mut errors = role_binding(binding);
     let role = At::of(binding, &["roleRef"]);
     if role.value != At::of(old, &["roleRef"]).value {
-        errors.push(role.invalid("cannot change roleRef"));
+        let text = |key: &str| Value::from(role.text(key));
+        let shown = [("APIGroup", text("apiGroup")), ("Kind", text("kind")), ("Name", text("name"))];
+        errors.push(role.invalid("cannot change roleRef").showing(go_struct(&shown)));
     }
     errors
 }
@@ -92,6 +116,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::validation::forms::check;
 
     #[test]
     fn rules_and_subjects_say_what_they_lack() {
@@ -100,12 +125,28 @@ mod tests {
             {"apiGroups": [""], "resources": ["pods"]},
         ]}));
         assert!(
-            role(&object, false)
+            cluster_role(&object)
                 .iter()
                 .map(ToString::to_string)
                 .eq(["rules[1].verbs: Required value: verbs must contain at least one value".to_owned(),])
         );
-        assert_eq!(role(&object, true).len(), 2);
+        assert_eq!(role(&object).len(), 2);
+        let aggregated = Object::from(json!({"aggregationRule": {"clusterRoleSelectors": [
+            {"matchLabels": {"a": "b"}}, {"matchExpressions": [{"key": "a", "operator": "Odd"}]},
+        ]}}));
+        check(
+            cluster_role(&aggregated),
+            &[
+                "aggregationRule.clusterRoleSelectors[1].matchExpressions[0].operator: Invalid value: \"Odd\": not a valid selector operator",
+                "aggregationRule.clusterRoleSelectors[1]: Invalid value: null: invalid label selector.",
+            ],
+        );
+        check(
+            cluster_role(&Object::from(json!({"aggregationRule": {}}))),
+            &[
+                "aggregationRule.clusterRoleSelectors: Required value: at least one clusterRoleSelector required if aggregationRule is non-nil",
+            ],
+        );
         let binding = Object::from(json!({
             "roleRef": {"apiGroup": GROUP, "kind": "Role", "name": "r"},
             "subjects": [{"kind": "ServiceAccount", "name": "a"}],
@@ -117,6 +158,13 @@ mod tests {
                 "roleRef.kind: Unsupported value: \"Role\": supported values: \"ClusterRole\"",
                 "subjects[0].namespace: Required value",
             ]
+        );
+        let role = |name: &str| json!({"roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": name}});
+        check(
+            role_binding_update(&Object::from(role("b")), &Object::from(role("a"))),
+            &[
+                "roleRef: Invalid value: {\"APIGroup\":\"rbac.authorization.k8s.io\",\"Kind\":\"ClusterRole\",\"Name\":\"b\"}: cannot change roleRef",
+            ],
         );
     }
 }

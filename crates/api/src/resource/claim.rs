@@ -11,7 +11,7 @@ use super::forms::{
 use super::status;
 use crate::catalogue::Column;
 use crate::printers::{AGE, NAME, column};
-use crate::strategy::{NamespaceLabel, Strategy, keep_spec, keep_status, reset_the_other};
+use crate::strategy::{NamespaceLabel, Strategy, keep_metadata, keep_spec, keep_status};
 use crate::validation::at::At;
 use crate::validation::forms::unchanged;
 
@@ -69,6 +69,7 @@ impl Strategy for ResourceClaims {
 
     fn prepare_for_status_update(&self, claim: &mut Object, old: &Object) {
         keep_spec(claim, old);
+        keep_metadata(claim, old);
         status::drop_what_is_not_allocated(claim, old);
     }
 
@@ -81,10 +82,6 @@ impl Strategy for ResourceClaims {
             None => admin_access(&At::root(claim).child("spec")),
             Some(old) => status::admin_access(claim, old),
         }
-    }
-
-    fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
-        reset_the_other(subresource)
     }
 }
 

@@ -1,13 +1,13 @@
 //! Volume attachments.
 
+use apimachinery::Object;
 use apimachinery::field::{Error, ErrorList};
 use apimachinery::validation as names;
-use apimachinery::{Object, Value};
 use serde_json::json;
 
 use crate::catalogue::Column;
 use crate::printers::{AGE, NAME, column};
-use crate::strategy::{Strategy, keep_all_but_status, keep_status};
+use crate::strategy::{METADATA_AND_SPEC, Strategy, keep_all_metadata, keep_spec, keep_status};
 use crate::validation::at::At;
 use crate::validation::inline_volume_spec;
 
@@ -69,14 +69,8 @@ impl Strategy for VolumeAttachments {
     }
 
     fn prepare_for_status_update(&self, attachment: &mut Object, old: &Object) {
-        keep_all_but_status(attachment, old);
-        if let Some(Value::Object(metadata)) = old.get(&["metadata"]) {
-            let managed = attachment.get(&["metadata", "managedFields"]).cloned();
-            attachment.set(&["metadata"], metadata.clone());
-            if let Some(managed) = managed {
-                attachment.set(&["metadata", "managedFields"], managed);
-            }
-        }
+        keep_spec(attachment, old);
+        keep_all_metadata(attachment, old);
     }
 
     fn validate_status_update(&self, attachment: &Object, old: &Object) -> ErrorList {
@@ -89,7 +83,7 @@ impl Strategy for VolumeAttachments {
 
     fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
         match subresource {
-            "status" => &[&["metadata"], &["spec"]],
+            "status" => METADATA_AND_SPEC,
             _ => &[&["status"]],
         }
     }

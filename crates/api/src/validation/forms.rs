@@ -128,6 +128,16 @@ impl At<'_> {
         names::validate_label_selector(self.value, &self.path)
     }
 
+    /// The same for a selector that takes the place of another, in which values of labels may have been wrong.
+    pub fn label_selector_after(&self, old: Option<&At<'_>>) -> ErrorList {
+        let of_value = |error: &Error| error.field.contains(".values[");
+        let mut errors = self.label_selector();
+        if old.is_some_and(|old| old.label_selector().iter().any(of_value)) {
+            errors.retain(|error| !of_value(error));
+        }
+        errors
+    }
+
     /// `example.com/some/path`.
     pub fn domain_prefixed_path(&self) -> ErrorList {
         const HTTP_PATH: &str = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+";

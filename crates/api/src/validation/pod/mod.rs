@@ -163,8 +163,14 @@ pub(crate) fn template_update(template: &At<'_>, old: &Value) -> ErrorList {
     template_with(template, &Options::after(&Object::from(old.clone()), false))
 }
 
-/// What a template may say. Its labels and annotations are named without `metadata`, as upstream names them.
-fn template_with(template: &At<'_>, options: &Options) -> ErrorList {
+/// What is wrong with the metadata of a template, which may take the place of another one.
+pub(crate) fn template_metadata(template: &At<'_>, old: Option<&Value>) -> ErrorList {
+    let old = old.map(|old| Options::after(&Object::from(old.clone()), false));
+    metadata_with(template, &old.unwrap_or_else(|| Options::new(false)))
+}
+
+/// Labels and annotations of a template, named without `metadata`, as upstream names them.
+fn metadata_with(template: &At<'_>, options: &Options) -> ErrorList {
     let (spec, meta) = (template.child("spec"), template.child("metadata"));
     let annotations_path = template.path.child("annotations");
     let mut errors = ErrorList::new();
@@ -176,6 +182,12 @@ fn template_with(template: &At<'_>, options: &Options) -> ErrorList {
     }
     let tolerant = options.allow_invalid_deletion_cost;
     errors.extend(annotations::rules(meta.value, &spec, tolerant, &annotations_path));
+    errors
+}
+
+fn template_with(template: &At<'_>, options: &Options) -> ErrorList {
+    let (spec, meta) = (template.child("spec"), template.child("metadata"));
+    let mut errors = metadata_with(template, options);
     errors.extend(pod_spec(&spec, "", false, options));
     errors.extend(annotations::match_fields(meta.value, &spec));
     let ephemeral = spec.child("ephemeralContainers");
