@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use apimachinery::apply::{self, FieldSet};
+use apimachinery::apply::{self, Filter};
 use apimachinery::codec::{self, EncodedJson, EncodedProtobuf};
 use apimachinery::schema::Schema;
 use apimachinery::selectors::LabelSelector;
@@ -66,7 +66,7 @@ fn hot_paths(criterion: &mut Criterion) {
     });
 
     let now = time::from_unix(1_767_225_600, 0).expect("a time");
-    let reset = FieldSet::of_fields(&[&["status"]]);
+    let reset = Filter::all_but(&[&["status"]]);
     let live = apply::update(None, object.clone(), &schema, "kubectl", now, "", Some(&reset));
     let mut changed = live.clone();
     changed.set(&["metadata", "labels", "tier"], "back");

@@ -1,7 +1,7 @@
 //! Server-side apply, told as upstream's documentation tells it: who owns what after which write.
 
 use apimachinery::apply::{
-    FieldSet, LAST_APPLIED, apply, same_but_for_times, update, validate_managed_fields,
+    FieldSet, Filter, LAST_APPLIED, apply, same_but_for_times, update, validate_managed_fields,
 };
 use apimachinery::codec::{self, decode_yaml};
 use apimachinery::schema::{Field, Kind, Message, Schema, Unknown};
@@ -32,7 +32,7 @@ struct Story {
     schema: Schema,
     live: Option<Object>,
     minute: u32,
-    reset: Option<FieldSet>,
+    reset: Option<Filter>,
 }
 
 impl Story {
@@ -284,12 +284,12 @@ fn wrong_configurations() {
 #[test]
 fn status_is_left_to_its_subresource() {
     let mut story = Story::new("apps/v1", "Deployment");
-    story.reset = Some(FieldSet::of_fields(&[&["status"]]));
+    story.reset = Some(Filter::all_but(&[&["status"]]));
     story.update("create", normal(&format!("{DEPLOYMENT}spec: {{replicas: 1}}\nstatus: {{replicas: 3}}")));
     assert!(story.managers().iter().all(|m| !m.contains(".status")), "{:?}", story.managers());
     let mut status = story.live().clone();
     status.set(&["status", "replicas"], 2);
-    let reset = FieldSet::of_fields(&[&["spec"]]);
+    let reset = Filter::all_but(&[&["spec"]]);
     let object = update(story.live.as_ref(), status, &story.schema, "kcm", at(9), "status", Some(&reset));
     let entry = object.get_array(&["metadata", "managedFields"]).last().unwrap().clone();
     assert_eq!((entry["manager"].clone(), entry["subresource"].clone()), (json!("kcm"), json!("status")));

@@ -70,11 +70,4 @@ impl Strategy for Namespaces {
     fn validate_subresource(&self, _subresource: &str, namespace: &Object, _old: &Object) -> ErrorList {
         validation::namespace_finalize(namespace)
     }
-
-    fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
-        match subresource {
-            "status" | "" => &[&["spec"], &["status"]],
-            _ => &[&["status"]],
-        }
-    }
 }

@@ -105,11 +105,13 @@ impl Strategy for Pods {
                     None => drop(pod.remove(&["spec", "ephemeralContainers"])),
                 }
             }
-            "resize" => {
+            // containers that come or go are for validation to refuse
+            "resize" if same_containers(pod, old) => {
                 let asked = pod.clone();
                 keep_all(pod, old);
                 take_resources(pod, &asked);
             }
+            "resize" => {}
             _ => return,
         }
         gates::pod_spec_at(pod, Some(old), &["spec"]);
@@ -157,10 +159,21 @@ impl Strategy for Pods {
     fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
         match subresource {
             "status" => &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]],
-            "ephemeralcontainers" | "resize" => {
-                &[&["status"], &["metadata", "labels"], &["metadata", "annotations"]]
-            }
             _ => &[&["status"]],
+        }
+    }
+
+    fn only_fields(&self, subresource: &str) -> Option<&'static [&'static [&'static str]]> {
+        match subresource {
+            "ephemeralcontainers" => Some(&[&["spec", "ephemeralContainers"]]),
+            "resize" => Some(&[
+                &["spec", "resources"],
+                &["spec", "containers", "*", "resources"],
+                &["spec", "containers", "*", "resizePolicy"],
+                &["spec", "initContainers", "*", "resources"],
+                &["spec", "initContainers", "*", "resizePolicy"],
+            ]),
+            _ => None,
         }
     }
 }
@@ -176,7 +189,16 @@ fn keep_all(pod: &mut Object, old: &Object) {
     }
 }
 
-/// Takes from a pod as a resize asks for it what a resize may change.
+const CONTAINERS: [&str; 2] = ["containers", "initContainers"];
+
+/// Whether two pods have as many containers of each kind.
+fn same_containers(pod: &Object, old: &Object) -> bool {
+    let counts = |pod: &Object| CONTAINERS.map(|key| pod.get_array(&["spec", key]).len());
+    counts(pod) == counts(old)
+}
+
+/// Takes from a pod as a resize asks for it what a resize may change. Containers under other names are taken as they
+/// are, for validation to refuse.
 fn take_resources(pod: &mut Object, asked: &Object) {
     let none = Value::Null;
     let asked = asked.get(&["spec"]).unwrap_or(&none);
@@ -186,13 +208,19 @@ fn take_resources(pod: &mut Object, asked: &Object) {
         None => drop(into.remove(key)),
     };
     take(spec, asked, "resources");
-    for key in ["containers", "initContainers"] {
-        for container in defaults::each(spec, key) {
-            let name = container.get("name").and_then(Value::as_str).unwrap_or_default();
-            if let Some(from) = list(asked, key).iter().find(|one| text(one, "name") == name) {
-                take(container, from, "resources");
-                take(container, from, "resizePolicy");
-            }
+    for key in CONTAINERS {
+        let wanted = list(asked, key);
+        let names =
+            |list: &[Value]| -> Vec<String> { list.iter().map(|one| text(one, "name").to_owned()).collect() };
+        if names(wanted)
+            != names(spec.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default())
+        {
+            spec.insert(key.to_owned(), wanted.into());
+            continue;
+        }
+        for (container, from) in defaults::each(spec, key).zip(wanted) {
+            take(container, from, "resources");
+            take(container, from, "resizePolicy");
         }
     }
 }
@@ -229,5 +257,36 @@ fn mirror_pod_ip(pod: &mut Object) {
         (false, None) => pod.set(&["status", "podIPs"], json!([{"ip": ip}])),
         (true, Some(first)) => pod.set(&["status", "podIP"], first),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resize_changes_resources_and_hides_no_other_container() {
+        let pod = |containers: Value| {
+            Object::from(json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": containers}}))
+        };
+        let old = pod(json!([{"name": "a", "image": "i"}, {"name": "b", "image": "i"}]));
+        let resized = |asked: Value| {
+            let mut asked = pod(asked);
+            asked.set(&["metadata", "labels"], json!({}));
+            Pods.prepare_for_subresource("resize", &mut asked, &old);
+            (
+                asked.get_array(&["spec", "containers"]).to_vec(),
+                asked.labels().is_some_and(|labels| labels.is_empty()),
+            )
+        };
+        let cpu = json!({"requests": {"cpu": "1"}});
+        let (containers, labels_moved) =
+            resized(json!([{"name": "a", "image": "other", "resources": cpu}, {"name": "b", "image": "i"}]));
+        assert_eq!(containers[0], json!({"name": "a", "image": "i", "resources": cpu}));
+        assert!(!labels_moved);
+        let swapped = json!([{"name": "b", "image": "x"}, {"name": "a", "image": "i"}]);
+        assert_eq!(resized(swapped.clone()), (swapped.as_array().cloned().unwrap_or_default(), false));
+        let fewer = json!([{"name": "a", "image": "x"}]);
+        assert_eq!(resized(fewer.clone()), (fewer.as_array().cloned().unwrap_or_default(), true));
     }
 }

@@ -118,13 +118,14 @@ mod tests {
             RuntimeClasses.validate(&odd),
             &[
                 "handler: Invalid value: \"a.b\": must not contain dots",
+                "overhead.limits[coffee]: Invalid value: \"coffee\": must be a standard resource type or fully qualified",
                 "overhead.limits[coffee]: Invalid value: \"coffee\": must be a standard resource for containers",
                 "overhead.limits[cpu]: Invalid value: \"-1\": must be greater than or equal to 0",
                 "scheduling.tolerations[1]: Duplicate value: {\"Key\":\"\",\"Operator\":\"Exists\",\"Value\":\"\",\"Effect\":\"NoExecute\",\"TolerationSeconds\":5}",
             ],
         );
         let errors = RuntimeClasses.validate_update(&odd, &fine);
-        assert_eq!(errors.len(), 5, "all that is wrong, and the handler once more: {errors:?}");
-        check(errors[4..].to_vec(), &["handler: Invalid value: \"a.b\": field is immutable"]);
+        assert_eq!(errors.len(), 6, "all that is wrong, and the handler once more: {errors:?}");
+        check(errors[5..].to_vec(), &["handler: Invalid value: \"a.b\": field is immutable"]);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
+use super::filter::Filter;
 use super::set::{FieldSet, PathElement};
 use super::typed::{Node, Shape, is_empty};
 
@@ -56,13 +57,13 @@ impl Comparison {
         self.added.extend(&other.added);
     }
 
-    /// Leaves out what the filter names, and everything below.
-    pub(super) fn without(self, ignored: Option<&FieldSet>) -> Self {
-        let Some(ignored) = ignored else { return self };
+    /// What a filter leaves of it.
+    pub(super) fn filtered(self, filter: Option<&Filter>) -> Self {
+        let Some(filter) = filter else { return self };
         Self {
-            removed: self.removed.recursive_difference(ignored),
-            modified: self.modified.recursive_difference(ignored),
-            added: self.added.recursive_difference(ignored),
+            removed: filter.apply(self.removed),
+            modified: filter.apply(self.modified),
+            added: filter.apply(self.added),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! to own fields of the same paths in this one.
 
 mod compare;
+mod filter;
 mod managed;
 mod set;
 mod typed;
@@ -13,6 +14,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
+pub use filter::Filter;
 pub use set::{FieldSet, PathElement, Scalar};
 
 use crate::codec;
@@ -61,8 +63,8 @@ struct Operator<'a> {
     api_version: &'a str,
     subresource: &'a str,
     now: Time,
-    /// Fields that writes to this endpoint do not change, so that nobody gets to own them by it.
-    reset_fields: Option<&'a FieldSet>,
+    /// Which fields writes to this endpoint can change, so that somebody gets to own them by it.
+    filter: Option<&'a Filter>,
 }
 
 /// Applies a configuration (as the user wrote it, not normalised) to a live object, or creates one.
@@ -77,7 +79,7 @@ pub fn apply(
     force: bool,
     now: Time,
     subresource: &str,
-    reset_fields: Option<&FieldSet>,
+    filter: Option<&Filter>,
 ) -> Result<Object, Status> {
     if let Some(live) = live.filter(|live| !live.kind().is_empty())
         && (live.kind(), live.api_version()) != (applied.kind(), applied.api_version())
@@ -94,7 +96,7 @@ pub fn apply(
         api_version: applied.api_version(),
         subresource,
         now,
-        reset_fields,
+        filter,
     };
     operator.validate(applied)?;
     let empty = empty_object(applied, schema);
@@ -133,7 +135,7 @@ pub fn update(
     manager: &str,
     now: Time,
     subresource: &str,
-    reset_fields: Option<&FieldSet>,
+    filter: Option<&Filter>,
 ) -> Object {
     let mut new = new;
     let live_managers = || live.and_then(|live| decode(live).ok()).unwrap_or_default();
@@ -152,7 +154,7 @@ pub fn update(
         api_version: &api_version,
         subresource,
         now,
-        reset_fields,
+        filter,
     };
     let created = live.is_none_or(|live| live.uid().is_empty());
     // Objects from before managers were noted start with the first apply.
@@ -325,7 +327,7 @@ impl Operator<'_> {
     /// Gives a manager what an update changed.
     fn update(&self, live: &Object, new: &Object, managers: &mut Managers, name: &str) {
         self.reconcile(managers);
-        let comparison = self.compare(live, new).without(self.reset_fields);
+        let comparison = self.compare(live, new).filtered(self.filter);
         // Nothing is a conflict for an update.
         let _ = self.take(&comparison, managers, None, true);
         let changed = comparison.added.union(&comparison.modified).difference(never_owned());
@@ -394,8 +396,8 @@ impl Operator<'_> {
         let manager = Manager::new(name, Operation::Apply, self.api_version, self.subresource);
         let merged = merge(live.as_value(), applied.as_value(), self.node);
         let (_, mut set) = field_set(applied.as_value(), self.node);
-        if let Some(ignored) = self.reset_fields {
-            set = set.recursive_difference(ignored);
+        if let Some(filter) = self.filter {
+            set = filter.apply(set);
         }
         let last = managers.get(&manager).cloned();
         let time = last.as_ref().and_then(|entry| entry.time);
@@ -405,7 +407,7 @@ impl Operator<'_> {
             None => merged,
         };
         let merged = Object::from(merged);
-        let comparison = self.compare(live, &merged).without(self.reset_fields);
+        let comparison = self.compare(live, &merged).filtered(self.filter);
         self.take(&comparison, &mut managers, Some(&manager), force)?;
         let changed = !equal(live.as_value(), merged.as_value());
         if let Some(entry) = managers.get_mut(&manager) {

@@ -1,6 +1,6 @@
 //! get, list, create, update, delete and deletecollection of whole objects and of their status.
 
-use apimachinery::apply::{self, FieldSet};
+use apimachinery::apply::{self, Filter};
 use apimachinery::codec;
 use apimachinery::schema::Schema;
 use apimachinery::{GroupVersionKind, Object, Status};
@@ -103,15 +103,19 @@ impl Call<'_> {
 
     /// Notes in managedFields who changed what.
     pub fn managed(&self, old: Option<&Object>, new: Object, subresource: &str) -> Result<Object, Status> {
-        let reset = self.reset_fields(subresource);
+        let ownable = self.ownable(subresource);
         let manager = self.ctx.field_manager();
         let schema = &self.kind.schema;
-        Ok(apply::update(old, new, schema, &manager, self.ctx.now_time(), subresource, Some(&reset)))
+        Ok(apply::update(old, new, schema, &manager, self.ctx.now_time(), subresource, Some(&ownable)))
     }
 
-    /// Fields that a write through a subresource does not change, so that it cannot own them.
-    pub fn reset_fields(&self, subresource: &str) -> FieldSet {
-        FieldSet::of_fields(self.kind.resource.strategy.reset_fields(subresource))
+    /// Which fields a write through a subresource can change, so that it may own them.
+    pub fn ownable(&self, subresource: &str) -> Filter {
+        let strategy = self.kind.resource.strategy;
+        match strategy.only_fields(subresource) {
+            Some(fields) => Filter::only(fields),
+            None => Filter::all_but(strategy.reset_fields(subresource)),
+        }
     }
 
     async fn delete_options(&self, request: Request) -> Result<DeleteOptions, Status> {

@@ -164,7 +164,7 @@ impl Call<'_> {
                 options.force,
                 self.ctx.now_time(),
                 part.name(),
-                Some(&self.reset_fields(part.name())),
+                Some(&self.ownable(part.name())),
             )?;
             Ok(self.defaulted(merged))
         };
