@@ -32,6 +32,21 @@ pub struct NamespaceLabel {
     pub error: field::Error,
 }
 
+/// A right that a change takes besides the one to the write itself.
+pub struct Right {
+    /// Stands for the part that changes; the resource has no subresource of the name.
+    pub subresource: &'static str,
+    /// Verbs of which one will do.
+    pub verbs: Vec<String>,
+    /// Empty: for all names.
+    pub name: String,
+    /// In the namespace of the object, or in the whole cluster.
+    pub namespaced: bool,
+    /// Where a refusal is noted, and what it says before the authorizer's own words.
+    pub path: Path,
+    pub deed: String,
+}
+
 /// Rules of one resource. Hooks that take `&mut` change the object and never refuse; hooks that return errors
 /// never change it.
 pub trait Strategy: Send + Sync {
@@ -91,6 +106,17 @@ pub trait Strategy: Send + Sync {
     /// A label that the namespace has to have as `true` for what is written, and what is wrong when it does not.
     fn needs_namespace_label(&self, _object: &Object, _old: Option<&Object>) -> Option<NamespaceLabel> {
         None
+    }
+
+    /// Rights that a change of the status takes besides the one to `status`; `verb` is the request's.
+    fn rights_for_status_update(
+        &self,
+        _object: &Object,
+        _old: &Object,
+        _verb: &str,
+        _requester: &Requester,
+    ) -> Vec<Right> {
+        Vec::new()
     }
 
     /// Notes who writes and when, for kinds that keep that; runs before the `prepare_for_…` of the write. `old` is

@@ -1,7 +1,5 @@
 //! Endpoints.
 
-use std::collections::BTreeMap;
-
 use apimachinery::field::{ErrorList, Path};
 use apimachinery::{Object, Value};
 use serde_json::json;
@@ -47,65 +45,6 @@ fn format(endpoints: &Object) -> String {
     }
 }
 
-/// An address as it is known by, the address itself, and whether it is ready.
-type Reachable = BTreeMap<(String, String), (Value, bool)>;
-
-/// Brings subsets into one form: each port once, with those that the same addresses serve, in order. An address that
-/// is not ready in one of them is ready in none.
-fn repack(subsets: &[Value]) -> Vec<Value> {
-    let mut by_port: Vec<(Option<&Value>, Reachable)> = Vec::new();
-    for subset in subsets {
-        let ports = list(subset, "ports");
-        let ports: Vec<Option<&Value>> =
-            if ports.is_empty() { vec![None] } else { ports.iter().map(Some).collect() };
-        for port in ports {
-            let index = by_port.iter().position(|(known, _)| *known == port).unwrap_or_else(|| {
-                by_port.push((port, Reachable::new()));
-                by_port.len() - 1
-            });
-            for (key, ready) in [("addresses", true), ("notReadyAddresses", false)] {
-                for address in list(subset, key) {
-                    let uid = address.get("targetRef").map(|target| text(target, "uid")).unwrap_or_default();
-                    let known = by_port[index].1.entry((text(address, "ip").to_owned(), uid.to_owned()));
-                    let entry = known.or_insert_with(|| (address.clone(), ready));
-                    entry.1 &= ready;
-                }
-            }
-        }
-    }
-    let mut packed: Vec<(Vec<&Value>, Reachable)> = Vec::new();
-    for (port, addresses) in by_port {
-        let state = |addresses: &Reachable| -> Vec<_> {
-            addresses.iter().map(|(key, (_, ready))| (key.clone(), *ready)).collect()
-        };
-        match packed.iter_mut().find(|(_, known)| state(known) == state(&addresses)) {
-            Some((ports, _)) => ports.extend(port),
-            None => packed.push((port.into_iter().collect(), addresses)),
-        }
-    }
-    let with_state = |addresses: &Reachable, wanted: bool| -> Vec<Value> {
-        let all = addresses.values().filter(|(_, ready)| *ready == wanted);
-        all.map(|(address, _)| address.clone()).collect()
-    };
-    let to_subset = |(mut ports, addresses): (Vec<&Value>, Reachable)| {
-        ports.sort_by_key(|port| (text(port, "name"), text(port, "protocol"), port["port"].as_i64()));
-        let mut subset = json!({});
-        for (key, list) in [
-            ("addresses", with_state(&addresses, true)),
-            ("notReadyAddresses", with_state(&addresses, false)),
-        ] {
-            if !list.is_empty() {
-                subset[key] = list.into();
-            }
-        }
-        if !ports.is_empty() {
-            subset["ports"] = ports.into_iter().cloned().collect();
-        }
-        subset
-    };
-    packed.into_iter().map(to_subset).collect()
-}
-
 pub struct EndpointsStrategy;
 
 impl Strategy for EndpointsStrategy {
@@ -138,14 +77,6 @@ impl Strategy for EndpointsStrategy {
         out
     }
 
-    /// Ports with the same addresses stand together.
-    fn canonicalize(&self, endpoints: &mut Object) {
-        let packed = repack(endpoints.get_array(&["subsets"]));
-        if !packed.is_empty() {
-            endpoints.set(&["subsets"], packed);
-        }
-    }
-
     fn deprecation(&self) -> Option<&'static str> {
         Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
     }
@@ -156,47 +87,5 @@ impl Strategy for EndpointsStrategy {
 
     fn reset_fields(&self, _subresource: &str) -> &'static [&'static [&'static str]] {
         &[]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn subsets_have_one_form() {
-        let (a, b) = (json!({"ip": "10.0.0.1"}), json!({"ip": "10.0.0.2"}));
-        let (p, q) =
-            (json!({"port": 80, "protocol": "TCP"}), json!({"name": "q", "port": 90, "protocol": "TCP"}));
-        for (subsets, expected) in [
-            (
-                json!([{"addresses": [b, a], "ports": [q, p]}]),
-                json!([{"addresses": [a, b], "ports": [p, q]}]),
-            ),
-            (
-                json!([{"addresses": [b], "ports": [p]}, {"addresses": [a], "ports": [p]}]),
-                json!([{"addresses": [a, b], "ports": [p]}]),
-            ),
-            (
-                json!([{"addresses": [a], "ports": [p]}, {"addresses": [a], "ports": [q]}]),
-                json!([{"addresses": [a], "ports": [p, q]}]),
-            ),
-            (
-                json!([{"addresses": [a], "ports": [p]}, {"notReadyAddresses": [a], "ports": [p]}]),
-                json!([{"notReadyAddresses": [a], "ports": [p]}]),
-            ),
-            (json!([{"addresses": [a]}, {"addresses": [b]}]), json!([{"addresses": [a, b]}])),
-            (
-                json!([{"addresses": [a], "ports": [p]}, {"addresses": [a], "ports": [p]}]),
-                json!([{"addresses": [a], "ports": [p]}]),
-            ),
-        ] {
-            let mut endpoints = Object::from(json!({"subsets": subsets}));
-            EndpointsStrategy.canonicalize(&mut endpoints);
-            assert_eq!(endpoints.get(&["subsets"]), Some(&expected), "{subsets}");
-            let again = endpoints.clone();
-            EndpointsStrategy.canonicalize(&mut endpoints);
-            assert_eq!(endpoints, again);
-        }
     }
 }

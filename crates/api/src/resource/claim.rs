@@ -8,10 +8,10 @@ use super::forms::{
     MAX_CONFIG, MAX_REQUESTS, MAX_SELECTORS, RequestNames, bounded, configuration, full_attribute_name,
     selector, set, set_of, tolerations,
 };
-use super::status;
+use super::{rights, status};
 use crate::catalogue::Column;
 use crate::printers::{AGE, NAME, column};
-use crate::strategy::{NamespaceLabel, Strategy, keep_metadata, keep_spec, keep_status};
+use crate::strategy::{NamespaceLabel, Requester, Right, Strategy, keep_metadata, keep_spec, keep_status};
 use crate::validation::at::At;
 use crate::validation::forms::unchanged;
 
@@ -75,6 +75,16 @@ impl Strategy for ResourceClaims {
 
     fn validate_status_update(&self, claim: &Object, old: &Object) -> ErrorList {
         status::validate(claim, old)
+    }
+
+    fn rights_for_status_update(
+        &self,
+        claim: &Object,
+        old: &Object,
+        verb: &str,
+        requester: &Requester,
+    ) -> Vec<Right> {
+        rights::needed(claim, old, verb, requester)
     }
 
     fn needs_namespace_label(&self, claim: &Object, old: Option<&Object>) -> Option<NamespaceLabel> {

@@ -4,6 +4,7 @@ mod claim;
 mod class;
 mod forms;
 mod policy;
+mod rights;
 mod slice;
 mod status;
 mod template;

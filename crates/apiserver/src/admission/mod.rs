@@ -157,7 +157,12 @@ impl Admission {
         }
     }
 
-    /// Gives the plugins that ask about rights somebody to ask.
+    /// Who decides what users may do, once the server runs.
+    pub fn authorizer(&self) -> Option<&dyn Authorizer> {
+        self.authorizer.get().map(AsRef::as_ref)
+    }
+
+    /// Gives those that ask about rights somebody to ask.
     pub fn set_authorizer(&self, authorizer: Arc<dyn Authorizer>) {
         // a second one changes nothing: rights are asked about in one place
         let _ = self.authorizer.set(authorizer);

@@ -7,6 +7,7 @@ mod delete;
 pub mod list;
 pub(crate) mod metadata;
 mod read;
+mod rights;
 mod update;
 pub mod watch;
 

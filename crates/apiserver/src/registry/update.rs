@@ -4,7 +4,7 @@ use apimachinery::field::Path;
 use apimachinery::{Object, Reason, Status, validation};
 use storage::{Expect, Revision};
 
-use super::{Registry, metadata};
+use super::{Registry, metadata, rights};
 use crate::admission::{Attributes, Operation};
 use crate::context::{Context, WriteOptions};
 use crate::kinds::Kind;
@@ -174,6 +174,10 @@ impl Registry {
         let mut errors = validation::validate_object_meta_update(&object, old, &Path::new("metadata"));
         errors.extend(api::validation::finalizer_names(&object));
         errors.extend(metadata::validate_namespace(self, kind, &object, Some(old)));
+        if let (Part::Status, Some(authorizer)) = (part, self.admission.authorizer()) {
+            let rights = strategy.rights_for_status_update(&object, old, ctx.info.verb, &ctx.requester());
+            errors.extend(rights::missing(authorizer, ctx, kind, old.namespace(), &rights).await);
+        }
         errors.extend(match part {
             Part::Main => strategy.validate_update(&object, old),
             Part::Status => strategy.validate_status_update(&object, old),
