@@ -5,6 +5,7 @@
 
 pub mod apply;
 pub mod codec;
+pub mod diff;
 pub mod field;
 pub mod group;
 pub mod object;

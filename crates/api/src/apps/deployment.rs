@@ -220,14 +220,14 @@ mod tests {
             with(|d| {
                 d.remove(&["spec", "selector"]);
                 d.set(&["spec", "replicas"], -1);
-                d.set(&["spec", "strategy", "type"], "Odd");
+                d.set(&["spec", "strategy"], json!({"type": "Odd", "rollingUpdate": {"maxSurge": "25%"}}));
                 d.set(&["spec", "minReadySeconds"], 700);
             }),
             &[
                 "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
                 "spec.selector: Required value",
                 "spec.template.metadata.labels: Invalid value: {\"app\":\"a\"}: `selector` does not match template `labels`",
-                "spec.strategy: Unsupported value: {\"Type\":\"Odd\",\"RollingUpdate\":null}: supported values: \"Recreate\", \"RollingUpdate\"",
+                "spec.strategy: Unsupported value: {\"Type\":\"Odd\",\"RollingUpdate\":{\"MaxUnavailable\":0,\"MaxSurge\":\"25%\"}}: supported values: \"Recreate\", \"RollingUpdate\"",
                 "spec.progressDeadlineSeconds: Invalid value: 600: must be greater than minReadySeconds",
             ],
         );

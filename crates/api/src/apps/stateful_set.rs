@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use apimachinery::field::{Error, ErrorList};
+use apimachinery::field::{Error, ErrorList, quote};
 use apimachinery::validation as names;
 use apimachinery::{Object, Value};
 use serde_json::json;
@@ -15,6 +15,7 @@ use crate::printers::{AGE, NAME, column, count, template_containers, wide};
 use crate::strategy::{Strategy, bump_generation, keep_status, reset_status_for_create};
 use crate::validation::at::At;
 use crate::validation::forms::not_decremented;
+use crate::validation::value::go_struct;
 use crate::validation::{claim, pod};
 
 pub const COLUMNS: &[Column] = &[
@@ -218,15 +219,20 @@ fn validate(spec: &At<'_>, old: Option<&At<'_>>, strict: Strictness) -> ErrorLis
     errors
 }
 
+/// A rolling update of the internal version.
+fn rolling_text(rolling: &At<'_>) -> String {
+    let partition = Value::from(rolling.number_or_zero("partition"));
+    let unavailable = rolling.child("maxUnavailable").value.clone();
+    go_struct(&[("Partition", partition), ("MaxUnavailable", unavailable)])
+}
+
 fn update_strategy(strategy: &At<'_>) -> ErrorList {
     let rolling = strategy.child("rollingUpdate");
     match strategy.text("type") {
         "" => vec![strategy.required("")],
         "OnDelete" if rolling.is_set() => {
-            let partition = rolling.number("partition").unwrap_or_default();
-            let unavailable = rolling.child("maxUnavailable").value;
-            let shown = format!("{{\"Partition\":{partition},\"MaxUnavailable\":{unavailable}}}");
-            vec![rolling.invalid("only allowed for updateStrategy 'RollingUpdate'").showing(shown)]
+            let why = "only allowed for updateStrategy 'RollingUpdate'";
+            vec![rolling.invalid(why).showing(rolling_text(&rolling))]
         }
         "OnDelete" => ErrorList::new(),
         "RollingUpdate" => {
@@ -243,7 +249,9 @@ fn update_strategy(strategy: &At<'_>) -> ErrorList {
         }
         _ => {
             let why = "must be 'RollingUpdate' or 'OnDelete'";
-            vec![strategy.invalid(why).showing(template::strategy_text(strategy))]
+            let rolling = if rolling.is_set() { rolling_text(&rolling) } else { "null".to_owned() };
+            let shown = format!("{{\"Type\":{},\"RollingUpdate\":{rolling}}}", quote(strategy.text("type")));
+            vec![strategy.invalid(why).showing(shown)]
         }
     }
 }

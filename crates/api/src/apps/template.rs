@@ -10,6 +10,7 @@ use crate::core::defaults::{self, child};
 use crate::core::{gates, warnings};
 use crate::validation::at::At;
 use crate::validation::pod;
+use crate::validation::value::go_struct;
 
 /// Defaults of the template in a workload's spec.
 pub fn default(spec: &mut Map<String, Value>) {
@@ -96,10 +97,16 @@ pub fn name_warning(object: &Object) -> Vec<String> {
     )]
 }
 
-/// A strategy of the internal version, as error messages show one.
+/// A strategy of the internal version, as error messages show one: there, limits that are not set are zero.
 pub fn strategy_text(strategy: &At<'_>) -> String {
-    let rolling = strategy.child("rollingUpdate");
-    format!("{{\"Type\":{},\"RollingUpdate\":{}}}", quote(strategy.text("type")), rolling.value)
+    let rolling = match strategy.field("rollingUpdate") {
+        Some(rolling) => {
+            let limit = |key: &str| rolling.field(key).map_or(Value::from(0), |limit| limit.value.clone());
+            go_struct(&[("MaxUnavailable", limit("maxUnavailable")), ("MaxSurge", limit("maxSurge"))])
+        }
+        None => "null".to_owned(),
+    };
+    format!("{{\"Type\":{},\"RollingUpdate\":{rolling}}}", quote(strategy.text("type")))
 }
 
 /// Counters of a status: none negative, and none above the one that `of` names.

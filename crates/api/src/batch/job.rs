@@ -15,6 +15,7 @@ use crate::printers::{self, AGE, NAME, column, count, selector, template_contain
 use crate::strategy::{Strategy, bump_generation, keep_status, reset_status_for_create};
 use crate::validation::at::At;
 use crate::validation::forms::{condition_is_true, unchanged};
+use crate::validation::internal;
 
 pub const COLUMNS: &[Column] = &[
     NAME,
@@ -69,6 +70,8 @@ fn duration(job: &Object, now: &Now) -> String {
         (Some(start), end) => printers::human_duration(end.unwrap_or(now.0) - start),
     }
 }
+
+pub(super) const PACKAGE: &str = "k8s.io.api.batch.v1";
 
 const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
 const JOB_NAME: &str = "batch.kubernetes.io/job-name";
@@ -138,10 +141,20 @@ impl Strategy for Jobs {
         errors.extend(job_spec::completions_update(&new, &before));
         errors.extend(unchanged(&new.child("selector"), &before.child("selector")));
         errors.extend(template_update(&new.child("template"), &before.child("template"), Freedom::of(old)));
-        for key in
-            ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"]
-        {
-            errors.extend(unchanged(&new.child(key), &before.child(key)));
+        for (key, name) in [
+            ("completionMode", ""),
+            ("podFailurePolicy", "PodFailurePolicy"),
+            ("backoffLimitPerIndex", ""),
+            ("managedBy", ""),
+            ("successPolicy", "SuccessPolicy"),
+        ] {
+            let now = new.child(key);
+            let shown = |error: Error| match name {
+                "" => error,
+                _ if !now.is_set() => error,
+                name => error.showing(internal::of(PACKAGE, name, now.value).line()),
+            };
+            errors.extend(unchanged(&now, &before.child(key)).into_iter().map(shown));
         }
         errors
     }
@@ -331,9 +344,13 @@ fn template_update(new: &At<'_>, old: &At<'_>, freedom: Freedom) -> ErrorList {
             take_resources(&mut allowed, &wanted, key);
         }
         let same = allowed.get(&["spec"]) == wanted.get(&["spec"]);
-        return if same { ErrorList::new() } else { vec![new.child("spec").invalid("field is immutable")] };
+        return if same { ErrorList::new() } else { vec![immutable(&new.child("spec"), "PodSpec")] };
     }
-    if allowed == wanted { ErrorList::new() } else { vec![new.invalid("field is immutable")] }
+    if allowed == wanted { ErrorList::new() } else { vec![immutable(new, "PodTemplateSpec")] }
+}
+
+fn immutable(at: &At<'_>, name: &str) -> Error {
+    at.invalid("field is immutable").showing(internal::of(internal::CORE, name, at.value).line())
 }
 
 fn take_resources(allowed: &mut Object, wanted: &Object, key: &str) {
@@ -421,7 +438,7 @@ mod tests {
             (
                 json!({"successPolicy": {"rules": [{"succeededCount": 1}]}}),
                 vec![
-                    "spec.successPolicy: Invalid value: {\"rules\":[{\"succeededCount\":1}]}: requires indexed completion mode",
+                    "spec.successPolicy: Invalid value: {\"Rules\":[{\"SucceededIndexes\":null,\"SucceededCount\":1}]}: requires indexed completion mode",
                 ],
             ),
             (
@@ -484,6 +501,35 @@ mod tests {
     }
 
     #[test]
+    fn generated_labels_stay_while_suspended() {
+        let old = job(json!({"suspend": true}));
+        let mut new = old.clone();
+        new.remove(&["spec", "template", "metadata", "labels", JOB_NAME]);
+        check(
+            Jobs.validate_update(&new, &old),
+            &["spec.template.metadata.labels[batch.kubernetes.io/job-name]: Required value: must be 'j'"],
+        );
+        // those from before these labels do without
+        new.set(&["spec", "selector", "matchLabels"], json!({LEGACY_CONTROLLER_UID: "u"}));
+        check(Jobs.validate_update(&new, &new), &[]);
+    }
+
+    #[test]
+    fn policies_stay_and_are_shown_as_upstream_holds_them() {
+        let of = |count: i64| {
+            job(
+                json!({"completionMode": "Indexed", "completions": 3, "parallelism": 1, "successPolicy": {"rules": [{"succeededCount": count}]}}),
+            )
+        };
+        check(
+            Jobs.validate_update(&of(2), &of(1)),
+            &[
+                "spec.successPolicy: Invalid value: {\"Rules\":[{\"SucceededIndexes\":null,\"SucceededCount\":2}]}: field is immutable",
+            ],
+        );
+    }
+
+    #[test]
     fn templates_move_only_while_suspended() {
         let old = job(json!({"suspend": true}));
         let mut new = old.clone();
@@ -494,7 +540,11 @@ mod tests {
         running.set(&["spec", "suspend"], false);
         let errors = Jobs.validate_update(&new, &running);
         assert_eq!(errors.len(), 1);
-        assert_eq!(errors[0].field, "spec.template");
+        let said = errors[0].to_string();
+        let labels = "\"batch.kubernetes.io/controller-uid\":\"u\",\"batch.kubernetes.io/job-name\":\"j\",\"controller-uid\":\"u\",\"job-name\":\"j\"";
+        let start =
+            format!("spec.template: Invalid value: {{\"labels\":{{{labels}}},\"Spec\":{{\"Volumes\":null,");
+        assert!(said.starts_with(&start) && said.ends_with("}}: field is immutable"), "{said}");
         let mut stopped = old.clone();
         stopped.set(&["status", "conditions"], json!([{"type": "Suspended", "status": "True"}]));
         let resources = json!([{"name": "c", "image": "i", "resources": {"requests": {"cpu": "1"}}}]);

@@ -4,8 +4,10 @@ use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path, quote};
 
 use super::indexes;
+use super::job::PACKAGE;
 use crate::apps::template;
 use crate::validation::at::At;
+use crate::validation::internal;
 
 const MAX_PARALLELISM_INDEXED: i64 = 100_000;
 const MAX_FAILED_INDEXES: i64 = 100_000;
@@ -62,7 +64,8 @@ pub fn validate(spec: &At<'_>, old: Option<&At<'_>>) -> ErrorList {
         if is_indexed(spec.value) {
             errors.extend(success_policy(spec, &success));
         } else {
-            errors.push(success.invalid("requires indexed completion mode"));
+            let shown = internal::of(PACKAGE, "SuccessPolicy", success.value).line();
+            errors.push(success.invalid("requires indexed completion mode").showing(shown));
         }
     }
     let replacement = spec.child("podReplacementPolicy");

@@ -13,6 +13,7 @@ use crate::strategy::{
     reset_status_for_create,
 };
 use crate::validation::at::At;
+use crate::validation::internal;
 
 pub const COLUMNS: &[Column] = &[
     NAME,
@@ -33,6 +34,7 @@ pub const COLUMNS: &[Column] = &[
     }),
 ];
 
+pub(super) const PACKAGE: &str = "k8s.io.api.flowcontrol.v1";
 const DEFAULT_PRECEDENCE: i64 = 1000;
 const MAX_PRECEDENCE: i64 = 10_000;
 const VERBS: [&str; 9] =
@@ -66,7 +68,8 @@ impl Strategy for FlowSchemas {
         let fixed = bootstrap::fixed_spec(bootstrap::mandatory_schemas(), schema.name());
         if fixed.is_some_and(|fixed| fixed != *spec.value) {
             let why = format!("spec of '{}' must equal the fixed value", schema.name());
-            errors.push(spec.invalid(why));
+            let shown = internal::of(PACKAGE, "FlowSchemaSpec", spec.value).line();
+            errors.push(spec.invalid(why).showing(shown));
         }
         errors.extend(conditions(&root.child("status").child("conditions")));
         errors

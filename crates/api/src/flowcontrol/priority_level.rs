@@ -5,7 +5,7 @@ use apimachinery::{Object, Value};
 use serde_json::json;
 
 use super::bootstrap;
-use super::flow_schema::conditions;
+use super::flow_schema::{PACKAGE, conditions};
 use crate::catalogue::Column;
 use crate::core::defaults::{child, set};
 use crate::printers::{AGE, NAME, column};
@@ -14,6 +14,7 @@ use crate::strategy::{
     reset_status_for_create,
 };
 use crate::validation::at::At;
+use crate::validation::internal;
 
 const QUEUING: [&str; 4] = ["spec", "limited", "limitResponse", "queuing"];
 
@@ -103,15 +104,16 @@ fn mandatory(name: &str, spec: &At<'_>) -> ErrorList {
         return ErrorList::new();
     };
     let mut is = spec.value.clone();
+    let shown = internal::of(PACKAGE, "PriorityLevelConfigurationSpec", spec.value).line();
     if name != "exempt" {
         let why = format!("spec of '{name}' must equal the fixed value");
-        return if is == fixed { ErrorList::new() } else { vec![spec.invalid(why)] };
+        return if is == fixed { ErrorList::new() } else { vec![spec.invalid(why).showing(shown)] };
     }
     for spec in [&mut is, &mut fixed] {
         spec.as_object_mut().map(|map| map.remove("exempt"));
     }
     let why = format!("spec of '{name}' except the 'spec.exempt' field must equal the fixed value");
-    if is == fixed { ErrorList::new() } else { vec![spec.invalid(why)] }
+    if is == fixed { ErrorList::new() } else { vec![spec.invalid(why).showing(shown)] }
 }
 
 fn validate(name: &str, spec: &At<'_>) -> ErrorList {

@@ -6,6 +6,7 @@ use apimachinery::{Object, Value};
 
 use super::at::At;
 use super::forms::unchanged;
+use super::internal;
 use super::resources::{self, quantity_value};
 use super::sources::{VOLUME_MODES, access_modes};
 use super::value::quantity;
@@ -158,7 +159,10 @@ pub fn claim_update(new: &Object, old: &Object) -> ErrorList {
     }
     if after.get(&["spec"]) != before.get(&["spec"]) {
         let why = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
-        errors.push(spec.forbidden(why));
+        let [was, now] = [&before, &after].map(|claim| At::of(claim, &["spec"]));
+        let difference =
+            internal::difference(internal::CORE, "PersistentVolumeClaimSpec", was.value, now.value);
+        errors.push(spec.forbidden(format!("{why}\n{difference}")));
     }
     let amount = |object: &Object, path: &[&str]| object.get(path).and_then(quantity).unwrap_or_default();
     let size = amount(new, requested);

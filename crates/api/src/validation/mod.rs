@@ -7,6 +7,7 @@ mod disruption;
 mod endpoints;
 mod event;
 pub(crate) mod forms;
+pub(crate) mod internal;
 mod namespace;
 mod node;
 pub mod pod;

@@ -5,6 +5,7 @@ use apimachinery::{Object, Value};
 
 use super::at::At;
 use super::forms::unchanged;
+use super::internal;
 use super::pod::node_selector;
 use super::resources::basic;
 use super::sources::{self, VOLUME_MODES, access_modes};
@@ -164,21 +165,22 @@ pub fn volume_update(new: &Object, old: &Object) -> ErrorList {
         node_selector(&required, true).len() != node_selector(&required, false).len()
     });
     let mut errors = volume_spec(&after, new.name(), false, tolerant);
+    let source = |spec: &At<'_>| {
+        let set =
+            SOURCES.iter().filter_map(|(key, ..)| Some(((*key).to_owned(), spec.field(key)?.value.clone())));
+        Value::Object(set.collect())
+    };
+    let (mut now, was) = (source(&after), source(&before));
     let expand = "controllerExpandSecretRef";
-    for (key, ..) in SOURCES {
-        let mut now = after.value.get(key).cloned();
-        let was = before.value.get(key);
-        if key == "csi"
-            && was.is_some_and(|csi| !has(csi, expand))
-            && let Some(csi) = now.as_mut().and_then(Value::as_object_mut)
-        {
-            csi.remove(expand);
-        }
-        if now.as_ref() != was {
-            let why = "spec.persistentvolumesource is immutable after creation";
-            errors.push(after.child("persistentvolumesource").forbidden(why));
-            break;
-        }
+    if was.get("csi").is_some_and(|csi| !has(csi, expand))
+        && let Some(csi) = now.get_mut("csi").and_then(Value::as_object_mut)
+    {
+        csi.remove(expand);
+    }
+    if now != was {
+        let why = "spec.persistentvolumesource is immutable after creation";
+        let difference = internal::difference(internal::CORE, "PersistentVolumeSource", &was, &now);
+        errors.push(after.child("persistentvolumesource").forbidden(format!("{why}\n{difference}")));
     }
     let at_the_root = |key: &str| At::new(after.child(key).value, Path::new(key));
     errors.extend(unchanged(&at_the_root("volumeMode"), &before.child("volumeMode")));

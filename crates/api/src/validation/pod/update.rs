@@ -7,6 +7,7 @@ use serde_json::Map;
 
 use super::{MIRROR, Options, annotations, metadata_and_spec, tolerations};
 use crate::validation::at::At;
+use crate::validation::internal;
 use crate::validation::value::{field, list, text};
 
 /// Where requirements on nodes stand.
@@ -52,7 +53,9 @@ pub fn pod_update(new: &Object, old: &Object) -> ErrorList {
     }
     if munged.get(&["spec"]) != old.get(&["spec"]) {
         const WHY: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
-        errors.push(spec.forbidden(WHY));
+        let munged = At::of(&munged, &["spec"]);
+        let difference = internal::difference(internal::CORE, "PodSpec", before.value, munged.value);
+        errors.push(spec.forbidden(format!("{WHY}\n{difference}")));
     }
     errors
 }

@@ -8,14 +8,20 @@ use crate::validation::testing::updates;
 
 #[test]
 fn updates_of_a_pod() {
-    const REST: &str = "spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+    const WHY: &str = "spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+    let namespaces = format!(
+        "{WHY}\n@@ -44,7 +44,7 @@\n  \"AutomountServiceAccountToken\": null,\n  \"NodeName\": \"\",\n  \"SecurityContext\": {{\n-  \"HostNetwork\": false,\n+  \"HostNetwork\": true,\n   \"HostPID\": false,\n   \"HostIPC\": false,\n   \"ShareProcessNamespace\": null,\n"
+    );
+    let grace = format!(
+        "{WHY}\n@@ -36,7 +36,7 @@\n  ],\n  \"EphemeralContainers\": null,\n  \"RestartPolicy\": \"Always\",\n- \"TerminationGracePeriodSeconds\": 30,\n+ \"TerminationGracePeriodSeconds\": 1,\n  \"ActiveDeadlineSeconds\": null,\n  \"DNSPolicy\": \"ClusterFirst\",\n  \"NodeSelector\": null,\n"
+    );
     let gated = json!({"/spec/schedulingGates": [{"name": "a"}], "/spec/nodeSelector": {"x": "y"}});
     updates(
         &valid(),
         pod_update,
         &[
             (json!({}), json!({"/spec/containers/0/image": "other"}), &[]),
-            (json!({}), json!({"/spec/hostNetwork": true}), &[REST]),
+            (json!({}), json!({"/spec/hostNetwork": true}), &[&namespaces]),
             (
                 json!({}),
                 json!({"/spec/containers/1": another("d")}),
@@ -65,7 +71,7 @@ fn updates_of_a_pod() {
                 json!({"/spec/terminationGracePeriodSeconds": 1}),
                 &[],
             ),
-            (json!({}), json!({"/spec/terminationGracePeriodSeconds": 1}), &[REST]),
+            (json!({}), json!({"/spec/terminationGracePeriodSeconds": 1}), &[&grace]),
         ],
     );
 }
