@@ -30,6 +30,9 @@ pub const ROOT: &str = "/registry/";
 /// How long a read waits for the cache to catch up before it fails.
 const CATCH_UP: Duration = Duration::from_secs(10);
 
+/// How often snapshots that nobody reads on in are let go.
+const DROP_PAGES: Duration = Duration::from_secs(10);
+
 /// A thread more is worth it for so many objects.
 const SHARE: usize = 2000;
 
@@ -123,9 +126,14 @@ impl Cache {
     /// Applies the store's changes until cancelled. Ends with an error when the store's log breaks off.
     pub async fn follow(self: Arc<Self>, cancel: CancellationToken) -> Result<(), storage::Error> {
         let mut stream = self.storage.watch(ROOT, self.revision()).await?;
+        let mut drop_pages = tokio::time::interval(DROP_PAGES);
         loop {
             let batch = tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
+                now = drop_pages.tick() => {
+                    self.resources().for_each(|resource| resource.drop_pages(now.into_std()));
+                    continue;
+                }
                 batch = stream.next() => match batch {
                     Some(batch) => batch?,
                     None => return Ok(()),
