@@ -28,24 +28,34 @@ pub struct Entry {
     json: OnceLock<Arc<EncodedJson>>,
 }
 
+/// A stored object as who writes it has it.
+pub struct Known {
+    pub object: Arc<Object>,
+    /// Made before the write, for its answer and for all who watch.
+    pub json: Option<Arc<EncodedJson>>,
+}
+
 impl Entry {
-    /// `stored` is as the store holds it; `object` is what it decodes to, where somebody has it at hand.
+    /// `stored` is as the store holds it; `known` is what it decodes to, where somebody has it at hand.
     pub fn from_store(
         kind: &Arc<Kind>,
         key: &str,
         stored: Bytes,
         revision: Revision,
-        object: Option<Arc<Object>>,
+        known: Option<Known>,
     ) -> Result<Arc<Self>, Unreadable> {
         let stored = kind.open(key, &stored)?;
         let decoded;
-        let object = match &object {
-            Some(object) => object.as_ref(),
+        let object = match &known {
+            Some(known) => known.object.as_ref(),
             None => {
                 decoded = kind.decode_head(&stored)?;
                 &decoded
             }
         };
+        if let Some(json) = known.as_ref().and_then(|known| known.json.as_ref()) {
+            debug_assert_eq!(**json, EncodedJson::new(&kind.decode_stored(&stored)?, &kind.stored_schema));
+        }
         Ok(Arc::new(Self {
             key: key.into(),
             revision,
@@ -57,7 +67,7 @@ impl Entry {
             fields: kind.resource.selectable_fields(object),
             kind: kind.clone(),
             stored: Arc::new(EncodedProtobuf::from_stored(stored)?),
-            json: OnceLock::new(),
+            json: known.and_then(|known| known.json).map(OnceLock::from).unwrap_or_default(),
         }))
     }
 
@@ -143,6 +153,11 @@ impl Entry {
         object = respond::into_metadata(object);
         object.set_resource_version(&self.revision.to_string());
         Ok(object)
+    }
+
+    /// The object in JSON, if it was made already.
+    pub fn made_json(&self) -> Option<&EncodedJson> {
+        self.json.get().map(Arc::as_ref)
     }
 
     /// The object in JSON, but for its resourceVersion.

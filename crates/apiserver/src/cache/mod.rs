@@ -10,14 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::Resource;
-use apimachinery::{Object, Status};
+use apimachinery::Status;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use storage::{Event as StoreEvent, KeyValue, Range, Revision, Storage};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub use entry::Entry;
+pub use entry::{Entry, Known};
 pub use resource::{Change, FromMemory, ResourceCache, Snapshot, too_old};
 pub use watcher::{Filter, Seen, Watcher};
 
@@ -50,7 +50,7 @@ pub struct Cache {
     observers: Mutex<Vec<Observer>>,
     /// Objects that a writer of this process has at hand, so that the cache need not decode what was just
     /// encoded; keyed by the address of the stored bytes, which the event shares with the writer.
-    handed: Mutex<HashMap<usize, Arc<Object>>>,
+    handed: Mutex<HashMap<usize, Known>>,
 }
 
 impl Cache {
@@ -154,8 +154,8 @@ impl Cache {
         let Some(resource) = self.route(event.key()) else { return };
         let change = match event {
             StoreEvent::Put { kv, .. } => {
-                let object = self.handed.lock().remove(&(kv.value.as_ptr() as usize));
-                match Entry::from_store(resource.kind(), &kv.key, kv.value, kv.mod_revision, object) {
+                let known = self.handed.lock().remove(&(kv.value.as_ptr() as usize));
+                match Entry::from_store(resource.kind(), &kv.key, kv.value, kv.mod_revision, known) {
                     Ok(entry) => resource.put(entry),
                     Err(error) => {
                         tracing::error!(key = %kv.key, %error, "a stored object cannot be read");
@@ -191,8 +191,8 @@ impl Cache {
     }
 
     /// Lets the cache use an object that is about to be committed as `bytes`.
-    pub fn hand_over(&self, bytes: &Bytes, object: Arc<Object>) {
-        self.handed.lock().insert(bytes.as_ptr() as usize, object);
+    pub fn hand_over(&self, bytes: &Bytes, known: Known) {
+        self.handed.lock().insert(bytes.as_ptr() as usize, known);
     }
 
     /// Takes back what [`Cache::hand_over`] gave, when the write did not happen.
