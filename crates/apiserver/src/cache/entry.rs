@@ -1,4 +1,4 @@
-//! One object as the cache holds it: its stored bytes, what selectors ask about, and its encodings, each made
+//! One object as the cache holds it: in protobuf, what selectors ask about, and its encodings, each made
 //! once and shared by all who read it.
 
 use std::sync::{Arc, OnceLock};
@@ -18,7 +18,7 @@ pub struct Entry {
     kind: Arc<Kind>,
     key: Arc<str>,
     revision: Revision,
-    stored: Arc<EncodedProtobuf>,
+    protobuf: Arc<EncodedProtobuf>,
     name: String,
     namespace: String,
     uid: String,
@@ -37,7 +37,7 @@ impl Entry {
         revision: Revision,
         object: Option<Arc<Object>>,
     ) -> Result<Arc<Self>, Unreadable> {
-        let stored = kind.open(key, &stored)?;
+        let stored = kind.protobuf(kind.open(key, &stored)?, object.as_deref())?;
         let decoded;
         let object = match &object {
             Some(object) => object.as_ref(),
@@ -56,7 +56,7 @@ impl Entry {
             labels: object.labels().cloned().unwrap_or_default(),
             fields: kind.resource.selectable_fields(object),
             kind: kind.clone(),
-            stored: Arc::new(EncodedProtobuf::from_stored(stored)?),
+            protobuf: Arc::new(EncodedProtobuf::from_stored(stored)?),
             json: OnceLock::new(),
         }))
     }
@@ -67,7 +67,7 @@ impl Entry {
             kind: self.kind.clone(),
             key: self.key.clone(),
             revision,
-            stored: self.stored.clone(),
+            protobuf: self.protobuf.clone(),
             name: self.name.clone(),
             namespace: self.namespace.clone(),
             uid: self.uid.clone(),
@@ -88,12 +88,12 @@ impl Entry {
 
     /// The object in protobuf, but for its resourceVersion.
     pub fn protobuf(&self) -> &EncodedProtobuf {
-        &self.stored
+        &self.protobuf
     }
 
-    /// Its bytes as they are stored.
+    /// Its bytes in protobuf.
     pub fn size(&self) -> u64 {
-        self.stored.stored().len() as u64
+        self.protobuf.stored().len() as u64
     }
 
     pub fn name(&self) -> &str {
@@ -126,7 +126,7 @@ impl Entry {
 
     /// The object, decoded anew, with its resourceVersion.
     pub fn object(&self) -> Result<Object, DecodeError> {
-        let mut object = self.kind.decode_stored(self.stored.stored())?;
+        let mut object = self.kind.decode_stored(self.protobuf.stored())?;
         object.set_resource_version(&self.revision.to_string());
         Ok(object)
     }
@@ -135,10 +135,10 @@ impl Entry {
     pub fn metadata(&self) -> Result<Object, DecodeError> {
         // the metadata of every built-in kind is its first field, as it is there
         let schema = Schema::builtin("k8s.io.apimachinery.pkg.apis.meta.v1", "PartialObjectMetadata");
-        let Some(schema) = schema.filter(|_| self.stored.stored().starts_with(b"k8s\0")) else {
+        let Some(schema) = schema else {
             return self.object().map(respond::into_metadata);
         };
-        let mut object = codec::decode_protobuf(self.stored.stored(), &schema)?;
+        let mut object = codec::decode_protobuf(self.protobuf.stored(), &schema)?;
         self.kind.stored_as.strategy.default(&mut object);
         object = respond::into_metadata(object);
         object.set_resource_version(&self.revision.to_string());
@@ -150,7 +150,7 @@ impl Entry {
         if let Some(json) = self.json.get() {
             return Ok(json);
         }
-        let object = self.kind.decode_stored(self.stored.stored())?;
+        let object = self.kind.decode_stored(self.protobuf.stored())?;
         let json = Arc::new(EncodedJson::new(&object, &self.kind.stored_schema));
         Ok(self.json.get_or_init(|| json))
     }
