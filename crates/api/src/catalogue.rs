@@ -25,6 +25,8 @@ pub struct Resource {
     pub prefix: &'static str,
     /// The version that is stored, for kinds that are another view of it.
     pub stored_as: Option<StoredAs>,
+    /// How objects are written to the store.
+    pub encoding: Encoding,
     pub subresources: &'static [Subresource],
     /// Whether a delete answers with the object that went instead of a `Status`.
     pub returns_deleted: bool,
@@ -40,6 +42,25 @@ pub struct StoredAs {
     pub group: &'static str,
     pub version: &'static str,
     pub kind: &'static str,
+    pub to_stored: fn(&mut Object),
+    pub from_stored: fn(&mut Object),
+}
+
+/// How the objects of a row are written to the store. Whatever it says, each form is read.
+#[derive(Clone, Copy)]
+pub enum Encoding {
+    Protobuf,
+    Json,
+    /// JSON of another version of the kind, which is not served.
+    JsonOf(OtherVersion),
+}
+
+/// A version of a kind that lives in the store alone, and the way there and back.
+#[derive(Clone, Copy)]
+pub struct OtherVersion {
+    pub version: &'static str,
+    /// The protobuf package of its message.
+    pub package: &'static str,
     pub to_stored: fn(&mut Object),
     pub from_stored: fn(&mut Object),
 }
@@ -133,6 +154,7 @@ impl Resource {
             package,
             prefix: "",
             stored_as: None,
+            encoding: Encoding::Protobuf,
             subresources: &[],
             returns_deleted: false,
             selectable: &[],
