@@ -117,12 +117,13 @@ impl Entry {
         &self.held.labels
     }
 
+    /// What a field that may be selected by is.
     pub fn field(&self, name: &str) -> Option<&str> {
-        self.held.fields.iter().find(|(field, _)| *field == name).map(|(_, value)| value.as_str())
-    }
-
-    pub fn fields(&self) -> &[(&'static str, String)] {
-        &self.held.fields
+        match name {
+            "metadata.name" => Some(self.name()),
+            "metadata.namespace" if self.kind.resource.namespaced => Some(self.namespace()),
+            _ => self.held.fields.iter().find(|(field, _)| *field == name).map(|(_, value)| value.as_str()),
+        }
     }
 
     /// The object, decoded anew, with its resourceVersion.
