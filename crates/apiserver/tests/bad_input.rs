@@ -27,21 +27,26 @@ async fn continue_tokens_that_are_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn endpoints_are_stored_in_one_form() {
+async fn subsets_of_endpoints_are_stored_as_they_come() {
     let cluster = Cluster::start(RequestOptions::default()).await;
-    let subset = |ip: &str| json!({"addresses": [{"ip": ip}], "ports": [{"port": 80}]});
-    let body = json!({"metadata": {"name": "e"}, "subsets": [subset("10.0.0.2"), subset("10.0.0.1")]});
+    let subset = |ip: &str| json!({"addresses": [{"ip": ip}], "ports": [{"port": 80, "protocol": "TCP"}]});
+    let subsets = json!([subset("10.0.0.2"), subset("10.0.0.1")]);
+    let body = json!({"metadata": {"name": "e"}, "subsets": subsets});
     let uri = "/api/v1/namespaces/default/endpoints";
     assert_eq!(cluster.admin("POST", uri, body.clone()).await.code, 201);
-    let packed = json!([{"addresses": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}], "ports": [{"port": 80, "protocol": "TCP"}]}]);
     let stored = cluster.admin("GET", &format!("{uri}/e"), Value::Null).await;
-    assert_eq!(stored.body["subsets"], packed);
-    // the same in another form is no change
+    assert_eq!(stored.body["subsets"], subsets);
     let again = cluster.admin("PUT", &format!("{uri}/e"), body).await;
-    assert_eq!(again.body["subsets"], packed);
     assert_eq!(again.body["metadata"]["resourceVersion"], stored.body["metadata"]["resourceVersion"]);
-    // an error is about what was sent
     let wrong = json!({"metadata": {"name": "w"}, "subsets": [subset("10.0.0.1"), subset("127.0.0.1")]});
     let refused = cluster.admin("POST", uri, wrong).await;
     assert_eq!(refused.body["details"]["causes"][0]["field"], "subsets[1].addresses[0].ip");
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_named_by_the_server_carries_its_name_as_a_label() {
+    let cluster = Cluster::start(RequestOptions::default()).await;
+    let made = cluster.admin("POST", "/api/v1/namespaces", json!({"metadata": {"generateName": "n-"}})).await;
+    assert_eq!(made.code, 201);
+    assert_eq!(made.body["metadata"]["labels"]["kubernetes.io/metadata.name"], made.body["metadata"]["name"]);
 }

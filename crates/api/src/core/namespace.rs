@@ -24,14 +24,18 @@ impl Strategy for Namespaces {
         apimachinery::validation::name_is_dns_label(name, prefix)
     }
 
-    /// Every namespace carries its name as a label.
     fn default(&self, namespace: &mut Object) {
+        self.canonicalize(namespace);
+        if namespace.get_str(&["status", "phase"]).is_empty() {
+            namespace.set(&["status", "phase"], "Active");
+        }
+    }
+
+    /// Every namespace carries its name as a label, also one that was given its name by the server.
+    fn canonicalize(&self, namespace: &mut Object) {
         let name = namespace.name().to_owned();
         if !name.is_empty() {
             namespace.set(&["metadata", "labels", "kubernetes.io/metadata.name"], name);
-        }
-        if namespace.get_str(&["status", "phase"]).is_empty() {
-            namespace.set(&["status", "phase"], "Active");
         }
     }
 

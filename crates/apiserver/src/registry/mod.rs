@@ -13,11 +13,12 @@ pub mod watch;
 
 use std::sync::Arc;
 
+use apimachinery::codec::EncodedJson;
 use apimachinery::{Object, Status};
 use storage::{Expect, PutOutcome, Revision, Storage};
 
 use crate::admission::Admission;
-use crate::cache::{Cache, Entry, ResourceCache, storage_failed};
+use crate::cache::{Cache, Entry, Known, ResourceCache, storage_failed};
 use crate::kinds::{Kind, Kinds};
 
 pub use delete::DeleteOptions;
@@ -82,7 +83,8 @@ impl Registry {
         let bytes = kind.seal(key, kind.encode_stored(&stored)).map_err(Status::internal)?;
         let lease = (kind.resource.prefix == "events").then_some(EVENT_TTL);
         let stored = Arc::new(stored);
-        self.cache.hand_over(&bytes, stored.clone());
+        let json = (!kind.converts()).then(|| Arc::new(EncodedJson::new(&stored, &kind.stored_schema)));
+        self.cache.hand_over(&bytes, Known { object: stored.clone(), json });
         let outcome = self.storage.put_if(key, expected, bytes.clone(), lease).await;
         match outcome {
             Ok(PutOutcome::Stored(revision)) => {
