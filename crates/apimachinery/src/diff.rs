@@ -224,7 +224,7 @@ mod tests {
     /// In long texts a line that stands often begins no match, but lengthens one.
     #[test]
     fn what_stands_often_begins_nothing() {
-        let often = |number: u32| if number % 2 == 0 { "}".to_owned() } else { number.to_string() };
+        let often = |number: u32| if number.is_multiple_of(2) { "}".to_owned() } else { number.to_string() };
         let long = |changed: &str| {
             let lines: Vec<String> = (0..300)
                 .map(|number| if number == 151 { changed.to_owned() } else { often(number) })
