@@ -379,7 +379,7 @@ async fn an_autoscaler_reads_the_same_in_both_versions() {
     let cpu = json!({"type": "Resource", "resource": {"name": "cpu",
         "target": {"type": "Utilization", "averageUtilization": 50}}});
     let object = json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
-        "spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "d"}, "metrics": [memory, cpu],
+        "spec": {"maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"}, "metrics": [memory, cpu],
             "behavior": {"scaleDown": {"stabilizationWindowSeconds": 5}}}});
     let (status, made) = cluster.json("POST", &path("v2"), &object).await;
     assert_eq!(status, 201, "{made}");

@@ -8,7 +8,7 @@ use super::template;
 use crate::catalogue::Column;
 use crate::core::defaults::{child, set};
 use crate::printers::{AGE, NAME, column, count, labels, selector, template_containers, wide};
-use crate::strategy::{Strategy, bump_generation, keep_status, reset_status_for_create};
+use crate::strategy::{Strategy, bump_generation, keep_spec, keep_status, reset_status_for_create};
 use crate::validation::at::At;
 use crate::validation::forms::{not_decremented, unchanged};
 
@@ -101,6 +101,12 @@ impl Strategy for DaemonSets {
         let mut errors = unchanged(&new.child("selector"), &old.child("selector"));
         errors.extend(validate(&new, Some(&old)));
         errors
+    }
+
+    /// The count of templates is part of the spec within.
+    fn prepare_for_status_update(&self, object: &mut Object, old: &Object) {
+        keep_spec(object, old);
+        set_template_generation(object, template_generation(old));
     }
 
     fn validate_status_update(&self, object: &Object, old: &Object) -> ErrorList {
@@ -202,6 +208,13 @@ mod tests {
         new.set(&["spec", "template", "metadata", "labels", "b"], "c");
         DaemonSets.prepare_for_update(&mut new, &old);
         assert_eq!(new.annotation(TEMPLATE_GENERATION), Some("2"));
+        let mut status = new.clone();
+        status.set(&["metadata", "annotations"], json!({"mine": "moves"}));
+        DaemonSets.prepare_for_status_update(&mut status, &new);
+        assert_eq!(
+            (status.annotation(TEMPLATE_GENERATION), status.annotation("mine")),
+            (Some("2"), Some("moves"))
+        );
     }
 
     #[test]

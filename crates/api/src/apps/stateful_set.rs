@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use apimachinery::field::{Error, ErrorList, quote};
+use apimachinery::field::{Error, ErrorList, Path, quote};
 use apimachinery::validation as names;
 use apimachinery::{Object, Value};
 use serde_json::json;
@@ -142,23 +142,24 @@ impl Strategy for StatefulSets {
 
     fn warnings_on_create(&self, object: &Object) -> Vec<String> {
         let mut warnings = template::warnings(object);
-        warnings.extend(claims_and_history(object));
+        warnings.extend(claims_and_history(object, |claim| claim));
         warnings
     }
 
     fn warnings_on_update(&self, object: &Object, old: &Object) -> Vec<String> {
         let mut warnings = template::warnings_on_update(object, old);
-        warnings.extend(claims_and_history(object));
+        warnings.extend(claims_and_history(object, |claim| claim.child("Spec")));
         warnings
     }
 }
 
-fn claims_and_history(object: &Object) -> Vec<String> {
+/// Warnings about claims and about the history; upstream leaves `spec` out of the paths of the former, and on updates
+/// writes it with a capital.
+fn claims_and_history(object: &Object, path: impl Fn(Path) -> Path) -> Vec<String> {
     let spec = At::of(object, &["spec"]);
     let mut warnings = Vec::new();
     for claim in spec.each("volumeClaimTemplates") {
-        // upstream leaves `spec` out of the path
-        warnings.extend(warnings::claim_spec(&At::new(claim.child("spec").value, claim.path)));
+        warnings.extend(warnings::claim_spec(&At::new(claim.child("spec").value, path(claim.path.clone()))));
     }
     if spec.number("revisionHistoryLimit").is_some_and(|limit| limit < 0) {
         warnings.push(
@@ -334,7 +335,8 @@ mod tests {
             "spec.revisionHistoryLimit: a negative value retains all historical revisions; a value >= 0 is recommended",
         ];
         assert_eq!(StatefulSets.warnings_on_create(&object), [&[of_template][..], &of_rest].concat());
-        assert_eq!(StatefulSets.warnings_on_update(&object, &object), of_rest);
+        let on_update = of_rest.map(|warning| warning.replace("[0].resources", "[0].Spec.resources"));
+        assert_eq!(StatefulSets.warnings_on_update(&object, &object), on_update);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use apimachinery::{Object, Value};
 use serde_json::{Map, json};
 
 use super::conversion::{DEFAULT_CPU_UTILIZATION, cpu_metric, to_v2};
-use super::metrics;
+use super::metrics::{self, Versions};
 use crate::core::defaults::{child, set};
 use crate::strategy::{Strategy, keep_status};
 use crate::validation::at::At;
@@ -49,13 +49,11 @@ impl Strategy for Autoscalers {
     }
 
     fn validate(&self, object: &Object) -> ErrorList {
-        validate(object, 1)
+        validate(object, None)
     }
 
-    /// An autoscaler that could go down to nothing still may.
     fn validate_update(&self, object: &Object, old: &Object) -> ErrorList {
-        let was_zero = old.get_i64(&["spec", "minReplicas"]) == Some(0);
-        validate(object, i64::from(!was_zero))
+        validate(object, Some(old))
     }
 
     fn validate_status_update(&self, object: &Object, _old: &Object) -> ErrorList {
@@ -73,8 +71,23 @@ fn default_rules(behavior: &mut Map<String, Value>, key: &str, policies: Value) 
     set(rules, "policies", policies);
 }
 
-fn validate(object: &Object, least: i64) -> ErrorList {
+/// An autoscaler that could go down to nothing still may, and versions that were not judged once are not now.
+fn validate(object: &Object, old: Option<&Object>) -> ErrorList {
     let spec = At::root(object).child("spec");
+    let before = old.map(|old| At::of(old, &["spec"]));
+    let was_zero = before.as_ref().is_some_and(|old| old.number("minReplicas") == Some(0));
+    let least = i64::from(!was_zero);
+    let target = spec.child("scaleTargetRef");
+    let same = before
+        .as_ref()
+        .map(|old| old.child("scaleTargetRef"))
+        .is_some_and(|old| ["apiVersion", "kind"].iter().all(|key| old.text(key) == target.text(key)));
+    let of_target = match target.text("kind") {
+        _ if same => Versions::Whatever,
+        "ReplicationController" => Versions::Readable,
+        _ => Versions::OfAGroup,
+    };
+    let of_metrics = before.as_ref().map_or(Versions::Readable, Versions::of_metrics_after);
     let (low, high) = (spec.child("minReplicas"), spec.child("maxReplicas"));
     let max = high.int().unwrap_or_default();
     let mut errors = ErrorList::new();
@@ -87,10 +100,10 @@ fn validate(object: &Object, least: i64) -> ErrorList {
     if low.int().is_some_and(|low| max < low) {
         errors.push(Error::invalid(&high.path, max, "must be greater than or equal to `minReplicas`"));
     }
-    errors.extend(metrics::reference(&spec.child("scaleTargetRef")));
+    errors.extend(metrics::reference(&target, of_target));
     let all = spec.child("metrics");
     for metric in all.items() {
-        errors.extend(metrics::metric(&metric));
+        errors.extend(metrics::metric(&metric, of_metrics));
     }
     let from_outside = all.items().any(|metric| matches!(metric.text("type"), "Object" | "External"));
     if low.int() == Some(0) && !from_outside {
@@ -147,7 +160,7 @@ mod tests {
 
     fn autoscaler(spec: Value) -> Object {
         let mut object = Object::from(json!({"spec": {
-            "maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "web"},
+            "maxReplicas": 3, "scaleTargetRef": {"kind": "Deployment", "name": "web", "apiVersion": "apps/v1"},
         }}));
         for (key, value) in spec.as_object().into_iter().flatten() {
             object.set(&["spec", key], value.clone());
@@ -184,6 +197,7 @@ mod tests {
                     "spec.maxReplicas: Invalid value: 0: must be greater than 0",
                     "spec.scaleTargetRef.kind: Required value",
                     "spec.scaleTargetRef.name: Invalid value: \"a/b\": may not contain '/'",
+                    "spec.scaleTargetRef.apiVersion: Invalid value: \"\": apiVersion must specify API group",
                     "spec.metrics: Forbidden: must specify at least one Object or External metric to support scaling to zero replicas",
                 ],
             ),
@@ -240,7 +254,7 @@ mod tests {
     #[test]
     fn v1_is_judged_by_the_same_rules() {
         let mut object = Object::from(json!({"spec": {
-            "scaleTargetRef": {"kind": "Deployment", "name": "web"}, "targetCPUUtilizationPercentage": 0,
+            "scaleTargetRef": {"kind": "Deployment", "name": "web", "apiVersion": "apps/v1"}, "targetCPUUtilizationPercentage": 0,
         }}));
         AutoscalersV1.default(&mut object);
         check(
@@ -251,5 +265,40 @@ mod tests {
                 "spec.metrics[0].resource.target.averageUtilization: Invalid value: 0: must be greater than 0",
             ],
         );
+    }
+
+    #[test]
+    fn versions_of_references() {
+        let target = |kind: &str, version: &str| {
+            autoscaler(json!({"scaleTargetRef": {"kind": kind, "name": "web", "apiVersion": version}}))
+        };
+        let missing =
+            "spec.scaleTargetRef.apiVersion: Invalid value: \"v1\": apiVersion must specify API group";
+        let unreadable =
+            "spec.scaleTargetRef.apiVersion: Invalid value: \"a/b/c\": unexpected GroupVersion string: a/b/c";
+        for (kind, version, expected) in [
+            ("Deployment", "apps/v1", None),
+            ("Deployment", "v1", Some(missing)),
+            ("Deployment", "a/b/c", Some(unreadable)),
+            ("ReplicationController", "v1", None),
+            ("ReplicationController", "", None),
+            ("ReplicationController", "a/b/c", Some(unreadable)),
+        ] {
+            let expected: Vec<&str> = expected.into_iter().collect();
+            check(Autoscalers.validate(&target(kind, version)), &expected);
+            check(Autoscalers.validate_update(&target(kind, version), &target(kind, version)), &[]);
+            check(Autoscalers.validate_update(&target(kind, version), &target("Other", version)), &expected);
+        }
+        let metric = |version: &str| {
+            autoscaler(json!({"metrics": [{"type": "Object", "object": {
+                "describedObject": {"kind": "Service", "name": "s", "apiVersion": version},
+                "metric": {"name": "m"}, "target": {"type": "Value", "value": "1"},
+            }}]}))
+        };
+        let unreadable = "spec.metrics[0].object.describedObject.apiVersion: Invalid value: \"a/b/c\": unexpected GroupVersion string: a/b/c";
+        check(Autoscalers.validate(&metric("v1")), &[]);
+        check(Autoscalers.validate(&metric("a/b/c")), &[unreadable]);
+        check(Autoscalers.validate_update(&metric("a/b/c"), &metric("v1")), &[unreadable]);
+        check(Autoscalers.validate_update(&metric("a/b/c"), &metric("d/e/f")), &[]);
     }
 }

@@ -18,13 +18,51 @@ const TYPES: [(&str, &str); 5] = [
 /// The order in which sources are looked at; only the first is judged.
 const SOURCES: [&str; 5] = ["object", "external", "pods", "resource", "containerResource"];
 
-pub fn reference(reference: &At<'_>) -> ErrorList {
+/// What the version of a reference has to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Versions {
+    OfAGroup,
+    Readable,
+    Whatever,
+}
+
+impl Versions {
+    fn refusal(self, version: &str) -> Option<String> {
+        let (group, rest) = match version {
+            "/" => ("", ""),
+            _ => version.split_once('/').unwrap_or(("", version)),
+        };
+        match self {
+            Self::Whatever => None,
+            _ if rest.contains('/') => Some(format!("unexpected GroupVersion string: {version}")),
+            Self::OfAGroup if group.is_empty() => Some("apiVersion must specify API group".into()),
+            _ => None,
+        }
+    }
+
+    /// How the metrics of an update are judged: as they were.
+    pub fn of_metrics_after(old: &At<'_>) -> Self {
+        let wrong = |metric: &At<'_>| {
+            let object = metric.child("object").child("describedObject");
+            metric.text("type") == "Object"
+                && metric.has("object")
+                && Self::Readable.refusal(object.text("apiVersion")).is_some()
+        };
+        if old.each("metrics").any(|metric| wrong(&metric)) { Self::Whatever } else { Self::Readable }
+    }
+}
+
+pub fn reference(reference: &At<'_>, versions: Versions) -> ErrorList {
     let mut errors = reference.child("kind").required_path_segment();
     errors.extend(reference.child("name").required_path_segment());
+    let version = reference.text("apiVersion");
+    if let Some(why) = versions.refusal(version) {
+        errors.push(Error::invalid(&reference.path.child("apiVersion"), version, why));
+    }
     errors
 }
 
-pub fn metric(metric: &At<'_>) -> ErrorList {
+pub fn metric(metric: &At<'_>, versions: Versions) -> ErrorList {
     let mut errors = ErrorList::new();
     let kind = metric.child("type");
     let types: Vec<&str> = TYPES.iter().map(|(name, _)| *name).collect();
@@ -37,7 +75,7 @@ pub fn metric(metric: &At<'_>) -> ErrorList {
     }
     let present: Vec<&str> = SOURCES.into_iter().filter(|source| metric.has(source)).collect();
     if let Some(source) = present.first() {
-        errors.extend(self::source(source, &metric.child(source)));
+        errors.extend(self::source(source, &metric.child(source), versions));
     }
     match known {
         Some((_, field)) if !metric.has(field) => {
@@ -56,14 +94,14 @@ pub fn metric(metric: &At<'_>) -> ErrorList {
     errors
 }
 
-fn source(kind: &str, source: &At<'_>) -> ErrorList {
+fn source(kind: &str, source: &At<'_>, versions: Versions) -> ErrorList {
     let target = source.child("target");
     let (value, average) = (target.child("value"), target.child("averageValue"));
     let utilization = target.child("averageUtilization");
     let mut errors = ErrorList::new();
     match kind {
         "object" => {
-            errors.extend(reference(&source.child("describedObject")));
+            errors.extend(reference(&source.child("describedObject"), versions));
             errors.extend(identifier(&source.child("metric")));
             errors.extend(self::target(&target));
             if !value.is_set() && !average.is_set() {

@@ -117,7 +117,7 @@ fn zone_warning(cron_job: &Object) -> Vec<String> {
         return Vec::new();
     }
     vec![
-        "CRON_TZ or TZ used in spec.spec.schedule is not officially supported, see \
+        "cannot use TZ or CRON_TZ in spec.spec.schedule, use timeZone instead, see \
          https://kubernetes.io/docs/concepts/workloads/controllers/cron-jobs/ for more details"
             .into(),
     ]

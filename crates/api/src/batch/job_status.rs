@@ -17,6 +17,7 @@ struct View<'a> {
     failed: bool,
     failure_target: bool,
     success: bool,
+    suspended: Option<bool>,
 }
 
 impl<'a> View<'a> {
@@ -30,6 +31,13 @@ impl<'a> View<'a> {
             failed: has("Failed"),
             failure_target: has("FailureTarget"),
             success: has("SuccessCriteriaMet"),
+            suspended: conditions.iter().find(|one| one["type"] == "Suspended").and_then(|one| {
+                match one["status"].as_str()? {
+                    "True" => Some(true),
+                    "False" => Some(false),
+                    _ => None,
+                }
+            }),
         }
     }
 
@@ -127,7 +135,7 @@ fn conditions(new: &View<'_>, moved: &Moved<'_>, errors: &mut ErrorList) {
         }
     };
     refuse(
-        (failed || moved.state(|v| v.failure_target)) && new.failed && !new.failure_target,
+        (failed || moved.field("failedIndexes")) && new.failed && !new.failure_target,
         "cannot set Failed=True condition without the FailureTarget=true condition",
     );
     refuse(
@@ -241,7 +249,9 @@ fn transitions(new: &View<'_>, old: &View<'_>, moved: &Moved<'_>, errors: &mut E
         errors.push(time.invalid("field is immutable"));
     }
     let started = new.status.child("startTime");
-    if moved.field("startTime") && old.status.has("startTime") && new.spec["suspend"] != true {
+    // a Job that goes on after it was suspended starts anew
+    let resumes = old.suspended == Some(true) && new.suspended == Some(false);
+    if moved.field("startTime") && !resumes && old.status.has("startTime") && new.spec["suspend"] != true {
         errors.push(started.required("startTime cannot be removed for unsuspended job"));
     }
     if old.success && !new.success {
@@ -315,6 +325,16 @@ mod tests {
                     "status.conditions: Invalid value: cannot disable the terminal Failed=True condition",
                     "status.conditions: Invalid value: cannot disable the terminal FailureTarget=True condition",
                 ],
+            ),
+            (
+                json!({"startTime": "2024-01-01T00:00:00Z", "conditions": [{"type": "Suspended", "status": "True"}]}),
+                json!({"startTime": "2024-01-02T00:00:00Z", "conditions": [{"type": "Suspended", "status": "False"}]}),
+                vec![],
+            ),
+            (
+                json!({"startTime": "2024-01-01T00:00:00Z", "conditions": [{"type": "Suspended", "status": "False"}]}),
+                json!({"startTime": "2024-01-02T00:00:00Z", "conditions": [{"type": "Suspended", "status": "False"}]}),
+                vec!["status.startTime: Required value: startTime cannot be removed for unsuspended job"],
             ),
         ];
         for (old, new, expected) in cases {

@@ -64,7 +64,20 @@ impl Strategy for EndpointsStrategy {
         validation::endpoints(endpoints)
     }
 
+    /// Subsets that stay as they are were good once.
+    fn validate_update(&self, endpoints: &Object, old: &Object) -> ErrorList {
+        if endpoints.get(&["subsets"]) == old.get(&["subsets"]) {
+            return ErrorList::new();
+        }
+        validation::endpoints(endpoints)
+    }
+
+    /// Whoever writes an address in a form of its own is told, except the controller that copies them from pods.
     fn warnings_on_create(&self, endpoints: &Object) -> Vec<String> {
+        const MANAGER: &[&str] = &["metadata", "labels", "endpoints.kubernetes.io/managed-by"];
+        if endpoints.get_str(MANAGER) == "endpoint-controller" {
+            return Vec::new();
+        }
         let mut out = Vec::new();
         for (index, subset) in endpoints.get_array(&["subsets"]).iter().enumerate() {
             let at = Path::new("subsets").index(index);
@@ -87,5 +100,39 @@ impl Strategy for EndpointsStrategy {
 
     fn reset_fields(&self, _subresource: &str) -> &'static [&'static [&'static str]] {
         &[]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::validation::forms::check;
+
+    fn endpoints(ip: &str) -> Object {
+        Object::from(json!({"metadata": {"name": "e"}, "subsets": [{"addresses": [{"ip": ip}]}]}))
+    }
+
+    #[test]
+    fn subsets_that_stay_are_not_judged_again() {
+        let mut labelled = endpoints("127.0.0.1");
+        labelled.set(&["metadata", "labels"], json!({"a": "b"}));
+        check(EndpointsStrategy.validate_update(&labelled, &endpoints("127.0.0.1")), &[]);
+        check(
+            EndpointsStrategy.validate_update(&labelled, &endpoints("10.0.0.1")),
+            &[
+                "subsets[0].addresses[0].ip: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)",
+            ],
+        );
+    }
+
+    #[test]
+    fn the_controller_is_not_warned_of_addresses() {
+        let mut odd = endpoints("010.0.0.1");
+        assert_eq!(EndpointsStrategy.warnings_on_create(&odd).len(), 1);
+        odd.set(
+            &["metadata", "labels"],
+            json!({"endpoints.kubernetes.io/managed-by": "endpoint-controller"}),
+        );
+        assert!(EndpointsStrategy.warnings_on_create(&odd).is_empty());
     }
 }

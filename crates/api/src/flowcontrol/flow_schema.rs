@@ -103,7 +103,7 @@ pub fn conditions(conditions: &At<'_>) -> ErrorList {
         }
         seen.push(kind.str());
         if kind.is_empty() {
-            errors.push(kind.required("must not be empty"));
+            errors.push(kind.required(""));
         }
     }
     errors

@@ -1,6 +1,6 @@
 //! Priority levels: how many requests run at once, and what becomes of the others.
 
-use apimachinery::field::{Error, ErrorList};
+use apimachinery::field::{Error, ErrorList, Path};
 use apimachinery::{Object, Value};
 use serde_json::json;
 
@@ -16,6 +16,8 @@ use crate::strategy::{
 use crate::validation::at::At;
 use crate::validation::internal;
 
+/// What an old version kept a share of nothing by; no level carries it.
+const KEEPS_ZERO: &str = "flowcontrol.k8s.io/v1beta3-preserve-zero-concurrency-shares";
 const QUEUING: [&str; 4] = ["spec", "limited", "limitResponse", "queuing"];
 
 fn queuing(level: &Object, key: &str) -> Value {
@@ -76,6 +78,10 @@ impl Strategy for PriorityLevels {
         let root = At::root(level);
         let spec = root.child("spec");
         let mut errors = validate(level.name(), &spec);
+        if level.annotation(KEEPS_ZERO).is_some() {
+            let at = Path::new("metadata").child("annotations");
+            errors.push(Error::forbidden(&at, format!("annotation '{KEEPS_ZERO}' is forbidden")));
+        }
         errors.extend(mandatory(level.name(), &spec));
         errors.extend(conditions(&root.child("status").child("conditions")));
         errors
@@ -121,7 +127,7 @@ fn validate(name: &str, spec: &At<'_>) -> ErrorList {
     let (exempt, limited) = (spec.child("exempt"), spec.child("limited"));
     let mut errors = ErrorList::new();
     if (name == "exempt") != (kind.str() == "Exempt") {
-        let why = "type must be 'Exempt' if and only if name is 'exempt'";
+        let why = "must be 'Exempt' if and only if `name` is 'exempt'";
         errors.push(Error::invalid(&kind.path, kind.str(), why));
     }
     match kind.str() {
@@ -264,6 +270,17 @@ mod tests {
             PriorityLevels.default(&mut level);
             check(PriorityLevels.validate(&level), &expected);
         }
+        let mut level = Object::from(json!({"metadata": {"name": "l"}, "spec": {"type": "Exempt"}}));
+        level.set(&["metadata", "annotations", KEEPS_ZERO], "");
+        level.set(&["status", "conditions"], json!([{}]));
+        check(
+            PriorityLevels.validate(&level),
+            &[
+                "spec.type: Invalid value: \"Exempt\": must be 'Exempt' if and only if `name` is 'exempt'",
+                "metadata.annotations: Forbidden: annotation 'flowcontrol.k8s.io/v1beta3-preserve-zero-concurrency-shares' is forbidden",
+                "status.conditions[0].type: Required value",
+            ],
+        );
     }
 
     #[test]

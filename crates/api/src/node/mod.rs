@@ -6,6 +6,7 @@ use apimachinery::validation as names;
 use serde_json::json;
 
 use crate::catalogue::Resource;
+use crate::core::warnings::deprecated_node_label;
 use crate::printers::{AGE, NAME, column};
 use crate::strategy::Strategy;
 use crate::validation::at::At;
@@ -73,6 +74,13 @@ impl Strategy for RuntimeClasses {
         errors
     }
 
+    fn warnings_on_create(&self, class: &Object) -> Vec<String> {
+        let selector = At::of(class, &["scheduling", "nodeSelector"]);
+        let keys = selector.value.as_object().into_iter().flatten().map(|(key, _)| key);
+        let messages = keys.filter_map(|key| deprecated_node_label(key));
+        messages.map(|message| format!("scheduling.nodeSelector: {message}")).collect()
+    }
+
     fn allow_create_on_update(&self) -> bool {
         true
     }
@@ -107,6 +115,11 @@ mod tests {
     fn runtime_classes() {
         let fine = Object::from(json!({"handler": "runc", "overhead": {"podFixed": {"cpu": "10m"}}}));
         check(RuntimeClasses.validate(&fine), &[]);
+        let old = Object::from(json!({"scheduling": {"nodeSelector": {"beta.kubernetes.io/os": "linux"}}}));
+        assert_eq!(
+            RuntimeClasses.warnings_on_create(&old),
+            ["scheduling.nodeSelector: deprecated since v1.14; use \"kubernetes.io/os\" instead"]
+        );
         let odd = Object::from(json!({
             "handler": "a.b", "overhead": {"podFixed": {"cpu": "-1", "coffee": "1"}},
             "scheduling": {"tolerations": [

@@ -9,8 +9,13 @@ use super::forms::unchanged;
 const MAX_WORD: usize = 128;
 const MAX_NOTE: usize = 1024;
 
-/// The rules that every event heeds, in the form of `v1`.
+/// The rules of an event of `v1`.
 pub fn event(event: &Object) -> ErrorList {
+    lenient(event, "reportingComponent")
+}
+
+/// The rules that every event heeds, in the form of `v1`; `reporter` is what the request's version calls the field.
+fn lenient(event: &Object, reporter: &str) -> ErrorList {
     let root = At::root(event);
     let mut errors = ErrorList::new();
     let (own, involved) = (event.namespace(), root.child("involvedObject").child("namespace"));
@@ -25,7 +30,7 @@ pub fn event(event: &Object) -> ErrorList {
     }
     if is_new {
         let controller = root.child("reportingComponent");
-        let controller = At::new(controller.value, Path::new("reportingController"));
+        let controller = At::new(controller.value, Path::new(reporter));
         errors.extend(controller.must_be_set());
         errors.extend(controller.qualified_name());
         for word in ["reportingInstance", "action", "reason"].map(|key| root.child(key)) {
@@ -45,7 +50,7 @@ fn too_long(text: &At<'_>, max: usize) -> Option<Error> {
 
 /// The rules of a new event of `events.k8s.io/v1`, in the form of `v1`.
 pub fn strict_event(event: &Object) -> ErrorList {
-    let mut errors = self::event(event);
+    let mut errors = lenient(event, "reportingController");
     errors.extend(series(event));
     if event.get_str(&["eventTime"]).is_empty() {
         errors.push(Error::required(&Path::new("eventTime"), ""));
@@ -100,7 +105,7 @@ pub fn strict_event_update(new: &Object, old: &Object) -> ErrorList {
         ("reportingComponent", "reportingController"),
         ("reportingInstance", "reportingInstance"),
     ];
-    let mut errors = event(new);
+    let mut errors = lenient(new, "reportingController");
     if new.get(&["series"]) != old.get(&["series"]) {
         errors.extend(series(new));
     }

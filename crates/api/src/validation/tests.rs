@@ -405,9 +405,9 @@ fn namespaces_endpoints_and_events() {
             (
                 json!({"/eventTime": "2024-01-01T00:00:00.000000Z"}),
                 &[
-                    "reportingController: Required value",
-                    "reportingController: Invalid value: \"\": …",
-                    "reportingController: Invalid value: \"\": …",
+                    "reportingComponent: Required value",
+                    "reportingComponent: Invalid value: \"\": …",
+                    "reportingComponent: Invalid value: \"\": …",
                     "reportingInstance: Required value",
                     "action: Required value",
                     "reason: Required value",
