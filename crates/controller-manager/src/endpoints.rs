@@ -1,6 +1,7 @@
 //! Endpoints and EndpointSlices: which pods stand behind a Service, in both forms.
 
 mod plan;
+mod subsets;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

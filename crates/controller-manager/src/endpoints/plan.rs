@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
-    EndpointAddress, EndpointPort as CorePort, EndpointSubset, Endpoints, ObjectReference, Pod, Service,
-    ServicePort,
+    EndpointAddress, EndpointPort as CorePort, Endpoints, ObjectReference, Pod, Service, ServicePort,
 };
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use super::subsets::Subsets;
 use crate::{owners, pods};
 
 pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
@@ -112,9 +112,7 @@ fn hostname(pod: &Pod, service: &Service) -> Option<String> {
 
 /// The `Endpoints` of a Service.
 pub fn endpoints(service: &Service, pods: &[Arc<Pod>]) -> Endpoints {
-    type Ports = Vec<(Option<String>, i32, String)>;
-    type Addresses = (Vec<EndpointAddress>, Vec<EndpointAddress>);
-    let mut by_ports: BTreeMap<Ports, Addresses> = BTreeMap::new();
+    let mut subsets = Subsets::default();
     let mut count = 0;
     for pod in pods.iter().filter(|pod| has_address(pod)) {
         let publishes = publishes_unready(service);
@@ -132,42 +130,22 @@ pub fn endpoints(service: &Service, pods: &[Arc<Pod>]) -> Endpoints {
             node_name: (!node.is_empty()).then(|| node.to_owned()),
             target_ref: Some(reference(pod)),
         };
-        let of_pod: Ports = ports(service)
-            .iter()
-            .filter_map(|port| {
-                let number = target_port(pod, port)?;
-                let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".into());
-                Some((port.name.clone().filter(|name| !name.is_empty()), number, protocol))
-            })
-            .collect();
-        if of_pod.is_empty() && !(is_headless(service) && ports(service).is_empty()) {
-            continue;
+        let ready = publishes || pods::is_ready(pod);
+        if is_headless(service) && ports(service).is_empty() {
+            subsets.add(&address, ready, None);
         }
-        let entry = by_ports.entry(of_pod).or_default();
-        if publishes || pods::is_ready(pod) { entry.0.push(address) } else { entry.1.push(address) }
+        for port in ports(service) {
+            let Some(number) = target_port(pod, port) else { continue };
+            let served = CorePort {
+                name: port.name.clone().filter(|name| !name.is_empty()),
+                port: number,
+                protocol: Some(port.protocol.clone().unwrap_or_else(|| "TCP".into())),
+                app_protocol: port.app_protocol.clone(),
+            };
+            subsets.add(&address, ready, Some(served));
+        }
     }
-    let some = |mut list: Vec<EndpointAddress>| {
-        list.sort_by(|a, b| a.ip.cmp(&b.ip));
-        (!list.is_empty()).then_some(list)
-    };
-    let subsets: Vec<EndpointSubset> = by_ports
-        .into_iter()
-        .map(|(ports, (ready, unready))| EndpointSubset {
-            addresses: some(ready),
-            not_ready_addresses: some(unready),
-            ports: (!ports.is_empty()).then(|| {
-                ports
-                    .into_iter()
-                    .map(|(name, port, protocol)| CorePort {
-                        name,
-                        port,
-                        protocol: Some(protocol),
-                        app_protocol: None,
-                    })
-                    .collect()
-            }),
-        })
-        .collect();
+    let subsets = subsets.pack();
     let mut labels = service.metadata.labels.clone().unwrap_or_default();
     if is_headless(service) {
         labels.insert(HEADLESS.into(), String::new());
