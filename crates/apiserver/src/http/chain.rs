@@ -11,6 +11,7 @@ use futures::future::{BoxFuture, Either};
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue, USER_AGENT};
 use http::request::Parts;
 use http::{Method, StatusCode};
+use tokio_util::sync::CancellationToken;
 
 use super::body::{Request, Response};
 use super::gzip;
@@ -167,6 +168,7 @@ async fn answer(
         }
     }
     let user_agent = request.headers().get(USER_AGENT).and_then(|value| value.to_str().ok());
+    let left = CancellationToken::new();
     let ctx = Context {
         user,
         user_agent: user_agent.unwrap_or_default().to_owned(),
@@ -174,11 +176,13 @@ async fn answer(
         query,
         now,
         deadline,
+        left: left.clone(),
         place,
         audit: trail,
         warnings: found.warnings.into(),
     };
     let writes = ctx.info.is_resource && max_in_flight::is_mutating(&ctx.info);
+    let _left = left.drop_guard();
     let work = carry_out(server.clone(), ctx, request, accepted);
     let Some(deadline) = deadline else { return work.await };
     let work = if writes { Either::Left(to_the_end(work)) } else { Either::Right(work) };
@@ -206,6 +210,7 @@ async fn carry_out(
 }
 
 /// Goes on with a write when nobody waits for it any more: a client that hangs up must not leave half of one behind.
+/// What has not happened by then is given up in order, by [`Context::left`].
 async fn to_the_end(work: impl Future<Output = Response> + Send + 'static) -> Response {
     match tokio::spawn(work).await {
         Ok(response) => response,
