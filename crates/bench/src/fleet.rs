@@ -35,7 +35,7 @@ impl Fleet {
     pub async fn with<T>(
         &self,
         stop: &Stop,
-        run: impl AsyncFnOnce(&Self) -> anyhow::Result<T>,
+        run: impl AsyncFnOnce() -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let outcome = async {
             eprintln!("making {} nodes …", self.nodes);
@@ -44,7 +44,7 @@ impl Fleet {
             })
             .await?;
             tokio::select! {
-                outcome = run(self) => outcome,
+                outcome = run() => outcome,
                 never = self.beat_on(stop) => match never {},
             }
         };

@@ -69,6 +69,7 @@ impl Call<'_> {
             user_agent: String::new(),
             now: self.ctx.now,
             deadline: None,
+            left: Default::default(),
             place: Default::default(),
             audit: self.ctx.audit.clone(),
             warnings: Default::default(),

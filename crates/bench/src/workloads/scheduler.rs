@@ -77,7 +77,7 @@ pub async fn run(args: &Args, target: &Target, report: &Report, stop: &Stop) -> 
         target.once(Request::new(Method::POST, CLASSES, class.to_string())).await?;
     }
     let outcome = fleet
-        .with(stop, async |_| {
+        .with(stop, async || {
             Sandbox::with(target, async |sandbox| measure(args, target, report, stop, sandbox).await).await
         })
         .await;

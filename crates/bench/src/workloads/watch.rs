@@ -66,7 +66,7 @@ pub async fn run(args: &Args, target: &Target, report: &Report, stop: &Stop) -> 
         sandbox.wait_for_account().await?;
         let (prefix, nodes) = (sandbox.namespace.clone(), args.watchers as u64);
         let fleet = Fleet { target: target.clone(), prefix, nodes, cpu: "32" };
-        fleet.with(stop, async |_| measure(args, target, report, stop, sandbox).await).await
+        fleet.with(stop, async || measure(args, target, report, stop, sandbox).await).await
     })
     .await
 }
