@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::catalogue::Column;
 use crate::printers::{AGE, NAME, column};
-use crate::strategy::{METADATA_AND_SPEC, Strategy, keep_all_metadata, keep_spec, keep_status};
+use crate::strategy::{METADATA_AND_SPEC, Strategy, keep_metadata, keep_spec, keep_status};
 use crate::validation::at::At;
 use crate::validation::inline_volume_spec;
 
@@ -70,7 +70,7 @@ impl Strategy for VolumeAttachments {
 
     fn prepare_for_status_update(&self, attachment: &mut Object, old: &Object) {
         keep_spec(attachment, old);
-        keep_all_metadata(attachment, old);
+        keep_metadata(attachment, old);
     }
 
     fn validate_status_update(&self, attachment: &Object, old: &Object) -> ErrorList {
