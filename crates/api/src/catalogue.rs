@@ -193,11 +193,33 @@ impl Resource {
         out
     }
 
+    /// What is said of a field that a selector may not name.
+    pub fn unknown_field(&self, field: &str) -> String {
+        match (self.group, self.kind) {
+            ("batch", "Job") => format!("field label {field:?} not supported for batchv1.Job"),
+            ("resource.k8s.io", "ResourceSlice") => {
+                format!(
+                    "field label not supported for {}/{}, Kind={}: {field}",
+                    self.group, self.version, self.kind
+                )
+            }
+            ("", "PersistentVolume" | "PersistentVolumeClaim") | ("apps" | "networking.k8s.io", _) => {
+                only_names(field)
+            }
+            _ if self.selectable.is_empty() => only_names(field),
+            _ => format!("field label not supported: {field}"),
+        }
+    }
+
     pub fn may_select(&self, field: &str) -> bool {
         field == "metadata.name"
             || (self.namespaced && field == "metadata.namespace")
             || self.selectable.iter().any(|one| one.name == field)
     }
+}
+
+fn only_names(field: &str) -> String {
+    format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
 }
 
 /// All resources, in discovery order, with look-ups by name.

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{Call, decode};
 use crate::http::body::{self, Request, Response};
 use crate::http::{negotiate, respond};
-use crate::registry::Part;
+use crate::registry::{Part, metadata};
 
 impl Call<'_> {
     pub async fn binding(&self, request: Request) -> Result<Response, Status> {
@@ -42,14 +42,8 @@ impl Call<'_> {
         let resource = pods.resource.group_resource();
         let transform = |old: Option<&Object>| {
             let pod = old.ok_or_else(|| Status::not_found(&resource, name))?;
-            if !binding.uid().is_empty() && binding.uid() != pod.uid() {
-                let why = format!(
-                    "Precondition failed: UID in precondition: {}, UID in object meta: {}",
-                    binding.uid(),
-                    pod.uid()
-                );
-                return Err(Status::conflict(&resource, name, why));
-            }
+            let key = pods.key(pod.namespace(), name);
+            metadata::check_uid(pods.resource, &key, binding.uid(), pod)?;
             bound(pod, &binding, target("name")).map_err(|why| {
                 Status::conflict(&apimachinery::GroupResource::new("", "pods/binding"), name, why)
             })

@@ -2,7 +2,7 @@
 
 use apimachinery::codec::{self, DecodeError, Decoded};
 use apimachinery::schema::Schema;
-use apimachinery::{GroupVersionKind, Object, Status};
+use apimachinery::{GroupVersion, GroupVersionKind, Object, Status};
 
 use crate::context::{Context, FieldValidation};
 use crate::http::negotiate::Format;
@@ -31,10 +31,19 @@ pub fn decode(
         }
     };
     let Decoded { mut object, strict_errors } = decoded.map_err(|error| match error {
-        DecodeError::Syntax(why) => unrecognized(kind, body, format, &why),
-        error => fail(&error),
+        DecodeError::Syntax(why) if format == Format::Json => {
+            unrecognized(kind, body, &format!("couldn't get version/kind; json parse error: {why}"))
+        }
+        DecodeError::Syntax(why) => unrecognized(kind, body, &why),
+        // a wrong type may be right in what the body says it is, and what it says may be of a wrong type itself
+        error => match peek_type(body, format) {
+            Ok((version, kind)) => {
+                check_type(&version, &kind, expected, body).err().unwrap_or_else(|| fail(&error))
+            }
+            Err(error) => unrecognized(kind, body, &error.to_string()),
+        },
     })?;
-    check_type(&object, expected)?;
+    check_type(object.api_version(), object.kind(), expected, body)?;
     object.set_type(expected);
     judge(ctx, &strict_errors, validation).map_err(|why| fail(&why))?;
     if let Some(trail) = &ctx.audit {
@@ -43,10 +52,17 @@ pub fn decode(
     Ok(object)
 }
 
+fn peek_type(body: &[u8], format: Format) -> Result<(String, String), DecodeError> {
+    match format {
+        Format::Json => codec::peek_type_json(body),
+        Format::Yaml => codec::peek_type_yaml(body),
+        Format::Protobuf => codec::peek_type_protobuf(body),
+    }
+}
+
 /// A body of which not even the kind can be told, with how it begins.
-fn unrecognized(kind: &str, body: &[u8], format: Format, why: &str) -> Status {
+fn unrecognized(kind: &str, body: &[u8], why: &str) -> Status {
     const SHOWN: usize = 30;
-    let what = if format == Format::Json { "couldn't get version/kind; json parse error: " } else { "" };
     let more = if body.len() > SHOWN { " ..." } else { "" };
     let start = &body[..body.len().min(SHOWN)];
     let start = match start {
@@ -55,7 +71,7 @@ fn unrecognized(kind: &str, body: &[u8], format: Format, why: &str) -> Status {
         _ => start.iter().map(|byte| format!("{byte:02x}")).collect(),
     };
     Status::bad_request(format!(
-        "the object provided is unrecognized (must be of type {kind}): {what}{why} ({start}{more})"
+        "the object provided is unrecognized (must be of type {kind}): {why} ({start}{more})"
     ))
 }
 
@@ -75,21 +91,43 @@ pub fn judge(ctx: &Context, strict_errors: &[String], validation: FieldValidatio
     }
 }
 
-fn check_type(object: &Object, expected: &GroupVersionKind) -> Result<(), Status> {
-    let (version, kind) = (object.api_version(), object.kind());
+/// Where upstream's types of all its own groups are registered, as its errors name the place.
+const SCHEME: &str = "pkg/api/legacyscheme/scheme.go:30";
+
+/// Whether a body that says its type is of the kind that is expected; what it does not say is as expected.
+fn check_type(version: &str, kind: &str, expected: &GroupVersionKind, body: &[u8]) -> Result<(), Status> {
     let wanted = expected.api_version();
-    if !version.is_empty() && version != wanted {
-        return Err(Status::bad_request(format!(
-            "the API version in the data ({version}) does not match the expected API version ({wanted})"
-        )));
+    if (version.is_empty() || version == wanted) && (kind.is_empty() || kind == expected.kind) {
+        return Ok(());
     }
-    if !kind.is_empty() && kind != expected.kind {
+    let said = if version.is_empty() {
+        expected.group_version()
+    } else {
+        GroupVersion::parse(version).ok_or_else(|| {
+            unrecognized(&expected.kind, body, &format!("unexpected GroupVersion string: {version}"))
+        })?
+    };
+    let said = said.with_kind(if kind.is_empty() { &expected.kind } else { kind });
+    let why = if Schema::for_kind(&said).is_none() {
+        format!(
+            "no kind {:?} is registered for version {:?} in scheme {SCHEME:?}",
+            said.kind,
+            said.api_version()
+        )
+    } else if said.kind == expected.kind && said.group == expected.group {
         return Err(Status::bad_request(format!(
-            "the kind in the data ({kind}) does not match the expected kind ({})",
-            expected.kind
+            "the API version in the data ({}) does not match the expected API version ({wanted})",
+            said.api_version()
         )));
-    }
-    Ok(())
+    } else {
+        let internal = expected.group.split('.').next().filter(|name| !name.is_empty()).unwrap_or("core");
+        let (from, to) = (format!("{}.{}", said.version, said.kind), format!("{internal}.{}", expected.kind));
+        format!("converting ({from}) to ({to}): unknown conversion")
+    };
+    Err(Status::bad_request(format!(
+        "{} in version {:?} cannot be handled as a {}: {why}",
+        said.kind, said.version, expected.kind
+    )))
 }
 
 #[cfg(test)]
@@ -98,13 +136,31 @@ mod tests {
 
     #[test]
     fn bodies_that_are_nothing_are_shown() {
-        let said = |body: &[u8], format| unrecognized("Pod", body, format, "why").message;
-        const START: &str = "the object provided is unrecognized (must be of type Pod): ";
-        const JSON: &str = "couldn't get version/kind; json parse error: why";
-        assert_eq!(said(b"{", Format::Json), format!("{START}{JSON} ({{)"));
-        assert_eq!(said(b"", Format::Json), format!("{START}{JSON} (<empty>)"));
-        assert_eq!(said(b"ab", Format::Json), format!("{START}{JSON} (6162)"));
-        assert_eq!(said(&[b'{'; 31], Format::Json), format!("{START}{JSON} ({} ...)", "{".repeat(30)));
-        assert_eq!(said(b"a: b: c", Format::Yaml), format!("{START}why (613a20623a2063)"));
+        let said = |body: &[u8]| unrecognized("Pod", body, "why").message;
+        const START: &str = "the object provided is unrecognized (must be of type Pod): why";
+        assert_eq!(said(b"{"), format!("{START} ({{)"));
+        assert_eq!(said(b""), format!("{START} (<empty>)"));
+        assert_eq!(said(b"ab"), format!("{START} (6162)"));
+        assert_eq!(said(&[b'{'; 31]), format!("{START} ({} ...)", "{".repeat(30)));
+        assert_eq!(said(b"a: b: c"), format!("{START} (613a20623a2063)"));
+    }
+
+    #[test]
+    fn what_says_it_is_something_else_is_refused() {
+        const NOWHERE: &str = "is registered for version";
+        let deployment = GroupVersionKind::new("apps", "v1", "Deployment");
+        for (version, kind, expected) in [
+            ("", "", None),
+            ("apps/v1", "", None),
+            ("", "Deployment", None),
+            ("apps/v1beta1", "Deployment", Some("the API version in the data (apps/v1beta1) does not match the expected API version (apps/v1)".to_owned())),
+            ("v1", "Pod", Some("Pod in version \"v1\" cannot be handled as a Deployment: converting (v1.Pod) to (apps.Deployment): unknown conversion".to_owned())),
+            ("", "Foo", Some(format!("Foo in version \"v1\" cannot be handled as a Deployment: no kind \"Foo\" {NOWHERE} \"apps/v1\" in scheme {SCHEME:?}"))),
+            ("v1", "", Some(format!("Deployment in version \"v1\" cannot be handled as a Deployment: no kind \"Deployment\" {NOWHERE} \"v1\" in scheme {SCHEME:?}"))),
+            ("a/b/c", "Deployment", Some("the object provided is unrecognized (must be of type Deployment): unexpected GroupVersion string: a/b/c ({})".to_owned())),
+        ] {
+            let got = check_type(version, kind, &deployment, b"{}").err().map(|status| status.message);
+            assert_eq!(got, expected, "{version} {kind}");
+        }
     }
 }

@@ -66,7 +66,10 @@ impl Call<'_> {
         let schema = &self.kind.schema;
         let object = decode::decode(self.ctx, &bytes, format, schema, &gvk, options.field_validation)?;
         if object.name().is_empty() {
-            return Err(Status::bad_request("name must be provided"));
+            return Err(Status::bad_request(format!(
+                "the name of the object ({} based on URL) was undeterminable: name must be provided",
+                self.ctx.info.name
+            )));
         }
         let object = self.defaulted(object);
         let transform = |old: Option<&Object>| self.managed(old, object.clone(), part.name());

@@ -135,7 +135,12 @@ pub fn content(headers: &HeaderMap) -> Result<Format, Status> {
     if media_type.is_empty() {
         return Ok(Format::Json);
     }
-    Format::parse(media_type).ok_or_else(|| unsupported(&SUPPORTED))
+    let parameters = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    // as in Go, nothing may be among the parameters that is none, but for a semicolon too many
+    let well_formed = |part: &str| part.split_once('=').is_some_and(|(key, _)| !key.trim().is_empty());
+    let mut parts = parameters.split(';').skip(1).map(str::trim);
+    let well_formed = parts.all(|part| part.is_empty() || well_formed(part));
+    Format::parse(media_type).filter(|_| well_formed).ok_or_else(|| unsupported(&SUPPORTED))
 }
 
 /// The media type of a body without its parameters.

@@ -2,7 +2,7 @@
 
 use api::Grace;
 use apimachinery::field::{self, Path};
-use apimachinery::{GroupKind, Object, Status, Value};
+use apimachinery::{GroupKind, GroupResource, Object, Status, Value};
 use chrono::{Duration, SecondsFormat};
 use storage::{DeleteOutcome, Expect, Revision};
 
@@ -294,16 +294,20 @@ fn finalizers_after(kind: &Kind, old: &Object, options: &DeleteOptions) -> Vec<S
 }
 
 fn check_preconditions(kind: &Kind, old: &Object, options: &DeleteOptions) -> Result<(), Status> {
-    let refuse = |what: &str, asked: &str, is: &str| {
-        let why =
-            format!("Precondition failed: {what} in precondition: {asked}, {what} in object meta: {is}");
-        Status::conflict(&kind.resource.group_resource(), old.name(), why)
+    let refuse = |what: &str, asked: &str, is: &str, may_have_been: &str| {
+        // upstream names the kind where other errors name the resource
+        let resource = GroupResource::new(kind.resource.group, kind.resource.kind);
+        let why = format!(
+            "the {what} in the precondition ({asked}) does not match the {what} in record ({is}). \
+             The object might have been {may_have_been}"
+        );
+        Status::conflict(&resource, old.name(), why)
     };
     if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != old.uid()) {
-        return Err(refuse("UID", uid, old.uid()));
+        return Err(refuse("UID", uid, old.uid(), "deleted and then recreated"));
     }
     if let Some(version) = options.resource_version.as_deref().filter(|v| *v != old.resource_version()) {
-        return Err(refuse("ResourceVersion", version, old.resource_version()));
+        return Err(refuse("ResourceVersion", version, old.resource_version(), "modified"));
     }
     Ok(())
 }

@@ -45,9 +45,7 @@ impl Registry {
     }
 
     fn cache_of(&self, kind: &Kind) -> Result<&Arc<ResourceCache>, Status> {
-        self.cache
-            .resource(kind)
-            .ok_or_else(|| Status::method_not_supported(&kind.resource.group_resource(), "get"))
+        self.cache.resource(kind).ok_or_else(Status::method_not_allowed)
     }
 
     /// What the cache holds under a name, as it holds it. For checks that may lag behind.

@@ -116,7 +116,7 @@ impl Registry {
         let mut object = transform(Some(old))?;
         check_name(old.name(), &object)?;
         metadata::match_namespace(resource, old.namespace(), &mut object)?;
-        metadata::check_uid(resource, &object, old)?;
+        metadata::check_uid(resource, key, object.uid(), old)?;
         metadata::check_version(resource, &object, old)?;
         object.set_resource_version(old.resource_version());
         metadata::carry_over(&mut object, old);
