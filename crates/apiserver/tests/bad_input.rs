@@ -218,3 +218,63 @@ async fn bodies_and_paths_that_do_not_fit() {
         .await;
     assert_eq!(text["data"]["a"], "\u{fffd}\u{fffd}");
 }
+
+/// What is asked for in vain does not happen, least of all a delete.
+#[tokio::test(flavor = "multi_thread")]
+async fn options_of_writes_that_are_none() {
+    let cluster = Cluster::start(RequestOptions::default()).await;
+    let made = cluster.admin("POST", MAPS, json!({"metadata": {"name": "a"}})).await.body;
+    let one = format!("{MAPS}/a");
+    const DRY: &str = "dryRun: Unsupported value: [\"Foo\"]: supported values: \"All\"";
+    let cases = [
+        ("POST", MAPS, "CreateOptions", "dryRun=Foo", DRY),
+        (
+            "PUT",
+            one.as_str(),
+            "UpdateOptions",
+            "dryRun=All&dryRun=",
+            "dryRun: Unsupported value: [\"All\",\"\"]: supported values: \"All\"",
+        ),
+        (
+            "PUT",
+            &one,
+            "UpdateOptions",
+            "fieldValidation=strict",
+            "fieldValidation: Unsupported value: \"strict\": supported values: \"\", \"Ignore\", \"Strict\", \"Warn\"",
+        ),
+        (
+            "PATCH",
+            &one,
+            "PatchOptions",
+            "fieldManager=a%0Ab",
+            "fieldManager: Invalid value: \"a\\nb\": invalid character U+000A (at position 1)",
+        ),
+        ("DELETE", &one, "DeleteOptions", "dryRun=Foo", DRY),
+        ("DELETE", MAPS, "DeleteOptions", "dryRun=Foo", DRY),
+        (
+            "DELETE",
+            &one,
+            "DeleteOptions",
+            "propagationPolicy=foo",
+            "propagationPolicy: Unsupported value: \"foo\": supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\"",
+        ),
+    ];
+    for (method, uri, kind, query, why) in cases {
+        let body = if method == "DELETE" { Value::Null } else { json!({"metadata": {"name": "a"}}) };
+        let answer = cluster.admin(method, &format!("{uri}?{query}"), body).await;
+        is(&answer, 422, &format!("{kind}.meta.k8s.io \"\" is invalid: {why}"));
+    }
+    for (body, code, why) in [
+        (json!({"dryRun": ["Foo"]}), 422, format!("DeleteOptions.meta.k8s.io \"\" is invalid: {DRY}")),
+        (json!({"gracePeriodSeconds": "1"}), 400, "json: cannot unmarshal string into Go struct field DeleteOptions.gracePeriodSeconds of type int64".to_owned()),
+        (json!({"kind": "Foo"}), 400, "no kind \"Foo\" is registered for version \"v1\" in scheme \"pkg/apis/meta/internalversion/scheme/register.go:27\"".to_owned()),
+    ] {
+        is(&cluster.admin("DELETE", &one, body).await, code, &why);
+    }
+    assert_eq!(cluster.admin("GET", &one, Value::Null).await.body, made);
+    // what a body says counts alone
+    let kept =
+        cluster.admin("DELETE", &format!("{one}?gracePeriodSeconds=x"), json!({"dryRun": ["All"]})).await;
+    assert_eq!(kept.code, 200, "{}", kept.body);
+    assert_eq!(cluster.admin("GET", &one, Value::Null).await.body, made);
+}

@@ -52,6 +52,27 @@ pub fn decode(
     Ok(object)
 }
 
+/// The body of a delete. The types of its own are registered elsewhere than those of all others.
+pub fn delete_options(body: &[u8], format: Format) -> Result<Object, Status> {
+    const SCHEME: &str = "pkg/apis/meta/internalversion/scheme/register.go:27";
+    let schema = Schema::builtin("k8s.io.apimachinery.pkg.apis.meta.v1", "DeleteOptions")
+        .ok_or_else(|| Status::internal("no schema of DeleteOptions"))?;
+    let refuse = |error: DecodeError| Status::bad_request(error.to_string());
+    let (version, kind) = peek_type(body, format).map_err(refuse)?;
+    if !matches!(kind.as_str(), "" | "DeleteOptions") {
+        let version = if version.is_empty() { "v1" } else { &version };
+        return Err(Status::bad_request(format!(
+            "no kind {kind:?} is registered for version {version:?} in scheme {SCHEME:?}"
+        )));
+    }
+    let decoded = match format {
+        Format::Json => codec::decode_json(body, &schema).map(|decoded| decoded.object),
+        Format::Yaml => codec::decode_yaml(body, &schema).map(|decoded| decoded.object),
+        Format::Protobuf => codec::decode_protobuf(body, &schema),
+    };
+    decoded.map_err(refuse)
+}
+
 fn peek_type(body: &[u8], format: Format) -> Result<(String, String), DecodeError> {
     match format {
         Format::Json => codec::peek_type_json(body),

@@ -53,9 +53,7 @@ impl ListOptions {
         let number = |key: &str| -> Result<Option<i64>, Status> {
             match query.text(key) {
                 "" => Ok(None),
-                text => text.parse().map(Some).map_err(|error: ParseIntError| {
-                    Status::bad_request(format!("strconv.ParseInt: {}", not_a_number(text, &error)))
-                }),
+                text => parse_i64(text).map(Some),
             }
         };
         let options = Self {
@@ -175,6 +173,12 @@ fn not_a_number(text: &str, error: &ParseIntError) -> String {
         _ => "invalid syntax",
     };
     format!("parsing {text:?}: {why}")
+}
+
+/// A number of the query.
+pub fn parse_i64(text: &str) -> Result<i64, Status> {
+    text.parse()
+        .map_err(|error| Status::bad_request(format!("strconv.ParseInt: {}", not_a_number(text, &error))))
 }
 
 /// A resourceVersion that was asked for.
