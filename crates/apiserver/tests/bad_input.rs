@@ -278,3 +278,80 @@ async fn options_of_writes_that_are_none() {
     assert_eq!(kept.code, 200, "{}", kept.body);
     assert_eq!(cluster.admin("GET", &one, Value::Null).await.body, made);
 }
+
+/// Patches that are none, or that leave something that is not the object.
+#[tokio::test(flavor = "multi_thread")]
+async fn patches_that_do_not_fit() {
+    let cluster = Cluster::start(RequestOptions::default()).await;
+    let made = cluster.admin("POST", MAPS, json!({"metadata": {"name": "a"}, "data": {"k": "v"}})).await.body;
+    let one = format!("{MAPS}/a");
+    let (json_patch, merge, strategic, apply) = (
+        "application/json-patch+json",
+        "application/merge-patch+json",
+        "application/strategic-merge-patch+json",
+        "application/apply-patch+yaml",
+    );
+    let own = r#"pkg/api/legacyscheme/scheme.go:30"#;
+    let foo = format!("no kind \"Foo\" is registered for version \"v1\" in scheme {own:?}");
+    let secret = "converting (v1.Secret) to (core.ConfigMap): unknown conversion".to_owned();
+    let generic = "the server rejected our request due to an error in our request".to_owned();
+    let nameless =
+        "the name of the object (a based on URL) was undeterminable: name must be provided".to_owned();
+    let patch = |value: &str, why: &str| format!(" \"\" is invalid: patch: Invalid value: {value:?}: {why}");
+    let cases: &[(&str, Value, u16, String)] = &[
+        (json_patch, json!({"a": 1}), 400, "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp".into()),
+        (json_patch, json!([{"op": "foo", "path": "/data/k"}]), 422, generic.clone()),
+        (json_patch, json!([{"op": "add", "value": 1}]), 422, generic.clone()),
+        (json_patch, json!([{"op": "add", "path": "k", "value": 1}]), 422, generic.clone()),
+        (json_patch, json!([{"op": "replace", "path": "/data/l", "value": ""}]), 422, generic),
+        (json_patch, json!([{"op": "replace", "path": "", "value": {}}]), 400, nameless.clone()),
+        (merge, json!([]), 400, "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}".into()),
+        (merge, json!({"metadata": null}), 400, nameless.clone()),
+        (strategic, json!([]), 400, "json: cannot unmarshal array into Go value of type map[string]interface {}".into()),
+        (strategic, json!({"data": {"k": 1}}), 422, patch("map[data:map[k:1]]", "cannot convert int64 to string")),
+        (strategic, json!({"data": "x"}), 422, patch("map[data:x]", "cannot restore map from string")),
+        (apply, json!([]), 400, "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal array into Go value of type map[string]interface {}".into()),
+        (apply, json!({}), 400, "invalid object type: /, Kind=".into()),
+        (apply, json!({"apiVersion": "v1", "kind": "Secret"}), 400, "invalid object type: /v1, Kind=Secret".into()),
+        (apply, json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"k": 1}}), 500, "failed to create typed patch object (default/a; /v1, Kind=ConfigMap): .data.k: expected string, got &value.valueUnstructured{Value:1}".into()),
+        (apply, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"namespace": "b"}}), 400, "the namespace of the provided object does not match the namespace sent on the request".into()),
+    ];
+    for (media_type, body, code, why) in cases {
+        let uri = format!("{one}?fieldManager=m");
+        let answer = cluster
+            .ask("admin", &["system:masters"], "PATCH", &uri, body.clone(), &[("content-type", media_type)])
+            .await;
+        assert_eq!((answer.code.as_u16(), answer.message()), (*code, why.as_str()), "{media_type} {body}");
+    }
+    for (kind, why) in [("Foo", foo), ("Secret", secret)] {
+        for (media_type, body) in [
+            (merge, json!({"kind": kind})),
+            (json_patch, json!([{"op": "replace", "path": "/kind", "value": kind}])),
+        ] {
+            let answer = cluster
+                .ask("admin", &["system:masters"], "PATCH", &one, body, &[("content-type", media_type)])
+                .await;
+            assert_eq!(answer.code, 422);
+            assert!(
+                answer.message().starts_with(" \"\" is invalid: patch: Invalid value: \"{"),
+                "{}",
+                answer.message()
+            );
+            assert!(answer.message().ends_with(&why), "{}", answer.message());
+        }
+    }
+    let apply_to = |name: &str, query: &str| format!("{MAPS}/{name}?fieldManager=m&{query}");
+    let headers = [("content-type", apply)];
+    let unnamed = json!({"apiVersion": "v1", "kind": "ConfigMap"});
+    let answer =
+        cluster.ask("admin", &["system:masters"], "PATCH", &apply_to("b", ""), unnamed, &headers).await;
+    is(&answer, 400, &nameless.replace("(a ", "(b "));
+    assert_eq!(cluster.admin("GET", &one, Value::Null).await.body, made);
+    // what changes nothing is no error
+    for (media_type, body) in [(json_patch, json!([])), (strategic, json!({"kind": "Foo"}))] {
+        let answer = cluster
+            .ask("admin", &["system:masters"], "PATCH", &one, body, &[("content-type", media_type)])
+            .await;
+        assert_eq!((answer.code.as_u16(), &answer.body), (200, &made), "{media_type}");
+    }
+}

@@ -12,6 +12,7 @@ mod number;
 mod path;
 mod proto_decode;
 mod proto_encode;
+mod restore;
 mod scalar;
 mod strict_any;
 mod text;
@@ -29,6 +30,7 @@ pub use encoded::{
 pub use json::{encode_json, write_any};
 pub use proto_decode::{decode_protobuf, decode_protobuf_head, decode_protobuf_raw, peek_type_protobuf};
 pub use proto_encode::{encode_protobuf, encode_protobuf_raw};
+pub use restore::restore_error;
 pub use yaml_encode::encode_yaml;
 
 use crate::object::Object;
@@ -122,22 +124,32 @@ pub fn parse_yaml(body: &[u8]) -> Result<Value, DecodeError> {
     yaml::parse(body).map(|document| document.value)
 }
 
+/// Like [`parse_yaml`], and what upstream's strict parser says of repeated keys; at most one text.
+pub fn parse_yaml_strict(body: &[u8]) -> Result<(Value, Vec<String>), DecodeError> {
+    yaml::parse(body).map(|document| (document.value, document.duplicates))
+}
+
 fn no_type(error: impl std::fmt::Display) -> DecodeError {
     DecodeError::Syntax(format!("couldn't get version/kind; json parse error: {error}"))
+}
+
+/// What Go's JSON decoder calls a value that is of the wrong type.
+pub fn go_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
 }
 
 /// The `apiVersion` and `kind` of a tree, empty where it has none.
 fn type_of(value: &Value) -> Result<(String, String), DecodeError> {
     const STRUCT: &str = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
     let wrong = |value: &Value, place: &str| {
-        let got = match value {
-            Value::Bool(_) => "bool",
-            Value::Number(_) => "number",
-            Value::String(_) => "string",
-            Value::Array(_) => "array",
-            Value::Object(_) | Value::Null => "object",
-        };
-        no_type(format_args!("json: cannot unmarshal {got} into Go {place}"))
+        no_type(format_args!("json: cannot unmarshal {} into Go {place}", go_kind(value)))
     };
     let text = |map: &Map<String, Value>, key: &str| match map.get(key) {
         None | Some(Value::Null) => Ok(String::new()),

@@ -2,7 +2,7 @@
 
 use apimachinery::codec::{self, DecodeError, Decoded};
 use apimachinery::schema::Schema;
-use apimachinery::{GroupVersion, GroupVersionKind, Object, Status};
+use apimachinery::{GroupVersion, GroupVersionKind, Object, Status, Value};
 
 use crate::context::{Context, FieldValidation};
 use crate::http::negotiate::Format;
@@ -121,34 +121,50 @@ fn check_type(version: &str, kind: &str, expected: &GroupVersionKind, body: &[u8
     if (version.is_empty() || version == wanted) && (kind.is_empty() || kind == expected.kind) {
         return Ok(());
     }
-    let said = if version.is_empty() {
-        expected.group_version()
-    } else {
-        GroupVersion::parse(version).ok_or_else(|| {
-            unrecognized(&expected.kind, body, &format!("unexpected GroupVersion string: {version}"))
-        })?
-    };
-    let said = said.with_kind(if kind.is_empty() { &expected.kind } else { kind });
-    let why = if Schema::for_kind(&said).is_none() {
-        format!(
-            "no kind {:?} is registered for version {:?} in scheme {SCHEME:?}",
-            said.kind,
-            said.api_version()
-        )
-    } else if said.kind == expected.kind && said.group == expected.group {
-        return Err(Status::bad_request(format!(
+    let said = said_type(version, kind, expected).map_err(|why| unrecognized(&expected.kind, body, &why))?;
+    Err(Status::bad_request(match no_conversion(&said, expected) {
+        None => format!(
             "the API version in the data ({}) does not match the expected API version ({wanted})",
             said.api_version()
-        )));
-    } else {
-        let internal = expected.group.split('.').next().filter(|name| !name.is_empty()).unwrap_or("core");
-        let (from, to) = (format!("{}.{}", said.version, said.kind), format!("{internal}.{}", expected.kind));
-        format!("converting ({from}) to ({to}): unknown conversion")
+        ),
+        Some(why) => format!(
+            "{} in version {:?} cannot be handled as a {}: {why}",
+            said.kind, said.version, expected.kind
+        ),
+    }))
+}
+
+fn said_type(version: &str, kind: &str, expected: &GroupVersionKind) -> Result<GroupVersionKind, String> {
+    let said = match version {
+        "" => expected.group_version(),
+        _ => GroupVersion::parse(version)
+            .ok_or_else(|| format!("unexpected GroupVersion string: {version}"))?,
     };
-    Err(Status::bad_request(format!(
-        "{} in version {:?} cannot be handled as a {}: {why}",
-        said.kind, said.version, expected.kind
-    )))
+    Ok(said.with_kind(if kind.is_empty() { &expected.kind } else { kind }))
+}
+
+/// Why an object of one kind cannot be read as one of another; `None` where it is another version of it.
+fn no_conversion(said: &GroupVersionKind, expected: &GroupVersionKind) -> Option<String> {
+    if Schema::for_kind(said).is_none() {
+        let (kind, version) = (&said.kind, said.api_version());
+        return Some(format!("no kind {kind:?} is registered for version {version:?} in scheme {SCHEME:?}"));
+    }
+    if said.kind == expected.kind && said.group == expected.group {
+        return None;
+    }
+    let internal = expected.group.split('.').next().filter(|name| !name.is_empty()).unwrap_or("core");
+    let (from, to) = (format!("{}.{}", said.version, said.kind), format!("{internal}.{}", expected.kind));
+    Some(format!("converting ({from}) to ({to}): unknown conversion"))
+}
+
+/// Why an object that a patch has left is not one of its kind any more.
+pub fn other_kind(object: &Value, expected: &GroupVersionKind) -> Option<String> {
+    let text = |key: &str| object[key].as_str().unwrap_or_default();
+    match said_type(text("apiVersion"), text("kind"), expected) {
+        Ok(said) if said == *expected => None,
+        Ok(said) => no_conversion(&said, expected),
+        Err(why) => Some(why),
+    }
 }
 
 #[cfg(test)]

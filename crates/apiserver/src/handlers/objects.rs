@@ -64,10 +64,7 @@ impl Call<'_> {
         let schema = &self.kind.schema;
         let object = decode::decode(self.ctx, &bytes, format, schema, &gvk, options.field_validation)?;
         if object.name().is_empty() {
-            return Err(Status::bad_request(format!(
-                "the name of the object ({} based on URL) was undeterminable: name must be provided",
-                self.ctx.info.name
-            )));
+            return Err(self.nameless());
         }
         let object = self.defaulted(object);
         let transform = |old: Option<&Object>| self.managed(old, object.clone(), part.name());
@@ -95,6 +92,14 @@ impl Call<'_> {
             .await?;
         let code = if updated.created { StatusCode::CREATED } else { StatusCode::OK };
         Ok(respond::object(self.accepted, code, self.ctx, self.kind, &updated.object))
+    }
+
+    /// The refusal of an object that does not say its name, while its path does.
+    pub fn nameless(&self) -> Status {
+        Status::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            self.ctx.info.name
+        ))
     }
 
     pub fn defaulted(&self, mut object: Object) -> Object {
