@@ -179,6 +179,13 @@ impl Resource {
         GroupKind::new(self.group, self.kind)
     }
 
+    /// The verbs that discovery shows. Namespaces go one by one.
+    pub fn verbs(&self) -> Vec<&'static str> {
+        let of_collections = (self.group, self.plural) != ("", "namespaces");
+        let verbs = self.access.verbs().iter().copied();
+        verbs.filter(|verb| of_collections || *verb != "deletecollection").collect()
+    }
+
     pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
         self.subresources.iter().find(|sub| sub.name == name)
     }

@@ -107,7 +107,7 @@ pub fn resources(
         let resource = kind.resource;
         let mut entry = json!({
             "name": resource.plural, "singularName": resource.singular, "namespaced": resource.namespaced,
-            "kind": resource.kind, "verbs": resource.access.verbs(),
+            "kind": resource.kind, "verbs": resource.verbs(),
         });
         if !resource.short_names.is_empty() {
             entry["shortNames"] = json!(resource.short_names);
@@ -245,7 +245,7 @@ fn version_discovery(server: &Server, gv: &GroupVersion) -> Value {
                 "responseKind": response_kind(resource.group, resource.version, resource.kind),
                 "scope": if resource.namespaced { "Namespaced" } else { "Cluster" },
                 "singularResource": resource.singular,
-                "verbs": resource.access.verbs(),
+                "verbs": resource.verbs(),
             });
             if !resource.short_names.is_empty() {
                 out["shortNames"] = json!(resource.short_names);

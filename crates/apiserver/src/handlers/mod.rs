@@ -121,7 +121,9 @@ impl Call<'_> {
             "create" => self.create(request).await,
             "update" | "patch" => self.part(request, Part::Main).await,
             "delete" => self.delete(request).await,
-            "deletecollection" => self.delete_collection(request).await,
+            "deletecollection" if self.kind.resource.verbs().contains(&"deletecollection") => {
+                self.delete_collection(request).await
+            }
             _ => Err(Status::method_not_allowed()),
         }
     }

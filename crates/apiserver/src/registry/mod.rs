@@ -21,7 +21,7 @@ use crate::kinds::{Kind, Kinds};
 
 pub use delete::DeleteOptions;
 pub use metadata::generate_name;
-pub use update::Part;
+pub use update::{Part, check_name};
 
 /// Events go after an hour.
 const EVENT_TTL: std::time::Duration = std::time::Duration::from_secs(3600);

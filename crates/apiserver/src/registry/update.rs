@@ -222,8 +222,8 @@ impl Registry {
     }
 }
 
-/// The name in the body and the name in the path are one.
-fn check_name(name: &str, object: &Object) -> Result<(), Status> {
+/// The name in the body, where there is one, and the name in the path are one.
+pub fn check_name(name: &str, object: &Object) -> Result<(), Status> {
     if object.name().is_empty() || object.name() == name {
         return Ok(());
     }
