@@ -190,14 +190,9 @@ impl Resource {
         self.subresources.iter().find(|sub| sub.name == name)
     }
 
-    /// The values of all selectable fields of an object, `metadata.name` and `metadata.namespace` first.
+    /// The values of an object's selectable fields but for its name and namespace, by which all can be selected.
     pub fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)> {
-        let mut out = vec![("metadata.name", object.name().to_owned())];
-        if self.namespaced {
-            out.push(("metadata.namespace", object.namespace().to_owned()));
-        }
-        out.extend(self.selectable.iter().map(|field| (field.name, (field.read)(object))));
-        out
+        self.selectable.iter().map(|field| (field.name, (field.read)(object))).collect()
     }
 
     /// What is said of a field that a selector may not name.

@@ -7,6 +7,7 @@ use apimachinery::Status;
 use apimachinery::field::{self, Path};
 use chrono::{DateTime, SecondsFormat, Utc};
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use crate::audit::Trail;
 use crate::authentication::{API_SERVER, SYSTEM_PRIVILEGED_GROUP, UserInfo};
@@ -30,6 +31,8 @@ pub struct Context {
     pub user_agent: String,
     pub now: DateTime<Utc>,
     pub deadline: Option<Instant>,
+    /// Cancelled when nobody waits for the answer any more: a write that has not asked all it has to stops asking.
+    pub left: CancellationToken,
     /// What the request holds while it is answered.
     pub place: Place,
     /// The record of the request, where one is kept.
@@ -49,6 +52,7 @@ impl Context {
             user_agent: "xebec-apiserver".into(),
             now: Utc::now(),
             deadline: None,
+            left: CancellationToken::new(),
             place: Place::default(),
             audit: None,
             warnings: Mutex::default(),

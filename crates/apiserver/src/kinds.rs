@@ -163,6 +163,8 @@ impl Kind {
         if self.is_stored_as_json() {
             out.push(b'\n');
         }
+        // kept for as long as the object
+        out.shrink_to_fit();
         out
     }
 

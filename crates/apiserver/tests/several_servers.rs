@@ -142,3 +142,45 @@ async fn give_back(servers: &[Arc<Server>; 2], made: Vec<Value>) {
         assert_eq!(answer.code, 200, "{answer:?}");
     }
 }
+
+/// A page that one server gave is followed by pages of the other, which has them from the store: whatever part of the
+/// past somebody else had it read before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn pages_go_on_at_the_other_server() {
+    let cluster = Cluster::start(RequestOptions::default()).await;
+    let [first, second] = [cluster.server.clone(), cluster.beside(|_| {}).await];
+    let made = ["default", "kube-public", "kube-system"].map(|namespace| {
+        ["a", "b", "c"].map(|name| (format!("/api/v1/namespaces/{namespace}/configmaps"), name))
+    });
+    for (uri, name) in made.iter().flatten() {
+        let map = json!({"metadata": {"name": name, "labels": {"test": "pages"}}});
+        assert_eq!(send(&first, "POST", uri, map).await.code, 201);
+    }
+    let one = |namespace: &str| format!("/api/v1{namespace}/configmaps?labelSelector=test%3Dpages&limit=1");
+    let names = |answer: &Answer| -> Vec<String> {
+        let items = answer.body["items"].as_array().unwrap_or_else(|| panic!("{answer:?}"));
+        let name = |item: &Value| {
+            format!("{}/{}", text(&item["metadata"]["namespace"]), text(&item["metadata"]["name"]))
+        };
+        items.iter().map(name).collect()
+    };
+    let all = send(&first, "GET", &one(""), Value::Null).await;
+    let last = send(&first, "GET", &one("/namespaces/kube-system"), Value::Null).await;
+    assert_eq!(all.body["metadata"]["resourceVersion"], last.body["metadata"]["resourceVersion"]);
+    for (uri, name) in made.iter().flatten() {
+        assert_eq!(send(&first, "DELETE", &format!("{uri}/{name}"), Value::Null).await.code, 200);
+    }
+    let rest = async |namespace: &str, page: &Answer| {
+        let token = text(&page.body["metadata"]["continue"]);
+        let uri = format!("{}0&continue={token}", one(namespace));
+        names(&send(&second, "GET", &uri, Value::Null).await)
+    };
+    assert_eq!(rest("/namespaces/kube-system", &last).await, ["kube-system/b", "kube-system/c"]);
+    let wanted = ["default/b", "default/c", "kube-public/a", "kube-public/b", "kube-public/c"];
+    let wanted = [&wanted[..], &["kube-system/a", "kube-system/b", "kube-system/c"]].concat();
+    assert_eq!(rest("", &all).await, wanted);
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}

@@ -1,6 +1,7 @@
 //! How components talk to the API: clients, shared informers with indexed stores, work queues, leader election,
 //! events. No component knows more of the API server than this.
 
+pub mod bare;
 pub mod events;
 pub mod informer;
 mod intern;
@@ -11,6 +12,7 @@ mod reconnect;
 pub mod runner;
 pub mod store;
 
+pub use bare::Bare;
 pub use events::Recorder;
 pub use informer::{Change, Informer, Informers, Selector};
 pub use queue::Queue;

@@ -6,14 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use client::Queue;
 use client::runner::{self, Again};
+use client::{Bare, Queue};
 use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{APIGroupList, APIResourceList, OwnerReference};
 use kube::Client;
-use kube::api::{
-    Api, ApiResource, DeleteParams, DynamicObject, PartialObjectMeta, Patch, PatchParams, Preconditions,
-};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use parking_lot::Mutex;
@@ -33,7 +31,7 @@ type Uid = String;
 /// An object as far as ownership goes.
 #[derive(Clone, Debug)]
 struct Node {
-    resource: ApiResource,
+    resource: Arc<ApiResource>,
     namespace: String,
     name: String,
     owners: Vec<OwnerReference>,
@@ -63,7 +61,11 @@ struct Graph {
 impl Graph {
     /// Puts an object in; gives back whose state may have changed with it.
     fn put(&mut self, uid: Uid, node: Node) -> Vec<Uid> {
-        let mut touched = vec![uid.clone()];
+        let mut touched = Vec::new();
+        // most objects have no owner and stay: there is nothing to do about them
+        if node.deleting || !node.owners.is_empty() {
+            touched.push(uid.clone());
+        }
         if let Some(old) = self.nodes.get(&uid).cloned() {
             for owner in &old.owners {
                 match node.owners.iter().find(|own| own.uid == owner.uid) {
@@ -260,9 +262,9 @@ pub(crate) async fn discover(client: &Client) -> Result<Vec<ApiResource>, kube::
 impl Collector {
     /// Keeps the graph in step with one resource.
     async fn follow(&self, resource: ApiResource) {
-        let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(self.client.clone(), &resource);
-        let config = watcher::Config::default();
-        let stream = watcher::watcher(api, config).backoff(watcher::DefaultBackoff::default());
+        let resource = Arc::new(resource);
+        let watch = watcher::watcher(Bare::all(&self.client, &resource), watcher::Config::default());
+        let stream = watch.backoff(watcher::DefaultBackoff::default());
         let mut stream = std::pin::pin!(stream);
         let mut listed: HashSet<Uid> = HashSet::new();
         while let Some(event) = stream.next().await {
@@ -290,7 +292,7 @@ impl Collector {
         }
     }
 
-    fn put(&self, resource: &ApiResource, object: PartialObjectMeta<DynamicObject>) {
+    fn put(&self, resource: &Arc<ApiResource>, object: Bare) {
         let meta = object.metadata;
         let node = Node {
             resource: resource.clone(),
@@ -311,8 +313,8 @@ impl Collector {
 
     fn api(&self, node: &Node) -> Api<DynamicObject> {
         match node.namespace.as_str() {
-            "" => Api::all_with(self.client.clone(), &node.resource),
-            namespace => Api::namespaced_with(self.client.clone(), namespace, &node.resource),
+            "" => Api::all_with(self.client.clone(), &*node.resource),
+            namespace => Api::namespaced_with(self.client.clone(), namespace, &*node.resource),
         }
     }
 
@@ -389,8 +391,8 @@ impl Collector {
                 None => None,
                 Some((resource, namespaced)) => {
                     let api: Api<DynamicObject> = match namespaced {
-                        true => Api::namespaced_with(self.client.clone(), &node.namespace, resource),
-                        false => Api::all_with(self.client.clone(), resource),
+                        true => Api::namespaced_with(self.client.clone(), &node.namespace, &**resource),
+                        false => Api::all_with(self.client.clone(), &**resource),
                     };
                     api.get_metadata_opt(&owner.name).await.context("looking for an owner")?
                 }
@@ -446,13 +448,13 @@ mod tests {
             ..OwnerReference::default()
         });
         Node {
-            resource: ApiResource {
+            resource: Arc::new(ApiResource {
                 group: String::new(),
                 version: "v1".into(),
                 api_version: "v1".into(),
                 kind: "K".into(),
                 plural: "ks".into(),
-            },
+            }),
             namespace: "ns".into(),
             name: "n".into(),
             owners: owners.collect(),

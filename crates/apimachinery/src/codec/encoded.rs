@@ -24,6 +24,8 @@ pub struct EncodedJson {
     body: usize,
     /// Where the resourceVersion goes; `None` for objects without metadata.
     at: Option<usize>,
+    /// The metadata, braces included.
+    metadata: (usize, usize),
     comma_before: bool,
     comma_after: bool,
 }
@@ -31,10 +33,12 @@ pub struct EncodedJson {
 impl EncodedJson {
     /// Encodes an object, leaving out its resourceVersion.
     pub fn new(object: &Object, schema: &Schema) -> Self {
-        let mut writer = Writer { out: Vec::with_capacity(1024), body: 0, at: None, commas: (false, false) };
+        let mut writer = Writer { out: Vec::with_capacity(1024), ..Writer::default() };
         writer.object(object.as_map(), schema.view());
-        let Writer { out, body, at, commas } = writer;
-        Self { bytes: out.into(), body, at, comma_before: commas.0, comma_after: commas.1 }
+        let Writer { mut out, body, at, metadata, commas } = writer;
+        // it is kept for as long as the object
+        out.shrink_to_fit();
+        Self { bytes: out.into(), body, at, metadata, comma_before: commas.0, comma_after: commas.1 }
     }
 
     /// The bytes without a resourceVersion: what is stored for custom resources.
@@ -49,7 +53,19 @@ impl EncodedJson {
 
     /// Appends the whole object.
     pub fn append(&self, resource_version: u64, out: &mut Vec<u8>) {
-        self.append_from(0, resource_version, out);
+        self.append_between(0, self.bytes.len(), resource_version, out);
+    }
+
+    /// Appends the object's metadata as a `PartialObjectMetadata`.
+    pub fn append_metadata(&self, resource_version: u64, out: &mut Vec<u8>) {
+        out.extend_from_slice(
+            br#"{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":"#,
+        );
+        match self.metadata {
+            (0, 0) => out.extend_from_slice(b"{}"),
+            (start, end) => self.append_between(start, end, resource_version, out),
+        }
+        out.push(b'}');
     }
 
     /// Appends the object as an item of a list.
@@ -57,11 +73,11 @@ impl EncodedJson {
         if self.body > 0 {
             out.push(b'{');
         }
-        self.append_from(self.body, resource_version, out);
+        self.append_between(self.body, self.bytes.len(), resource_version, out);
     }
 
-    fn append_from(&self, start: usize, resource_version: u64, out: &mut Vec<u8>) {
-        let Some(at) = self.at else { return out.extend_from_slice(&self.bytes[start..]) };
+    fn append_between(&self, start: usize, end: usize, resource_version: u64, out: &mut Vec<u8>) {
+        let Some(at) = self.at else { return out.extend_from_slice(&self.bytes[start..end]) };
         out.extend_from_slice(&self.bytes[start..at]);
         if self.comma_before {
             out.push(b',');
@@ -72,15 +88,17 @@ impl EncodedJson {
         if self.comma_after {
             out.push(b',');
         }
-        out.extend_from_slice(&self.bytes[at..]);
+        out.extend_from_slice(&self.bytes[at..end]);
     }
 }
 
 /// Writes the outer two levels of an object by hand, to know where things are.
+#[derive(Default)]
 struct Writer {
     out: Vec<u8>,
     body: usize,
     at: Option<usize>,
+    metadata: (usize, usize),
     commas: (bool, bool),
 }
 
@@ -111,7 +129,9 @@ impl Writer {
             let field = view.fields().get(position).or_else(|| view.field(key));
             match (value, field) {
                 (Value::Object(meta), Some(field)) if key == "metadata" => {
+                    let start = self.out.len();
                     self.metadata(meta, view.of(&field.kind).filter(|_| typed.is_some()));
+                    self.metadata = (start, self.out.len());
                 }
                 (value, Some(field)) if typed.is_some() => {
                     write_value(value, &field.kind, view, &mut self.out);
@@ -480,6 +500,17 @@ mod tests {
             let (mut expected, mut got) = (Vec::new(), Vec::new());
             encode_json(&with, &schema, &mut expected);
             EncodedJson::new(&object, &schema).append(123_456, &mut got);
+            assert_eq!(String::from_utf8(got).unwrap(), String::from_utf8(expected).unwrap());
+
+            let partial =
+                Schema::builtin("k8s.io.apimachinery.pkg.apis.meta.v1", "PartialObjectMetadata").unwrap();
+            let metadata = Object::from(json!({
+                "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
+                "metadata": with.get(&["metadata"]),
+            }));
+            let (mut expected, mut got) = (Vec::new(), Vec::new());
+            encode_json(&metadata, &partial, &mut expected);
+            EncodedJson::new(&object, &schema).append_metadata(123_456, &mut got);
             assert_eq!(String::from_utf8(got).unwrap(), String::from_utf8(expected).unwrap());
 
             let (mut expected, mut got) = (Vec::new(), Vec::new());

@@ -10,14 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::Resource;
-use apimachinery::{Object, Status};
+use apimachinery::Status;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use storage::{Event as StoreEvent, KeyValue, Range, Revision, Storage};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub use entry::Entry;
+pub use entry::{Entry, Known};
 pub use resource::{Change, FromMemory, ResourceCache, Snapshot, too_old};
 pub use watcher::{Filter, Seen, Watcher};
 
@@ -30,6 +30,9 @@ pub const ROOT: &str = "/registry/";
 /// How long a read waits for the cache to catch up before it fails.
 const CATCH_UP: Duration = Duration::from_secs(10);
 
+/// How often snapshots that nobody reads on in are let go.
+const DROP_PAGES: Duration = Duration::from_secs(10);
+
 /// A thread more is worth it for so many objects.
 const SHARE: usize = 2000;
 
@@ -39,6 +42,18 @@ type Read = (Arc<ResourceCache>, Arc<str>, Result<Arc<Entry>, Unreadable>);
 /// Told of every change, in order, by the one task that applies them.
 pub type Observer = Box<dyn Fn(&Resource, &Change) + Send + Sync>;
 
+/// An object that lies ready for the cache. It has the bytes, so that no other write can have their address meanwhile.
+pub struct Handed<'a> {
+    cache: &'a Cache,
+    bytes: Bytes,
+}
+
+impl Drop for Handed<'_> {
+    fn drop(&mut self) {
+        self.cache.handed.lock().remove(&(self.bytes.as_ptr() as usize));
+    }
+}
+
 /// All resources' caches and how far they have come.
 pub struct Cache {
     storage: Arc<dyn Storage>,
@@ -47,7 +62,7 @@ pub struct Cache {
     observers: Mutex<Vec<Observer>>,
     /// Objects that a writer of this process has at hand, so that the cache need not decode what was just
     /// encoded; keyed by the address of the stored bytes, which the event shares with the writer.
-    handed: Mutex<HashMap<usize, Arc<Object>>>,
+    handed: Mutex<HashMap<usize, Known>>,
 }
 
 impl Cache {
@@ -123,9 +138,14 @@ impl Cache {
     /// Applies the store's changes until cancelled. Ends with an error when the store's log breaks off.
     pub async fn follow(self: Arc<Self>, cancel: CancellationToken) -> Result<(), storage::Error> {
         let mut stream = self.storage.watch(ROOT, self.revision()).await?;
+        let mut drop_pages = tokio::time::interval(DROP_PAGES);
         loop {
             let batch = tokio::select! {
                 () = cancel.cancelled() => return Ok(()),
+                now = drop_pages.tick() => {
+                    self.resources().for_each(|resource| resource.drop_pages(now.into_std()));
+                    continue;
+                }
                 batch = stream.next() => match batch {
                     Some(batch) => batch?,
                     None => return Ok(()),
@@ -146,8 +166,8 @@ impl Cache {
         let Some(resource) = self.route(event.key()) else { return };
         let change = match event {
             StoreEvent::Put { kv, .. } => {
-                let object = self.handed.lock().remove(&(kv.value.as_ptr() as usize));
-                match Entry::from_store(resource.kind(), &kv.key, kv.value, kv.mod_revision, object) {
+                let known = self.handed.lock().remove(&(kv.value.as_ptr() as usize));
+                match Entry::from_store(resource.kind(), &kv.key, kv.value, kv.mod_revision, known) {
                     Ok(entry) => resource.put(entry),
                     Err(error) => {
                         tracing::error!(key = %kv.key, %error, "a stored object cannot be read");
@@ -182,14 +202,10 @@ impl Cache {
         observers.push(observer);
     }
 
-    /// Lets the cache use an object that is about to be committed as `bytes`.
-    pub fn hand_over(&self, bytes: &Bytes, object: Arc<Object>) {
-        self.handed.lock().insert(bytes.as_ptr() as usize, object);
-    }
-
-    /// Takes back what [`Cache::hand_over`] gave, when the write did not happen.
-    pub fn take_back(&self, bytes: &Bytes) {
-        self.handed.lock().remove(&(bytes.as_ptr() as usize));
+    /// Lets the cache use an object that is about to be committed as `bytes`, for as long as the answer is held.
+    pub fn hand_over(&self, bytes: Bytes, known: Known) -> Handed<'_> {
+        self.handed.lock().insert(bytes.as_ptr() as usize, known);
+        Handed { cache: self, bytes }
     }
 
     /// The cache of a stored kind.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use apimachinery::Status;
 use imbl::OrdMap;
@@ -22,6 +23,9 @@ const RECENT: usize = 4096;
 /// How many snapshots are kept for the next page of a list.
 const PAGES: usize = 64;
 
+/// How long one waits for the next page. It holds on to objects that are no more; after it, pages come from the store.
+const PAGE_LIFE: Duration = Duration::from_secs(30);
+
 /// What one write did. `new` is absent for a delete; then `old` is the object as it went, at the revision of the delete.
 #[derive(Clone)]
 pub struct Change {
@@ -32,19 +36,40 @@ pub struct Change {
 
 pub type Map = OrdMap<Arc<str>, Arc<Entry>>;
 
-/// All objects of a resource at one revision. Cheap to take and to keep.
+/// All objects of a resource at one revision, or a part of them. Cheap to take and to keep.
 #[derive(Clone)]
 pub struct Snapshot {
     pub revision: Revision,
+    /// What was read, when it was not all.
+    part: Option<Part>,
     objects: Map,
     /// Objects that are there and cannot be opened, and why.
     sealed: OrdMap<Arc<str>, Arc<str>>,
 }
 
+/// The keys that start with `prefix`, from `start` on.
+#[derive(Clone)]
+struct Part {
+    prefix: Arc<str>,
+    start: Arc<str>,
+}
+
 impl Snapshot {
     pub fn new(revision: Revision, entries: Vec<Arc<Entry>>) -> Self {
         let objects = entries.into_iter().map(|entry| (entry.key().clone(), entry)).collect();
-        Self { revision, objects, sealed: OrdMap::new() }
+        Self { revision, part: None, objects, sealed: OrdMap::new() }
+    }
+
+    /// A snapshot of nothing but the keys that start with `prefix`, from `start` on.
+    pub fn part(revision: Revision, prefix: &str, start: &str, entries: Vec<Arc<Entry>>) -> Self {
+        let part = Some(Part { prefix: prefix.into(), start: start.into() });
+        Self { part, ..Self::new(revision, entries) }
+    }
+
+    /// Whether it has all there was below `prefix`, from `start` on.
+    fn covers(&self, prefix: &str, start: &str) -> bool {
+        let within = |part: &Part| prefix.starts_with(&*part.prefix) && start.max(prefix) >= &*part.start;
+        self.part.as_ref().is_none_or(within)
     }
 
     /// The same objects, known to be the newest up to `revision`: what other resources did moves the version
@@ -93,9 +118,15 @@ pub struct ResourceCache {
     state: RwLock<Snapshot>,
     /// Locked by that task and by watches that start, so that a watch neither misses nor repeats an event.
     feed: Mutex<Feed>,
-    pages: Mutex<BTreeMap<Revision, Snapshot>>,
+    pages: Mutex<BTreeMap<Revision, KeptPage>>,
     /// How many bytes the stored objects have together.
     bytes: AtomicU64,
+}
+
+/// What the next page of a list is cut from.
+struct KeptPage {
+    snapshot: Snapshot,
+    used: Instant,
 }
 
 struct Feed {
@@ -201,19 +232,27 @@ impl ResourceCache {
     /// Keeps a snapshot for the following pages of a list.
     pub fn keep_page(&self, snapshot: &Snapshot) {
         let mut pages = self.pages.lock();
-        pages.insert(snapshot.revision, snapshot.clone());
+        pages.insert(snapshot.revision, KeptPage { snapshot: snapshot.clone(), used: Instant::now() });
         while pages.len() > PAGES {
             pages.pop_first();
         }
     }
 
-    /// The snapshot of an earlier page, when it is still there.
-    pub fn page(&self, revision: Revision) -> Option<Snapshot> {
+    /// The snapshot of an earlier page, when it is still there and has all below `prefix` from `start` on.
+    pub fn page(&self, revision: Revision, prefix: &str, start: &str) -> Option<Snapshot> {
         let now = self.snapshot();
         if now.revision == revision {
             return Some(now);
         }
-        self.pages.lock().get(&revision).cloned()
+        let mut pages = self.pages.lock();
+        let kept = pages.get_mut(&revision).filter(|kept| kept.snapshot.covers(prefix, start))?;
+        kept.used = Instant::now();
+        Some(kept.snapshot.clone())
+    }
+
+    /// Lets go of the snapshots that nobody asked for a page of in a while.
+    pub(super) fn drop_pages(&self, now: Instant) {
+        self.pages.lock().retain(|_, kept| now.saturating_duration_since(kept.used) < PAGE_LIFE);
     }
 
     /// Starts a watch of everything after `after`.
@@ -248,3 +287,41 @@ pub fn too_old(revision: Revision, floor: Revision) -> Status {
 }
 
 pub(super) type ChangeSender = mpsc::Sender<Arc<Change>>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_waits_for_the_next_page_only_so_long() {
+        let kind = crate::kinds::Kinds::builtin().stored().next().unwrap().clone();
+        let cache = ResourceCache::new(kind);
+        cache.set_floor(9);
+        cache.keep_page(&Snapshot::new(5, Vec::new()));
+        let kept = Instant::now();
+        cache.drop_pages(kept + PAGE_LIFE / 2);
+        assert!(cache.page(5, "/registry/x/", "").is_some());
+        assert!(cache.page(6, "/registry/x/", "").is_none());
+        // asked for again, it stays as long again
+        cache.drop_pages(kept + PAGE_LIFE - Duration::from_nanos(1));
+        assert!(cache.page(5, "/registry/x/", "").is_some());
+        cache.drop_pages(Instant::now() + PAGE_LIFE);
+        assert!(cache.page(5, "/registry/x/", "").is_none());
+    }
+
+    #[test]
+    fn a_part_is_no_answer_to_who_asks_for_more() {
+        let part = Snapshot::part(5, "/registry/x/a/", "/registry/x/a/m", Vec::new());
+        for (prefix, start, covered) in [
+            ("/registry/x/a/", "/registry/x/a/m", true),
+            ("/registry/x/a/", "/registry/x/a/n", true),
+            ("/registry/x/a/", "/registry/x/a/b", false),
+            ("/registry/x/a/", "", false),
+            ("/registry/x/b/", "/registry/x/b/z", false),
+            ("/registry/x/", "/registry/x/a/n", false),
+        ] {
+            assert_eq!(part.covers(prefix, start), covered, "{prefix} {start}");
+        }
+        assert!(Snapshot::new(5, Vec::new()).covers("/registry/x/", ""));
+    }
+}

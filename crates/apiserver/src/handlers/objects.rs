@@ -1,11 +1,14 @@
 //! get, list, create, update, delete and deletecollection of whole objects and of their status.
 
+use std::sync::Arc;
+
 use apimachinery::apply::{self, FieldSet};
 use apimachinery::{Object, Status};
 use futures::future::join_all;
 use http::StatusCode;
 
 use super::{Call, decode};
+use crate::cache::Entry;
 use crate::context::WriteOptions;
 use crate::http::body::{self, Request, Response};
 use crate::http::{negotiate, respond};
@@ -20,7 +23,7 @@ impl Call<'_> {
         let info = &self.ctx.info;
         let version = self.ctx.query.text("resourceVersion");
         let entry = self.server.registry.get(self.kind, &info.namespace, &info.name, version).await?;
-        respond::entry(self.accepted, self.ctx, self.kind, &entry)
+        respond::entry(self.accepted, StatusCode::OK, self.ctx, self.kind, &entry)
     }
 
     pub async fn list(&self) -> Result<Response, Status> {
@@ -44,7 +47,7 @@ impl Call<'_> {
         let object = self.managed(None, object, "")?;
         let namespace = &self.ctx.info.namespace;
         let created = self.server.registry.create(self.ctx, self.kind, namespace, object, options).await?;
-        Ok(respond::object(self.accepted, StatusCode::CREATED, self.ctx, self.kind, &created))
+        self.written(StatusCode::CREATED, &created, options)
     }
 
     /// PUT and PATCH of an object or of its status.
@@ -91,7 +94,17 @@ impl Call<'_> {
             .update(self.ctx, self.kind, &info.namespace, &info.name, part, transform, may_create, options)
             .await?;
         let code = if updated.created { StatusCode::CREATED } else { StatusCode::OK };
-        Ok(respond::object(self.accepted, code, self.ctx, self.kind, &updated.object))
+        self.written(code, &updated.object, options)
+    }
+
+    /// The answer to a write: what the cache shares with all who read it, unless somebody has written since.
+    fn written(&self, code: StatusCode, object: &Object, options: WriteOptions) -> Result<Response, Status> {
+        let entry = self.server.registry.glance(self.kind, object.namespace(), object.name());
+        let same = |entry: &Arc<Entry>| entry.revision().to_string() == object.resource_version();
+        match entry.filter(|entry| !options.dry_run && !self.kind.converts() && same(entry)) {
+            Some(entry) => respond::entry(self.accepted, code, self.ctx, self.kind, &entry),
+            None => Ok(respond::object(self.accepted, code, self.ctx, self.kind, object)),
+        }
     }
 
     /// The refusal of an object that does not say its name, while its path does.

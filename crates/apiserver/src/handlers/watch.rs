@@ -72,6 +72,7 @@ impl Call<'_> {
             user_agent: String::new(),
             now: self.ctx.now,
             deadline: None,
+            left: Default::default(),
             place: Default::default(),
             audit: self.ctx.audit.clone(),
             warnings: Default::default(),
@@ -230,6 +231,11 @@ impl Frames {
         }
         let object = match self.accepted.r#as {
             As::PartialObjectMetadata | As::PartialObjectMetadataList => {
+                let made = entry.made_json().filter(|_| !self.kind.converts());
+                if let (Format::Json, Some(json)) = (self.accepted.format, made) {
+                    json_event(r#type, out, |out| json.append_metadata(entry.revision(), out));
+                    return Ok(());
+                }
                 respond::metadata(&self.kind, entry)?
             }
             As::Itself | As::Table => {

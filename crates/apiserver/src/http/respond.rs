@@ -120,7 +120,13 @@ pub fn object(accepted: Accepted, code: StatusCode, ctx: &Context, kind: &Kind, 
 }
 
 /// One cached object; its encodings are shared.
-pub fn entry(accepted: Accepted, ctx: &Context, kind: &Kind, entry: &Entry) -> Result<Response, Status> {
+pub fn entry(
+    accepted: Accepted,
+    code: StatusCode,
+    ctx: &Context,
+    kind: &Kind,
+    entry: &Entry,
+) -> Result<Response, Status> {
     if accepted.r#as == As::Itself && !kind.converts() && !accepted.pretty {
         match accepted.format {
             Format::Json => {
@@ -128,19 +134,19 @@ pub fn entry(accepted: Accepted, ctx: &Context, kind: &Kind, entry: &Entry) -> R
                 let mut body = Vec::with_capacity(json.size_hint());
                 json.append(entry.revision(), &mut body);
                 body.push(b'\n');
-                return Ok(bytes(StatusCode::OK, Format::Json.media_type(), body));
+                return Ok(bytes(code, Format::Json.media_type(), body));
             }
             Format::Protobuf => {
                 let mut body = Vec::with_capacity(entry.protobuf().stored().len() + 32);
                 entry.protobuf().append(entry.revision(), &mut body);
-                return Ok(bytes(StatusCode::OK, Format::Protobuf.media_type(), body));
+                return Ok(bytes(code, Format::Protobuf.media_type(), body));
             }
             Format::Yaml => {}
         }
     }
     let mut decoded = entry.object().map_err(Status::internal)?;
     kind.convert_from_stored(&mut decoded);
-    Ok(object(accepted, StatusCode::OK, ctx, kind, &decoded))
+    Ok(object(accepted, code, ctx, kind, &decoded))
 }
 
 /// A page of a list.

@@ -12,11 +12,12 @@ pub mod watch;
 
 use std::sync::Arc;
 
+use apimachinery::codec::EncodedJson;
 use apimachinery::{Object, Status};
 use storage::{Expect, PutOutcome, Revision, Storage};
 
 use crate::admission::Admission;
-use crate::cache::{Cache, Entry, ResourceCache, storage_failed};
+use crate::cache::{Cache, Entry, Known, ResourceCache, storage_failed};
 use crate::kinds::{Kind, Kinds};
 
 pub use delete::DeleteOptions;
@@ -79,24 +80,20 @@ impl Registry {
         let bytes = kind.seal(key, kind.encode_stored(&stored)).map_err(Status::internal)?;
         let lease = (kind.resource.prefix == "events").then_some(EVENT_TTL);
         let stored = Arc::new(stored);
-        self.cache.hand_over(&bytes, stored.clone());
-        let outcome = self.storage.put_if(key, expected, bytes.clone(), lease).await;
-        match outcome {
+        let json = (!kind.converts()).then(|| Arc::new(EncodedJson::new(&stored, &kind.stored_schema)));
+        let known = Known { object: stored.clone(), json };
+        let handed = self.cache.hand_over(bytes.clone(), known);
+        match self.storage.put_if(key, expected, bytes, lease).await {
             Ok(PutOutcome::Stored(revision)) => {
                 self.cache.wait_for(revision).await?;
+                drop(handed);
                 let mut object = Arc::unwrap_or_clone(stored);
                 kind.convert_from_stored(&mut object);
                 object.set_resource_version(&revision.to_string());
                 Ok(Ok(object))
             }
-            Ok(PutOutcome::Conflict(current)) => {
-                self.cache.take_back(&bytes);
-                Ok(Err(current))
-            }
-            Err(error) => {
-                self.cache.take_back(&bytes);
-                Err(storage_failed(error))
-            }
+            Ok(PutOutcome::Conflict(current)) => Ok(Err(current)),
+            Err(error) => Err(storage_failed(error)),
         }
     }
 

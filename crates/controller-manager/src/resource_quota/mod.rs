@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 use client::runner::{self, Again};
-use client::{Change, Informer, ObjectKey, Queue};
+use client::{Bare, Change, Informer, ObjectKey, Queue};
 use component_helpers::quota;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota, Service};
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{ApiResource, DynamicObject, ListParams, PartialObjectMeta, PostParams};
+use kube::api::{ApiResource, DynamicObject, ListParams, PostParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
@@ -221,8 +221,7 @@ impl Controller {
     }
 
     async fn follow(&self, countable: &Countable, resource: &ApiResource) {
-        let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(self.client.clone(), resource);
-        let stream = watcher::watcher(api, watcher::Config::default());
+        let stream = watcher::watcher(Bare::all(&self.client, resource), watcher::Config::default());
         let mut stream = std::pin::pin!(stream.backoff(watcher::DefaultBackoff::default()));
         while let Some(event) = stream.next().await {
             match event {

@@ -293,7 +293,10 @@ impl Webhooks {
             Sort::Mutating => &self.mutating_client,
             Sort::Validating => &self.validating_client,
         };
-        let answer = client.post(registry, target, request.into(), timeout).await.map_err(Failure::Call)?;
+        let answer = tokio::select! {
+            answer = client.post(registry, target, request.into(), timeout) => answer.map_err(Failure::Call)?,
+            () = ctx.left.cancelled() => return Err(Failure::call(503, "failed to call webhook: context canceled")),
+        };
         let answer = review::response(&answer, &uid, sort).map_err(|why| Failure::call(503, why))?;
         for (key, value) in &answer.annotations {
             ctx.annotate(&format!("{}/{key}", hook.name), value);
@@ -319,11 +322,9 @@ fn judge(ctx: &Context, hook: &Hook, failure: Failure, failed_open: &str) -> Res
         Failure::Call(Unanswered { why, .. }) if hook.ignores_failures => {
             tracing::warn!(webhook = hook.name, %why, "a webhook could not be asked; its policy is to go on");
             ctx.annotate(failed_open, &hook.name);
-            match ctx.deadline {
-                Some(deadline) if deadline <= Instant::now() => {
-                    Err(Status::timeout("request did not complete within requested timeout", 0))
-                }
-                _ => Ok(()),
+            match ctx.left.is_cancelled() || ctx.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                true => Err(Status::timeout("request did not complete within requested timeout", 0)),
+                false => Ok(()),
             }
         }
         Failure::Call(Unanswered { why, .. }) => {
