@@ -281,6 +281,7 @@ fn every_kubectl_finds_applies_and_edits() {
         let resources = kubectl.ok(&["api-resources", "--no-headers"], "deployments");
         assert!(resources.lines().count() > 60, "{resources}");
         kubectl.ok(&["explain", "deployment.spec.strategy", "--recursive"], "maxUnavailable");
+        kubectl.ok(&["explain", "crd", "--recursive"], "x-kubernetes-preserve-unknown-fields");
         kubectl.ok(&["explain", "hpa.spec.metrics", "--api-version=autoscaling/v2"], "containerResource");
 
         kubectl.fed(&["apply", "-f", "-"], MANIFEST, "deployment.apps/web created");
