@@ -35,7 +35,7 @@ impl DeleteOptions {
     }
 
     pub fn from_query(query: &Query) -> Result<Self, Status> {
-        let seconds = query.get("gracePeriodSeconds").map(|text| parse_i64(text)).transpose()?;
+        let seconds = query.get("gracePeriodSeconds").map(parse_i64).transpose()?;
         Ok(Self {
             grace_period_seconds: seconds,
             propagation_policy: query.get("propagationPolicy").map(str::to_owned),

@@ -323,7 +323,8 @@ impl Registry {
         start: Option<&str>,
     ) -> Result<Snapshot, Status> {
         let cache = self.cache_of(kind)?;
-        if let Some(snapshot) = cache.page(revision, prefix, start) {
+        let from = start.unwrap_or_default();
+        if let Some(snapshot) = cache.page(revision, prefix, from) {
             return Ok(snapshot);
         }
         let mut range = Range::prefix(prefix);
@@ -344,7 +345,7 @@ impl Registry {
             let entry = Entry::from_store(cache.kind(), &kv.key, kv.value, kv.mod_revision, None);
             entries.push(entry.map_err(Status::internal)?);
         }
-        let snapshot = Snapshot::part(revision, prefix, start, entries);
+        let snapshot = Snapshot::part(revision, prefix, from, entries);
         cache.keep_page(&snapshot);
         Ok(snapshot)
     }
