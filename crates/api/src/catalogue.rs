@@ -179,6 +179,13 @@ impl Resource {
         GroupKind::new(self.group, self.kind)
     }
 
+    /// The verbs that discovery shows. Namespaces go one by one.
+    pub fn verbs(&self) -> Vec<&'static str> {
+        let of_collections = (self.group, self.plural) != ("", "namespaces");
+        let verbs = self.access.verbs().iter().copied();
+        verbs.filter(|verb| of_collections || *verb != "deletecollection").collect()
+    }
+
     pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
         self.subresources.iter().find(|sub| sub.name == name)
     }
@@ -188,11 +195,33 @@ impl Resource {
         self.selectable.iter().map(|field| (field.name, (field.read)(object))).collect()
     }
 
+    /// What is said of a field that a selector may not name.
+    pub fn unknown_field(&self, field: &str) -> String {
+        match (self.group, self.kind) {
+            ("batch", "Job") => format!("field label {field:?} not supported for batchv1.Job"),
+            ("resource.k8s.io", "ResourceSlice") => {
+                format!(
+                    "field label not supported for {}/{}, Kind={}: {field}",
+                    self.group, self.version, self.kind
+                )
+            }
+            ("", "PersistentVolume" | "PersistentVolumeClaim") | ("apps" | "networking.k8s.io", _) => {
+                only_names(field)
+            }
+            _ if self.selectable.is_empty() => only_names(field),
+            _ => format!("field label not supported: {field}"),
+        }
+    }
+
     pub fn may_select(&self, field: &str) -> bool {
         field == "metadata.name"
             || (self.namespaced && field == "metadata.namespace")
             || self.selectable.iter().any(|one| one.name == field)
     }
+}
+
+fn only_names(field: &str) -> String {
+    format!("{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
 }
 
 /// All resources, in discovery order, with look-ups by name.

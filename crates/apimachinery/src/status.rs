@@ -112,11 +112,13 @@ pub struct Status {
     pub reason: Reason,
     pub message: String,
     pub details: Option<Box<Details>>,
+    /// Where a list that cannot go on as it began can still go on.
+    pub r#continue: Option<Box<str>>,
 }
 
 impl Status {
     pub fn new(code: u16, reason: Reason, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None }
+        Self { code, reason, message: message.into(), details: None, r#continue: None }
     }
 
     fn about(code: u16, reason: Reason, message: String, group: &str, kind: &str, name: &str) -> Self {
@@ -126,7 +128,7 @@ impl Status {
             kind: kind.to_owned(),
             ..Details::default()
         };
-        Self { code, reason, message, details: Some(Box::new(details)) }
+        Self { details: Some(Box::new(details)), ..Self::new(code, reason, message) }
     }
 
     pub fn not_found(resource: &GroupResource, name: &str) -> Self {
@@ -176,12 +178,7 @@ impl Status {
     /// A server-side apply conflict: one cause per field and manager.
     pub fn apply_conflict(causes: Vec<Cause>, message: impl Into<String>) -> Self {
         let details = Details { causes, ..Details::default() };
-        Self {
-            code: 409,
-            reason: Reason::Conflict,
-            message: message.into(),
-            details: Some(Box::new(details)),
-        }
+        Self { details: Some(Box::new(details)), ..Self::new(409, Reason::Conflict, message) }
     }
 
     pub fn gone(message: impl Into<String>) -> Self {
@@ -215,9 +212,10 @@ impl Status {
         Self::new(400, Reason::BadRequest, message)
     }
 
-    pub fn method_not_supported(resource: &GroupResource, action: &str) -> Self {
-        let message = format!("{action} is not supported on resources of kind \"{resource}\"");
-        Self::about(405, Reason::MethodNotAllowed, message, &resource.group, &resource.resource, "")
+    /// The answer to a method that a path is not served by.
+    pub fn method_not_allowed() -> Self {
+        let message = "the server does not allow this method on the requested resource";
+        Self { details: Some(Box::default()), ..Self::new(405, Reason::MethodNotAllowed, message) }
     }
 
     pub fn not_acceptable(message: impl Into<String>) -> Self {
@@ -229,26 +227,19 @@ impl Status {
     }
 
     pub fn request_entity_too_large(why: impl fmt::Display) -> Self {
-        Self::new(413, Reason::RequestEntityTooLarge, format!("Request entity is too large: {why}"))
+        Self::new(413, Reason::RequestEntityTooLarge, format!("Request entity too large: {why}"))
     }
 
     pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Self {
         let details = Details { retry_after_seconds, ..Details::default() };
-        Self {
-            code: 429,
-            reason: Reason::TooManyRequests,
-            message: message.into(),
-            details: Some(Box::new(details)),
-        }
+        Self { details: Some(Box::new(details)), ..Self::new(429, Reason::TooManyRequests, message) }
     }
 
     pub fn timeout(message: impl fmt::Display, retry_after_seconds: u32) -> Self {
         let details = Details { retry_after_seconds, ..Details::default() };
         Self {
-            code: 504,
-            reason: Reason::Timeout,
-            message: format!("Timeout: {message}"),
             details: Some(Box::new(details)),
+            ..Self::new(504, Reason::Timeout, format!("Timeout: {message}"))
         }
     }
 
@@ -271,10 +262,8 @@ impl Status {
             ..Details::default()
         };
         Self {
-            code: 500,
-            reason: Reason::InternalError,
-            message: format!("Internal error occurred: {text}"),
             details: Some(Box::new(details)),
+            ..Self::new(500, Reason::InternalError, format!("Internal error occurred: {text}"))
         }
     }
 
@@ -309,6 +298,9 @@ impl Status {
         }
         if let Some(details) = &self.details {
             out["details"] = details.to_value();
+        }
+        if let Some(token) = &self.r#continue {
+            out["metadata"]["continue"] = json!(token);
         }
         out
     }

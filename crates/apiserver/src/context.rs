@@ -109,26 +109,22 @@ impl Context {
 
     /// Refuses options of a write that make no sense: `dryRun`, `fieldManager`, `fieldValidation`.
     pub fn write_options(&self, options_kind: &str) -> Result<WriteOptions, Status> {
-        let mut errors = Vec::new();
-        for value in self.query.all("dryRun") {
-            if value != "All" && !value.is_empty() {
-                errors.push(field::Error::not_supported(&Path::new("dryRun"), value, &["All"]));
-            }
-        }
-        let manager = self.query.text("fieldManager");
+        let said: Vec<&str> = self.query.all("dryRun").collect();
+        let mut errors = dry_run_errors(&said);
+        let (manager, path) = (self.query.text("fieldManager"), Path::new("fieldManager"));
         if manager.len() > 128 {
-            errors.push(field::Error::too_long(&Path::new("fieldManager"), 128));
+            errors.push(field::Error::too_long(&path, 128));
         }
-        if manager.chars().any(char::is_control) {
-            let path = Path::new("fieldManager");
-            errors.push(field::Error::invalid(&path, manager, "should only contain printable characters"));
+        for (at, c) in manager.char_indices().filter(|(_, c)| !is_printable(*c)) {
+            let why = format!("invalid character U+{:04X} (at position {at})", u32::from(c));
+            errors.push(field::Error::invalid(&path, manager, why));
         }
         let field_validation = match self.query.text("fieldValidation") {
             "" | "Warn" => FieldValidation::Warn,
             "Ignore" => FieldValidation::Ignore,
             "Strict" => FieldValidation::Strict,
             other => {
-                let valid = ["Ignore", "Strict", "Warn"];
+                let valid = ["", "Ignore", "Strict", "Warn"];
                 errors.push(field::Error::not_supported(&Path::new("fieldValidation"), other, &valid));
                 FieldValidation::Warn
             }
@@ -137,12 +133,22 @@ impl Context {
             let kind = apimachinery::GroupKind::new("meta.k8s.io", options_kind);
             return Err(Status::invalid(&kind, "", &errors));
         }
-        Ok(WriteOptions {
-            dry_run: self.query.all("dryRun").any(|value| value == "All"),
-            field_validation,
-            force: self.query.flag("force"),
-        })
+        Ok(WriteOptions { dry_run: !said.is_empty(), field_validation, force: self.query.flag("force") })
     }
+}
+
+/// What is wrong with the values of `dryRun`.
+pub fn dry_run_errors<S: AsRef<str>>(said: &[S]) -> Vec<field::Error> {
+    if said.iter().all(|value| value.as_ref() == "All") {
+        return Vec::new();
+    }
+    let said: Vec<&str> = said.iter().map(AsRef::as_ref).collect();
+    vec![field::Error::not_supported(&Path::new("dryRun"), said, &["All"])]
+}
+
+/// Whether Go would print a character as it is.
+fn is_printable(c: char) -> bool {
+    matches!(c, '"' | '\'' | '\\') || c.escape_debug().len() == 1
 }
 
 /// Options that all writes share.

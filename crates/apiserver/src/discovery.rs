@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use api::{Access, Resource, catalogue};
-use apimachinery::{GroupVersion, Status, Value};
+use apimachinery::schema::Schema;
+use apimachinery::{GroupVersion, Object, Status, Value, codec};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
-use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, VARY};
 use serde_json::json;
 use sha2::{Digest, Sha256, Sha512};
 
 use crate::http::body::Response;
+use crate::http::negotiate::{self, Format};
+use crate::http::request_info::Query;
 use crate::http::respond;
 use crate::kinds::Kind;
 use crate::server::Server;
@@ -46,7 +49,7 @@ fn storage_version_hash(resource: &Resource) -> String {
     STANDARD.encode(&Sha256::digest(text.as_bytes())[..8])
 }
 
-pub fn core_versions(server: &Server, headers: &HeaderMap) -> Response {
+pub fn core_versions(server: &Server, headers: &HeaderMap, query: &Query) -> Result<Response, Status> {
     if let Some(response) = aggregated(server, headers, true) {
         return response;
     }
@@ -54,7 +57,7 @@ pub fn core_versions(server: &Server, headers: &HeaderMap) -> Response {
         "kind": "APIVersions", "versions": ["v1"],
         "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": server.address()}],
     });
-    respond::json(StatusCode::OK, &body)
+    answer(headers, query, body)
 }
 
 fn api_group(group: &str, versions: &[GroupVersion]) -> Value {
@@ -66,7 +69,7 @@ fn api_group(group: &str, versions: &[GroupVersion]) -> Value {
     json!({"name": group, "versions": versions, "preferredVersion": versions[0]})
 }
 
-pub fn groups(server: &Server, headers: &HeaderMap) -> Response {
+pub fn groups(server: &Server, headers: &HeaderMap, query: &Query) -> Result<Response, Status> {
     if let Some(response) = aggregated(server, headers, false) {
         return response;
     }
@@ -74,10 +77,10 @@ pub fn groups(server: &Server, headers: &HeaderMap) -> Response {
     let mut names: Vec<&str> = versions.iter().map(|gv| gv.group.as_str()).collect();
     names.dedup();
     let groups: Vec<Value> = names.into_iter().map(|name| api_group(name, &versions)).collect();
-    respond::json(StatusCode::OK, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
+    answer(headers, query, json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}))
 }
 
-pub fn group(server: &Server, group: &str) -> Result<Response, Status> {
+pub fn group(server: &Server, headers: &HeaderMap, query: &Query, group: &str) -> Result<Response, Status> {
     let versions = group_versions(server);
     if !versions.iter().any(|gv| gv.group == group) {
         return Err(Status::no_such_path());
@@ -85,16 +88,16 @@ pub fn group(server: &Server, group: &str) -> Result<Response, Status> {
     let mut body = api_group(group, &versions);
     body["kind"] = json!("APIGroup");
     body["apiVersion"] = json!("v1");
-    Ok(respond::json(StatusCode::OK, &body))
+    answer(headers, query, body)
 }
 
 pub fn resources(
     server: &Server,
     headers: &HeaderMap,
+    query: &Query,
     group: &str,
     version: &str,
 ) -> Result<Response, Status> {
-    let _ = headers;
     let kinds = kinds_of(server, group, version);
     if kinds.is_empty() {
         return Err(Status::no_such_path());
@@ -104,7 +107,7 @@ pub fn resources(
         let resource = kind.resource;
         let mut entry = json!({
             "name": resource.plural, "singularName": resource.singular, "namespaced": resource.namespaced,
-            "kind": resource.kind, "verbs": resource.access.verbs(),
+            "kind": resource.kind, "verbs": resource.verbs(),
         });
         if !resource.short_names.is_empty() {
             entry["shortNames"] = json!(resource.short_names);
@@ -131,25 +134,62 @@ pub fn resources(
         }
     }
     let gv = GroupVersion::new(group, version).to_string();
-    let body = json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": gv, "resources": list});
-    Ok(respond::json(StatusCode::OK, &body))
+    let mut body = json!({"kind": "APIResourceList", "groupVersion": gv, "resources": list});
+    // the core group's says no version of its own, as it did when there was none to say
+    if !group.is_empty() {
+        body["apiVersion"] = json!("v1");
+    }
+    answer(headers, query, body)
 }
 
-/// The whole of discovery in one document, where the client takes it.
-fn aggregated(server: &Server, headers: &HeaderMap, core: bool) -> Option<Response> {
-    let accept = headers.get(ACCEPT)?.to_str().ok()?;
-    // the first clause that fits decides
-    let version = accept.split(',').find_map(|clause| {
-        let has = |part: &str| clause.split(';').any(|p| p.trim() == part);
-        let asks = has("g=apidiscovery.k8s.io") && has("as=APIGroupDiscoveryList");
-        let plain = clause.trim() == "application/json" || clause.trim() == "*/*";
-        match (asks && has("v=v2"), asks && has("v=v2beta1"), plain) {
-            (true, ..) => Some(Some("v2")),
-            (_, true, _) => Some(Some("v2beta1")),
-            (.., true) => Some(None),
+const META: &str = "k8s.io.apimachinery.pkg.apis.meta.v1";
+
+/// A document of discovery in the format that the client takes.
+fn answer(headers: &HeaderMap, query: &Query, body: Value) -> Result<Response, Status> {
+    let accepted = negotiate::plain(headers, query.get("pretty"))?;
+    let (object, schema) = typed(META, body)?;
+    Ok(respond::encoded(StatusCode::OK, accepted.format, accepted.pretty, &object, &schema))
+}
+
+fn typed(package: &str, body: Value) -> Result<(Object, Schema), Status> {
+    let mut object = Object::from(body);
+    let schema = Schema::builtin(package, object.kind())
+        .ok_or_else(|| Status::internal(format!("no schema of {}", object.kind())))?;
+    codec::normalize(&mut object, &schema).map_err(Status::internal)?;
+    Ok((object, schema))
+}
+
+/// The whole of discovery in one document, where the client takes it: the best clause that fits decides.
+fn aggregated(server: &Server, headers: &HeaderMap, core: bool) -> Option<Result<Response, Status>> {
+    let wanted = negotiate::clauses(negotiate::accept(headers)).into_iter().find_map(|clause| {
+        let format = match clause.media_type {
+            "application/json" | "*/*" | "application/*" => Format::Json,
+            "application/vnd.kubernetes.protobuf" => Format::Protobuf,
+            "application/yaml" => Format::Yaml,
+            _ => return None,
+        };
+        match (clause.parameter("as"), clause.parameter("g"), clause.parameter("v")) {
+            (None, ..) => Some(None),
+            (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2")) => {
+                Some(Some((format, "v2")))
+            }
+            (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2beta1")) => {
+                Some(Some((format, "v2beta1")))
+            }
             _ => None,
         }
-    })??;
+    });
+    let (format, version) = wanted??;
+    Some(all_in_one(server, headers, core, format, version))
+}
+
+fn all_in_one(
+    server: &Server,
+    headers: &HeaderMap,
+    core: bool,
+    format: Format,
+    version: &str,
+) -> Result<Response, Status> {
     let gvs: Vec<GroupVersion> =
         if core { vec![GroupVersion::new("", "v1")] } else { group_versions(server) };
     let items: Vec<Value> =
@@ -157,26 +197,23 @@ fn aggregated(server: &Server, headers: &HeaderMap, core: bool) -> Option<Respon
     let body = json!({
         "kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"),
         "metadata": {}, "items": items,
-    })
-    .to_string();
-    let etag = format!("\"{:X}\"", Sha512::digest(body.as_bytes()));
+    });
+    let (object, schema) = typed(&format!("k8s.io.api.apidiscovery.{version}"), body)?;
+    let etag = format!("\"{:X}\"", Sha512::digest(object.as_value().to_string().as_bytes()));
     let mut response = if matches_etag(headers, &etag) {
         respond::bytes(StatusCode::NOT_MODIFIED, "application/json", "")
     } else {
-        respond::bytes(StatusCode::OK, "application/json", body)
+        respond::encoded(StatusCode::OK, format, false, &object, &schema)
     };
-    let media_type = match version {
-        "v2" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
-        _ => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
-    };
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-    if let Ok(etag) = HeaderValue::from_str(&etag) {
-        response.headers_mut().insert(ETAG, etag);
+    let media_type =
+        format!("{};g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList", format.media_type());
+    let headers = response.headers_mut();
+    for (name, value) in [(CONTENT_TYPE, media_type), (ETAG, etag)] {
+        headers.insert(name, HeaderValue::from_str(&value).map_err(Status::internal)?);
     }
-    response.headers_mut().insert(http::header::VARY, HeaderValue::from_static("Accept"));
-    response.headers_mut().remove(http::header::CACHE_CONTROL);
-    response.headers_mut().insert(http::header::CACHE_CONTROL, HeaderValue::from_static("public"));
-    Some(response)
+    headers.insert(VARY, HeaderValue::from_static("Accept"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("public"));
+    Ok(response)
 }
 
 /// Whether the client has this very document already.
@@ -195,7 +232,7 @@ fn response_kind(group: &str, version: &str, kind: &str) -> Value {
 fn group_discovery(server: &Server, versions: &[GroupVersion]) -> Value {
     let group = versions.first().map(|gv| gv.group.as_str()).unwrap_or_default();
     let versions: Vec<Value> = versions.iter().map(|gv| version_discovery(server, gv)).collect();
-    json!({"metadata": {"name": group, "creationTimestamp": null}, "versions": versions})
+    json!({"metadata": {"name": group}, "versions": versions})
 }
 
 fn version_discovery(server: &Server, gv: &GroupVersion) -> Value {
@@ -208,7 +245,7 @@ fn version_discovery(server: &Server, gv: &GroupVersion) -> Value {
                 "responseKind": response_kind(resource.group, resource.version, resource.kind),
                 "scope": if resource.namespaced { "Namespaced" } else { "Cluster" },
                 "singularResource": resource.singular,
-                "verbs": resource.access.verbs(),
+                "verbs": resource.verbs(),
             });
             if !resource.short_names.is_empty() {
                 out["shortNames"] = json!(resource.short_names);

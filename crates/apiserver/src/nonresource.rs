@@ -18,7 +18,7 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Ok(chain::method_not_allowed(request.method()));
     }
-    let headers = request.headers();
+    let (headers, query) = (request.headers(), &ctx.query);
     let path = ctx.info.path.trim_end_matches('/');
     let parts: Vec<&str> = path.split('/').skip(1).collect();
     match parts.as_slice() {
@@ -32,11 +32,11 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
             "text/plain; version=0.0.4; charset=utf-8",
             server.metrics.render(server),
         )),
-        ["api"] => Ok(discovery::core_versions(server, headers)),
-        ["api", version] => discovery::resources(server, headers, "", version),
-        ["apis"] => Ok(discovery::groups(server, headers)),
-        ["apis", group] => discovery::group(server, group),
-        ["apis", group, version] => discovery::resources(server, headers, group, version),
+        ["api"] => discovery::core_versions(server, headers, query),
+        ["api", version] => discovery::resources(server, headers, query, "", version),
+        ["apis"] => discovery::groups(server, headers, query),
+        ["apis", group] => discovery::group(server, headers, query, group),
+        ["apis", group, version] => discovery::resources(server, headers, query, group, version),
         ["openapi", "v2"] => Ok(openapi::v2(server, headers)),
         ["openapi", "v3"] => Ok(openapi::v3_index(server, headers)),
         ["openapi", "v3", rest @ ..] => Ok(openapi::v3(server, headers, &ctx.query, &rest.join("/"))),

@@ -425,7 +425,12 @@ fn tolerate(outcome: Result<(), kube::Error>) -> anyhow::Result<Again> {
     match outcome {
         Ok(()) => Ok(Again::OnChange),
         Err(error) if client::is_not_found(&error) => Ok(Again::OnChange),
-        Err(kube::Error::Api(status)) if status.message.contains("UID in precondition") => {
+        // deletes and changes say it in two ways
+        Err(kube::Error::Api(status))
+            if ["the UID in the precondition", "UID in precondition"]
+                .iter()
+                .any(|why| status.message.contains(why)) =>
+        {
             Ok(Again::OnChange)
         }
         Err(error) => Err(error.into()),

@@ -152,7 +152,7 @@ fn kube_rs_lists_watches_applies_and_discovers() {
         maps.patch(
             "b",
             &apply("one"),
-            &Patch::Apply(&json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"k": "1"}})),
+            &Patch::Apply(&json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "b"}, "data": {"k": "1"}})),
         )
         .await?;
         let other = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"k": "2"}});
@@ -193,7 +193,7 @@ fn kube_rs_lists_watches_applies_and_discovers() {
         assert_eq!(aggregated.groups().count(), found.len());
         let deployments = ApiResource::from_gvk(&GroupVersionKind::gvk("apps", "v1", "Deployment"));
         let dynamic: Api<DynamicObject> = Api::namespaced_with(client, "default", &deployments);
-        let body = json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replicas": 0,
+        let body = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": {"replicas": 0,
             "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}},
             "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
         let made = dynamic.patch("d", &apply("dynamic"), &Patch::Apply(&body)).await?;
@@ -281,6 +281,7 @@ fn every_kubectl_finds_applies_and_edits() {
         let resources = kubectl.ok(&["api-resources", "--no-headers"], "deployments");
         assert!(resources.lines().count() > 60, "{resources}");
         kubectl.ok(&["explain", "deployment.spec.strategy", "--recursive"], "maxUnavailable");
+        kubectl.ok(&["explain", "crd", "--recursive"], "x-kubernetes-preserve-unknown-fields");
         kubectl.ok(&["explain", "hpa.spec.metrics", "--api-version=autoscaling/v2"], "containerResource");
 
         kubectl.fed(&["apply", "-f", "-"], MANIFEST, "deployment.apps/web created");

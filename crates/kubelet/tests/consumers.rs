@@ -551,15 +551,16 @@ async fn volumes_follow_sources_that_come_change_and_go() {
             .await
             .expect("made");
     }
-    let mut volumes = vec![
-        json!({"name": "labels", "downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}}),
-    ];
+    let mut volumes = vec![json!({"name": "labels", "downwardAPI": {"items": [
+        {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}},
+        {"path": "annotations", "fieldRef": {"fieldPath": "metadata.annotations"}},
+    ]}})];
     for name in ["come", "changed", "gone"] {
         volumes.push(json!({"name": format!("map-{name}"), "configMap": {"name": name, "optional": true}}));
         volumes.push(
             json!({"name": format!("secret-{name}"), "secret": {"secretName": name, "optional": true}}),
         );
-        let sources = json!([{"configMap": {"name": name, "optional": true}}, {"downwardAPI": {"items": [{"path": "annotations", "fieldRef": {"fieldPath": "metadata.annotations"}}]}}]);
+        let sources = json!([{"configMap": {"name": name, "optional": true}}, {"downwardAPI": {"items": [{"path": "annotations", "fieldRef": {"fieldPath": "metadata.annotations"}}, {"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}}]);
         volumes.push(json!({"name": format!("projected-map-{name}"), "projected": {"sources": sources}}));
         let sources = json!([{"secret": {"name": name, "optional": true}}]);
         volumes.push(json!({"name": format!("projected-secret-{name}"), "projected": {"sources": sources}}));
@@ -569,7 +570,7 @@ async fn volumes_follow_sources_that_come_change_and_go() {
     let mounts: Vec<Value> =
         names.iter().map(|name| json!({"name": name, "mountPath": format!("/all/{name}")})).collect();
     // what the container itself sees, until it is as it must be in the end
-    let shown = "for f in $(ls -d /all/*); do echo $(basename $f): $(cat $f/k 2>/dev/null); done; cat /all/labels/labels; echo; cat /all/projected-map-come/annotations; echo; echo round";
+    let shown = "for f in $(ls -d /all/*); do echo $(basename $f): $(cat $f/k 2>/dev/null); done; cat /all/labels/labels; echo; cat /all/projected-map-come/annotations; echo; sed s/^/own-/ /all/labels/annotations; echo; sed s/^/projected-/ /all/projected-map-come/labels; echo; echo round";
     let mut c = common::cluster::container("c", &format!("while true; do {shown}; sleep 0.5; done"));
     c["volumeMounts"] = json!(mounts);
     cluster
@@ -619,7 +620,8 @@ async fn volumes_follow_sources_that_come_change_and_go() {
             last.get(name).map(String::as_str) == Some(if name.ends_with("gone") { "" } else { "v2" })
         };
         let own = last.get("app").map(String::as_str) == Some("\"y\"")
-            && last.get("note").map(String::as_str) == Some("\"z\"");
+            && ["note", "own-note"].iter().all(|name| last.get(*name).map(String::as_str) == Some("\"z\""))
+            && last.get("projected-app").map(String::as_str) == Some("\"y\"");
         if own && names.iter().filter(|name| *name != "labels").all(follows) {
             break;
         }

@@ -115,8 +115,12 @@ pub fn counters(status: &At<'_>, counters: &[&str], bounded: &[&str]) -> ErrorLi
     let total = status.number("replicas").unwrap_or_default();
     for key in bounded {
         let counter = status.child(key);
-        if counter.int().unwrap_or_default() > total {
-            errors.push(counter.invalid("cannot be greater than status.replicas"));
+        if counter.int_or_zero() > total {
+            errors.push(Error::invalid(
+                &counter.path,
+                counter.int_or_zero(),
+                "cannot be greater than status.replicas",
+            ));
         }
     }
     errors

@@ -1,6 +1,6 @@
 //! Replication controllers and pod templates as objects of their own.
 
-use apimachinery::field::ErrorList;
+use apimachinery::field::{Error, ErrorList};
 use apimachinery::selectors::LabelSelector;
 use apimachinery::{Object, Value};
 use serde_json::Map;
@@ -54,7 +54,8 @@ pub fn replication_controller_status_update(controller: &Object) -> ErrorList {
     }
     for count in COUNTS[1..].iter().map(|key| status.child(key)) {
         if count.int_or_zero() > status.number_or_zero("replicas") {
-            errors.push(count.invalid("cannot be greater than status.replicas"));
+            let why = "cannot be greater than status.replicas";
+            errors.push(Error::invalid(&count.path, count.int_or_zero(), why));
         }
     }
     let available = status.child("availableReplicas");

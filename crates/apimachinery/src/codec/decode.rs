@@ -122,6 +122,10 @@ impl<'a> Seed<'a, '_, '_> {
     }
 
     fn number(self, number: Number) -> Value {
+        // an integer to Go, a float to serde_json
+        let is_minus_zero =
+            number.is_f64() && number.as_f64().is_some_and(|n| n == 0.0 && n.is_sign_negative());
+        let number = if is_minus_zero { Number::from(0) } else { number };
         let in_range = match self.kind {
             Kind::Int32 => number.as_i64().is_some_and(|n| i32::try_from(n).is_ok()),
             Kind::Uint32 => number.as_u64().is_some_and(|n| u32::try_from(n).is_ok()),

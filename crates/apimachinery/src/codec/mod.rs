@@ -12,15 +12,16 @@ mod number;
 mod path;
 mod proto_decode;
 mod proto_encode;
+mod restore;
 mod scalar;
 mod strict_any;
+mod text;
 mod wire;
 mod yaml;
 mod yaml_encode;
 
-use serde::Deserialize;
 use serde::de::DeserializeSeed;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 pub use encoded::{
     EncodedJson, EncodedProtobuf, ListHeader, encode_json_list, encode_protobuf_list,
@@ -29,6 +30,7 @@ pub use encoded::{
 pub use json::{encode_json, write_any};
 pub use proto_decode::{decode_protobuf, decode_protobuf_head, decode_protobuf_raw, peek_type_protobuf};
 pub use proto_encode::{encode_protobuf, encode_protobuf_raw};
+pub use restore::restore_error;
 pub use yaml_encode::encode_yaml;
 
 use crate::object::Object;
@@ -60,11 +62,15 @@ pub struct Decoded {
 }
 
 pub fn decode_json(body: &[u8], schema: &Schema) -> Result<Decoded, DecodeError> {
-    let mut decoder = Decoder::strict();
-    let mut source = serde_json::Deserializer::from_slice(body);
-    let value = decoder.root(schema).deserialize(&mut source).map_err(|e| number::syntax_error(body, &e))?;
-    source.end().map_err(|e| number::syntax_error(body, &e))?;
-    decoder.finish(value, schema)
+    let read = |body: &[u8]| {
+        let mut decoder = Decoder::strict();
+        let mut source = serde_json::Deserializer::from_slice(body);
+        let value = decoder.root(schema).deserialize(&mut source);
+        let value = value.map_err(|e| number::syntax_error(body, &e))?;
+        source.end().map_err(|e| number::syntax_error(body, &e))?;
+        decoder.finish(value, schema).map_err(|error| number::as_written(error, body))
+    };
+    text::read(body, read)
 }
 
 pub fn decode_yaml(body: &[u8], schema: &Schema) -> Result<Decoded, DecodeError> {
@@ -98,17 +104,19 @@ pub fn normalize_strict(object: Object, schema: &Schema) -> Result<Decoded, Deco
 
 /// Any JSON as a tree; numbers in normal form.
 pub fn parse_json(body: &[u8]) -> Result<Value, DecodeError> {
-    serde_json::from_slice(body).map_err(|e| number::syntax_error(body, &e))
+    text::read(body, |body| serde_json::from_slice(body).map_err(|e| number::syntax_error(body, &e)))
 }
 
 /// Any JSON as a tree, and what strict field validation says of it: `duplicate field "spec.replicas"`.
 pub fn parse_json_strict(body: &[u8]) -> Result<(Value, Vec<String>), DecodeError> {
-    let mut duplicates = Vec::new();
-    let mut source = serde_json::Deserializer::from_slice(body);
-    let any = strict_any::Any { path: String::new(), duplicates: &mut duplicates };
-    let value = any.deserialize(&mut source).map_err(|e| number::syntax_error(body, &e))?;
-    source.end().map_err(|e| number::syntax_error(body, &e))?;
-    Ok((value, duplicates))
+    text::read(body, |body| {
+        let mut duplicates = Vec::new();
+        let mut source = serde_json::Deserializer::from_slice(body);
+        let any = strict_any::Any { path: String::new(), duplicates: &mut duplicates };
+        let value = any.deserialize(&mut source).map_err(|e| number::syntax_error(body, &e))?;
+        source.end().map_err(|e| number::syntax_error(body, &e))?;
+        Ok((value, duplicates))
+    })
 }
 
 /// Any YAML (its first document) as a tree, with YAML 1.1 scalars as upstream's parser reads them.
@@ -116,33 +124,50 @@ pub fn parse_yaml(body: &[u8]) -> Result<Value, DecodeError> {
     yaml::parse(body).map(|document| document.value)
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct TypeMeta {
-    #[serde(rename = "apiVersion")]
-    api_version: Option<String>,
-    kind: Option<String>,
-}
-
-impl TypeMeta {
-    fn pair(self) -> (String, String) {
-        (self.api_version.unwrap_or_default(), self.kind.unwrap_or_default())
-    }
+/// Like [`parse_yaml`], and what upstream's strict parser says of repeated keys; at most one text.
+pub fn parse_yaml_strict(body: &[u8]) -> Result<(Value, Vec<String>), DecodeError> {
+    yaml::parse(body).map(|document| (document.value, document.duplicates))
 }
 
 fn no_type(error: impl std::fmt::Display) -> DecodeError {
     DecodeError::Syntax(format!("couldn't get version/kind; json parse error: {error}"))
 }
 
+/// What Go's JSON decoder calls a value that is of the wrong type.
+pub fn go_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// The `apiVersion` and `kind` of a tree, empty where it has none.
+fn type_of(value: &Value) -> Result<(String, String), DecodeError> {
+    const STRUCT: &str = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+    let wrong = |value: &Value, place: &str| {
+        no_type(format_args!("json: cannot unmarshal {} into Go {place}", go_kind(value)))
+    };
+    let text = |map: &Map<String, Value>, key: &str| match map.get(key) {
+        None | Some(Value::Null) => Ok(String::new()),
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(other) => Err(wrong(other, &format!("struct field .{key} of type string"))),
+    };
+    match value {
+        Value::Null => Ok(Default::default()),
+        Value::Object(map) => Ok((text(map, "apiVersion")?, text(map, "kind")?)),
+        other => Err(wrong(other, &format!("value of type {STRUCT}"))),
+    }
+}
+
 /// The `apiVersion` and `kind` of a body, empty where it has none.
 pub fn peek_type_json(body: &[u8]) -> Result<(String, String), DecodeError> {
-    let parsed = serde_json::from_slice::<TypeMeta>(body);
-    parsed.map(TypeMeta::pair).map_err(|error| no_type(number::syntax_error(body, &error)))
+    type_of(&parse_json(body).map_err(no_type)?)
 }
 
 pub fn peek_type_yaml(body: &[u8]) -> Result<(String, String), DecodeError> {
-    match yaml::parse(body)?.value {
-        Value::Null => Ok(Default::default()),
-        value => serde_json::from_value::<TypeMeta>(value).map(TypeMeta::pair).map_err(no_type),
-    }
+    type_of(&yaml::parse(body)?.value)
 }

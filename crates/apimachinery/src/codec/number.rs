@@ -65,6 +65,43 @@ pub(super) fn syntax_error(body: &[u8], error: &Error) -> DecodeError {
     }
 }
 
+/// Numbers in an error as they were written: `1.0` rather than `1`.
+pub(super) fn as_written(error: DecodeError, body: &[u8]) -> DecodeError {
+    const START: &str = "json: cannot unmarshal number ";
+    let DecodeError::Value(text) = &error else { return error };
+    let Some((shown, rest)) = text.strip_prefix(START).and_then(|rest| rest.split_once(' ')) else {
+        return error;
+    };
+    let is_shown =
+        |literal: &&str| serde_json::from_str(literal).is_ok_and(|number| number_text(&number) == shown);
+    match literals(body).into_iter().find(is_shown) {
+        Some(literal) => DecodeError::Value(format!("{START}{literal} {rest}")),
+        None => error,
+    }
+}
+
+/// Numbers in JSON that are not plain integers.
+fn literals(body: &[u8]) -> Vec<&str> {
+    let (mut out, mut at, mut quoted) = (Vec::new(), 0, false);
+    while let Some(byte) = body.get(at) {
+        match byte {
+            b'\\' if quoted => at += 1,
+            b'"' => quoted = !quoted,
+            b'-' | b'0'..=b'9' if !quoted => {
+                let rest = &body[at..];
+                let is_end = |b: &u8| !matches!(b, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9');
+                let literal = &rest[..rest.iter().position(is_end).unwrap_or(rest.len())];
+                at += literal.len() - 1;
+                let is_plain = literal.len() < 19 && literal.iter().all(u8::is_ascii_digit);
+                out.extend(std::str::from_utf8(literal).ok().filter(|_| !is_plain));
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    out
+}
+
 fn character(body: &[u8], line: usize, column: usize) -> Option<char> {
     let line = body.split(|b| *b == b'\n').nth(line.checked_sub(1)?)?;
     let at = line.get(column.checked_sub(1)?..)?;
@@ -90,6 +127,20 @@ mod tests {
             assert_eq!(number_text(&Number::from_f64(float).unwrap()), expected);
         }
         assert_eq!(canonical(Number::from_f64(3.0).unwrap()), Number::from(3));
+    }
+
+    #[test]
+    fn numbers_are_shown_as_they_were_written() {
+        let error = |shown: &str| DecodeError::Value(format!("json: cannot unmarshal number {shown} into x"));
+        for (body, shown, written) in [
+            (r#"{"a":1,"b":1.0}"#, "1", "1.0"),
+            (r#"{"a":"1e2","b":1e2}"#, "100", "1e2"),
+            (r#"["\"",99999999999999999999]"#, "100000000000000000000", "99999999999999999999"),
+            ("[1.5]", "1.5", "1.5"),
+            ("[2147483648]", "2147483648", "2147483648"),
+        ] {
+            assert_eq!(as_written(error(shown), body.as_bytes()), error(written), "{body}");
+        }
     }
 
     #[test]

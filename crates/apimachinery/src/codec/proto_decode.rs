@@ -21,6 +21,10 @@ pub(super) struct Envelope<'a> {
 }
 
 pub(super) fn open(body: &[u8]) -> Result<Envelope<'_>, DecodeError> {
+    if body.is_empty() || body == MAGIC {
+        let what = if body.is_empty() { "empty data" } else { "empty body" };
+        return Err(DecodeError::Syntax(what.to_owned()));
+    }
     let rest = body.strip_prefix(MAGIC).ok_or_else(|| {
         DecodeError::Syntax(
             "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"
@@ -56,7 +60,12 @@ pub fn peek_type_protobuf(body: &[u8]) -> Result<(String, String), DecodeError> 
 /// Decodes a body with its envelope; the type comes from the envelope.
 pub fn decode_protobuf(body: &[u8], schema: &Schema) -> Result<Object, DecodeError> {
     let envelope = open(body)?;
-    let mut map = decode_message(envelope.raw, schema.view(), 0)?;
+    // the kind is known by now
+    let known = |error| match error {
+        DecodeError::Syntax(why) => DecodeError::Value(why),
+        error => error,
+    };
+    let mut map = decode_message(envelope.raw, schema.view(), 0).map_err(known)?;
     for (name, value) in [("kind", envelope.kind), ("apiVersion", envelope.api_version)] {
         if !value.is_empty() && schema.field(name).is_some() {
             map.insert(name.to_owned(), Value::String(value));

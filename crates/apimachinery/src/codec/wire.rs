@@ -75,6 +75,10 @@ fn malformed(what: &str) -> DecodeError {
     DecodeError::Syntax(format!("proto: {what}"))
 }
 
+fn cut_off() -> DecodeError {
+    DecodeError::Syntax("unexpected EOF".to_owned())
+}
+
 impl<'a> Reader<'a> {
     pub(super) fn new(rest: &'a [u8]) -> Self {
         Self { rest }
@@ -105,7 +109,9 @@ impl<'a> Reader<'a> {
                 Raw::Fixed64(bytes.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
             }
             BYTES => {
-                let length = usize::try_from(self.varint()?).map_err(|_| malformed("negative length"))?;
+                let length =
+                    i64::try_from(self.varint()?).ok().and_then(|length| usize::try_from(length).ok());
+                let length = length.ok_or_else(|| malformed("negative length found during unmarshaling"))?;
                 Raw::Bytes(self.take(length)?)
             }
             FIXED32 => {
@@ -125,7 +131,7 @@ impl<'a> Reader<'a> {
     pub(super) fn varint(&mut self) -> Result<u64, DecodeError> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
-            let (byte, rest) = self.rest.split_first().ok_or_else(|| malformed("unexpected EOF"))?;
+            let (byte, rest) = self.rest.split_first().ok_or_else(cut_off)?;
             self.rest = rest;
             value |= u64::from(byte & 0x7f) << shift;
             if byte & 0x80 == 0 {
@@ -136,7 +142,7 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
-        let (taken, rest) = self.rest.split_at_checked(length).ok_or_else(|| malformed("unexpected EOF"))?;
+        let (taken, rest) = self.rest.split_at_checked(length).ok_or_else(cut_off)?;
         self.rest = rest;
         Ok(taken)
     }

@@ -26,8 +26,11 @@ fn unprocessable() -> Status {
 
 /// Applies a JSON patch (RFC 6902). When it fails the document is left half patched.
 pub fn json_patch(document: &mut Value, operations: &Value) -> Result<(), Status> {
-    let operations: Vec<PatchOperation> =
-        serde_json::from_value(operations.clone()).map_err(|error| Status::bad_request(error.to_string()))?;
+    let operations = match operations {
+        Value::Array(operations) => operations.as_slice(),
+        Value::Null => &[],
+        _ => return Err(Status::bad_request("a JSON patch is a list of operations")),
+    };
     if operations.len() > MAX_JSON_PATCH_OPERATIONS {
         return Err(Status::request_entity_too_large(format!(
             "The allowed maximum operations in a JSON patch is {MAX_JSON_PATCH_OPERATIONS}, got {}",
@@ -35,11 +38,30 @@ pub fn json_patch(document: &mut Value, operations: &Value) -> Result<(), Status
         )));
     }
     let mut guard = Guard { copied: 0, depth: depth(document) };
-    for operation in &operations {
-        guard.allow(document, operation)?;
-        json_patch::patch_unsafe(document, std::slice::from_ref(operation)).map_err(|_| unprocessable())?;
+    for operation in operations {
+        // one that is none fails when it is its turn
+        let operation = as_go_reads(operation).ok_or_else(unprocessable)?;
+        guard.allow(document, &operation)?;
+        json_patch::patch_unsafe(document, std::slice::from_ref(&operation)).map_err(|_| unprocessable())?;
     }
     Ok(())
+}
+
+/// An operation as upstream's library takes it: a value that is not there is null, and what stands before the first
+/// slash of a path does not count.
+fn as_go_reads(operation: &Value) -> Option<PatchOperation> {
+    let mut operation = operation.as_object()?.clone();
+    for key in ["path", "from"] {
+        if let Some(Value::String(path)) = operation.get_mut(key)
+            && !path.is_empty()
+        {
+            *path = path[path.find('/')?..].to_owned();
+        }
+    }
+    if matches!(operation.get("op")?.as_str()?, "add" | "replace" | "test") {
+        operation.entry("value").or_insert(Value::Null);
+    }
+    serde_json::from_value(Value::Object(operation)).ok()
 }
 
 /// Keeps a patch from making a document out of bounds: operations are cheap to write and may double it.
@@ -124,7 +146,7 @@ mod tests {
         let refused = [
             (json!([{"op": "remove", "path": "/nope"}]), 422),
             (json!([{"op": "test", "path": "/c/0", "value": 9}]), 422),
-            (json!([{"op": "what", "path": "/c"}]), 400),
+            (json!([{"op": "what", "path": "/c"}]), 422),
             (json!({"op": "add"}), 400),
             (json!(vec![json!({"op": "test", "path": "/c/0", "value": 1}); 10_001]), 413),
         ];

@@ -236,10 +236,7 @@ impl Cache {
         match tokio::time::timeout(CATCH_UP, caught_up).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(Status::service_unavailable("the server is shutting down")),
-            Err(_) => {
-                let message = format!("Too large resource version: {revision}, current: {}", self.revision());
-                Err(too_large(message))
-            }
+            Err(_) => Err(too_large(revision, self.revision(), 1)),
         }
     }
 
@@ -262,8 +259,10 @@ impl Cache {
     }
 }
 
-fn too_large(message: String) -> Status {
-    let mut status = Status::timeout(&message, 1);
+/// The error of a revision that is not there yet.
+pub fn too_large(revision: Revision, current: Revision, retry_after_seconds: u32) -> Status {
+    let message = format!("Too large resource version: {revision}, current: {current}");
+    let mut status = Status::timeout(&message, retry_after_seconds);
     if let Some(details) = &mut status.details {
         details.causes.push(apimachinery::status::Cause {
             reason: "ResourceVersionTooLarge".into(),

@@ -1,14 +1,14 @@
 //! Binding: a pod gets its node, once.
 
 use apimachinery::schema::Schema;
-use apimachinery::{GroupVersionKind, Object, Status, Value};
+use apimachinery::{GroupVersionKind, Object, Reason, Status, Value};
 use http::StatusCode;
 use serde_json::json;
 
 use super::{Call, decode};
 use crate::http::body::{self, Request, Response};
 use crate::http::{negotiate, respond};
-use crate::registry::Part;
+use crate::registry::{Part, metadata};
 
 impl Call<'_> {
     pub async fn binding(&self, request: Request) -> Result<Response, Status> {
@@ -21,6 +21,9 @@ impl Call<'_> {
         let binding = decode::decode(self.ctx, &bytes, format, &schema, &gvk, options.field_validation)?;
         let info = &self.ctx.info;
         let name = if info.name.is_empty() { binding.name() } else { &info.name };
+        if binding.name() != name {
+            return Err(Status::bad_request("name in URL does not match name in Binding object"));
+        }
         let target = |key: &str| binding.get_str(&["target", key]);
         let mut errors = Vec::new();
         let path = apimachinery::field::Path::new("target");
@@ -36,20 +39,15 @@ impl Call<'_> {
             errors.push(apimachinery::field::Error::required(&path.child("name"), ""));
         }
         if !errors.is_empty() {
-            return Err(Status::invalid(&apimachinery::GroupKind::new("", "Binding"), name, &errors));
+            // upstream never says whose errors these are
+            return Err(Status::new(500, Reason::Unknown, apimachinery::field::aggregate(&errors)));
         }
         let pods = self.server.registry.core("pods");
         let resource = pods.resource.group_resource();
         let transform = |old: Option<&Object>| {
             let pod = old.ok_or_else(|| Status::not_found(&resource, name))?;
-            if !binding.uid().is_empty() && binding.uid() != pod.uid() {
-                let why = format!(
-                    "Precondition failed: UID in precondition: {}, UID in object meta: {}",
-                    binding.uid(),
-                    pod.uid()
-                );
-                return Err(Status::conflict(&resource, name, why));
-            }
+            let key = pods.key(pod.namespace(), name);
+            metadata::check_uid(pods.resource, &key, binding.uid(), pod)?;
             bound(pod, &binding, target("name")).map_err(|why| {
                 Status::conflict(&apimachinery::GroupResource::new("", "pods/binding"), name, why)
             })

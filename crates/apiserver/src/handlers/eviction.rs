@@ -52,7 +52,9 @@ impl Call<'_> {
             )));
         }
         let mut delete = DeleteOptions::from_object(&asked);
-        delete.dry_run |= options.dry_run;
+        if options.dry_run {
+            delete.dry_run = vec!["All".to_owned()];
+        }
         delete.validate()?;
         self.evict(delete).await?;
         Ok(respond::success_status(self.accepted, StatusCode::CREATED, json!({})))
@@ -67,7 +69,7 @@ impl Call<'_> {
             let without_budget = disruption::needs_no_budget(&pod);
             let permit = match without_budget {
                 true => Permit::Go { as_seen: disruption::may_still_start(&pod), budget: None },
-                false => self.ask_budgets(&pod, asked.dry_run).await?,
+                false => self.ask_budgets(&pod, asked.is_dry_run()).await?,
             };
             let (as_seen, budget) = match permit {
                 Permit::Refused(status) => return Err(status),
@@ -139,7 +141,7 @@ impl Call<'_> {
     async fn mark_and_delete(&self, mut delete: DeleteOptions) -> Result<(), Status> {
         let info = &self.ctx.info;
         let registry = &self.server.registry;
-        if !delete.dry_run {
+        if !delete.is_dry_run() {
             let now = self.ctx.now.to_rfc3339_opts(SecondsFormat::Secs, true);
             let resource = self.kind.resource.group_resource();
             let transform = |old: Option<&Object>| {

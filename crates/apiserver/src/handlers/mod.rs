@@ -17,7 +17,7 @@ mod streams;
 mod token;
 mod watch;
 
-use apimachinery::{GroupResource, Status};
+use apimachinery::Status;
 use http::Method;
 
 use crate::context::Context;
@@ -49,8 +49,7 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
     if kind.resource.namespaced && info.namespace.is_empty() && !matches!(info.verb, "list" | "watch") {
         // a namespaced object without a namespace has no address; only lists go across
         return Err(if info.verb == "deletecollection" || info.verb == "create" {
-            let resource = GroupResource::new(&info.group, &info.resource);
-            Status::method_not_supported(&resource, info.verb)
+            Status::method_not_allowed()
         } else {
             Status::no_such_path()
         });
@@ -68,6 +67,11 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
         ctx.warn(deprecation);
     }
     if info.subresource.is_empty() {
+        // a collection is not replaced, and what has a name already is not created
+        let wants_name = matches!(info.verb, "update" | "patch");
+        if (wants_name && info.name.is_empty()) || (info.verb == "create" && !info.name.is_empty()) {
+            return Err(Status::method_not_allowed());
+        }
         return call.main(request).await;
     }
     let subresource = kind.resource.subresource(&info.subresource).ok_or_else(Status::no_such_path)?;
@@ -76,7 +80,7 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
         _ => false,
     };
     if !allowed {
-        return Err(call.not_supported());
+        return Err(Status::method_not_allowed());
     }
     match (kind.resource.plural, info.subresource.as_str()) {
         (_, "status") => call.part(request, Part::Status).await,
@@ -95,22 +99,18 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
 }
 
 impl Call<'_> {
-    pub fn not_supported(&self) -> Status {
-        Status::method_not_supported(&self.kind.resource.group_resource(), self.ctx.info.verb)
-    }
-
     async fn main(&self, request: Request) -> Result<Response, Status> {
         if self.kind.resource.access == api::Access::CreateOnly {
             return match (self.ctx.info.verb, self.kind.resource.plural) {
                 ("create", "bindings") => self.binding(request).await,
                 ("create", _) => self.review(request).await,
-                _ => Err(self.not_supported()),
+                _ => Err(Status::method_not_allowed()),
             };
         }
         if self.kind.resource.access == api::Access::ReadOnly {
             return match self.ctx.info.verb {
                 "get" | "list" => self.components(),
-                _ => Err(self.not_supported()),
+                _ => Err(Status::method_not_allowed()),
             };
         }
         match self.ctx.info.verb {
@@ -121,8 +121,10 @@ impl Call<'_> {
             "create" => self.create(request).await,
             "update" | "patch" => self.part(request, Part::Main).await,
             "delete" => self.delete(request).await,
-            "deletecollection" => self.delete_collection(request).await,
-            _ => Err(self.not_supported()),
+            "deletecollection" if self.kind.resource.verbs().contains(&"deletecollection") => {
+                self.delete_collection(request).await
+            }
+            _ => Err(Status::method_not_allowed()),
         }
     }
 }

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use apimachinery::apply::{self, Filter};
-use apimachinery::codec;
-use apimachinery::schema::Schema;
-use apimachinery::{GroupVersionKind, Object, Status};
+use apimachinery::{Object, Status};
 use futures::future::join_all;
 use http::StatusCode;
 
@@ -69,7 +67,7 @@ impl Call<'_> {
         let schema = &self.kind.schema;
         let object = decode::decode(self.ctx, &bytes, format, schema, &gvk, options.field_validation)?;
         if object.name().is_empty() {
-            return Err(Status::bad_request("name must be provided"));
+            return Err(self.nameless());
         }
         let object = self.defaulted(object);
         let transform = |old: Option<&Object>| self.managed(old, object.clone(), part.name());
@@ -109,6 +107,14 @@ impl Call<'_> {
         }
     }
 
+    /// The refusal of an object that does not say its name, while its path does.
+    pub fn nameless(&self) -> Status {
+        Status::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            self.ctx.info.name
+        ))
+    }
+
     pub fn defaulted(&self, mut object: Object) -> Object {
         self.kind.resource.strategy.default(&mut object);
         object
@@ -131,47 +137,19 @@ impl Call<'_> {
         }
     }
 
+    /// The options of a delete, which a body says, or else the query.
     async fn delete_options(&self, request: Request) -> Result<DeleteOptions, Status> {
         let format = negotiate::content(request.headers());
         let bytes = body::read(request.into_body()).await?;
-        let mut options = DeleteOptions::default();
-        if !bytes.is_empty() {
-            let schema = Schema::builtin("k8s.io.apimachinery.pkg.apis.meta.v1", "DeleteOptions")
-                .ok_or_else(|| Status::internal("no schema of DeleteOptions"))?;
-            let decoded = match format? {
-                negotiate::Format::Json => codec::decode_json(&bytes, &schema).map(|d| d.object),
-                negotiate::Format::Yaml => codec::decode_yaml(&bytes, &schema).map(|d| d.object),
-                negotiate::Format::Protobuf => codec::decode_protobuf(&bytes, &schema),
-            };
-            let object = decoded.map_err(|error| {
-                let expected = GroupVersionKind::new("", "v1", "DeleteOptions");
-                Status::bad_request(format!("couldn't get version/kind; {error} ({expected})"))
-            })?;
-            if !object.kind().is_empty() && object.kind() != "DeleteOptions" {
-                return Err(Status::bad_request(format!(
-                    "decoded object cannot be converted to DeleteOptions: it is a {}",
-                    object.kind()
-                )));
-            }
+        let options = if bytes.is_empty() {
+            DeleteOptions::from_query(&self.ctx.query)?
+        } else {
+            let object = decode::delete_options(&bytes, format?)?;
             if let Some(trail) = &self.ctx.audit {
                 trail.request_object(&object);
             }
-            options = DeleteOptions::from_object(&object);
-        }
-        let query = &self.ctx.query;
-        if let Some(seconds) = query.get("gracePeriodSeconds") {
-            let seconds = seconds.parse().map_err(|_| {
-                Status::bad_request(format!("strconv.ParseInt: parsing {seconds:?}: invalid syntax"))
-            })?;
-            options.grace_period_seconds = Some(seconds);
-        }
-        if let Some(policy) = query.get("propagationPolicy") {
-            options.propagation_policy = Some(policy.to_owned());
-        }
-        if query.get("orphanDependents").is_some() {
-            options.orphan_dependents = Some(query.flag("orphanDependents"));
-        }
-        options.dry_run |= query.all("dryRun").any(|value| value == "All");
+            DeleteOptions::from_object(&object)
+        };
         options.validate()?;
         Ok(options)
     }

@@ -1,28 +1,29 @@
 //! PATCH: JSON patch, merge patch, strategic merge patch and server-side apply.
 
 use apimachinery::codec;
-use apimachinery::{GroupKind, Object, Status, Value, apply, field, patch};
+use apimachinery::schema::Schema;
+use apimachinery::{GroupKind, GroupVersion, GroupVersionKind, Object, Status, Value, apply, field, patch};
 
 use super::{Call, decode};
-use crate::context::{FieldValidation, WriteOptions};
+use crate::context::{Context, FieldValidation, WriteOptions};
 use crate::http::body::{self, Request, Response};
-use crate::http::negotiate::{self, Format};
-use crate::registry::Part;
+use crate::http::negotiate;
+use crate::registry::{Part, check_name, metadata};
 
-const JSON_PATCH: &str = "application/json-patch+json";
-const MERGE_PATCH: &str = "application/merge-patch+json";
-const STRATEGIC: &str = "application/strategic-merge-patch+json";
-const APPLY: &str = "application/apply-patch+yaml";
+pub const JSON_PATCH: &str = "application/json-patch+json";
+pub const MERGE_PATCH: &str = "application/merge-patch+json";
+pub const STRATEGIC: &str = "application/strategic-merge-patch+json";
+pub const APPLY: &str = "application/apply-patch+yaml";
 
 /// The patch types a built-in resource takes.
-const TYPES: [&str; 4] = [JSON_PATCH, MERGE_PATCH, STRATEGIC, APPLY];
+pub const TYPES: [&str; 4] = [JSON_PATCH, MERGE_PATCH, STRATEGIC, APPLY];
 
 /// A patch as it was read.
-struct Read<'a> {
-    media_type: &'a str,
-    parsed: &'a Value,
+pub struct Read<'a> {
+    pub media_type: &'a str,
+    pub parsed: &'a Value,
     /// What strict field validation says of the patch itself.
-    duplicates: &'a [String],
+    pub duplicates: &'a [String],
 }
 
 /// A value as Go prints one with `%+v`, which is how upstream quotes a strategic merge patch.
@@ -41,6 +42,110 @@ fn go_value(value: &Value) -> String {
     }
 }
 
+impl Read<'_> {
+    /// The object as a patch leaves it, decoded anew, so that what the patch brought is checked like any body.
+    pub fn applied_to(
+        &self,
+        ctx: &Context,
+        old: &Object,
+        schema: &Schema,
+        gvk: &GroupVersionKind,
+        validation: FieldValidation,
+    ) -> Result<Object, Status> {
+        let Read { media_type, parsed, duplicates } = *self;
+        let mut value = old.as_value().clone();
+        match media_type {
+            JSON_PATCH => patch::json_patch(&mut value, parsed)?,
+            MERGE_PATCH => patch::merge_patch(&mut value, parsed)?,
+            _ if parsed.is_null() => {}
+            _ => value = patch::strategic_merge(&value, parsed, schema)?,
+        }
+        let bytes = serde_json::to_vec(&value).map_err(Status::internal)?;
+        // upstream names neither kind nor object here: its decoder knows of none yet
+        let refuse = |why: String| {
+            let shown = match media_type {
+                JSON_PATCH | MERGE_PATCH => String::from_utf8_lossy(&bytes).into_owned(),
+                _ => go_value(parsed),
+            };
+            let error = field::Error::invalid(&field::Path::new("patch"), shown, why);
+            Status::invalid(&GroupKind::new("", ""), "", &[error])
+        };
+        if media_type != STRATEGIC
+            && let Some(why) = decode::other_kind(&value, gvk)
+        {
+            return Err(refuse(why));
+        }
+        let decoded = codec::decode_json(&bytes, schema).map_err(|error| {
+            let of_tree = (media_type == STRATEGIC).then(|| codec::restore_error(&value, schema)).flatten();
+            refuse(of_tree.unwrap_or_else(|| error.to_string()))
+        })?;
+        let of_patch = duplicates.iter().map(|error| match media_type {
+            JSON_PATCH => format!("json patch {error}"),
+            _ => error.clone(),
+        });
+        let strict_errors: Vec<String> = of_patch.chain(decoded.strict_errors).collect();
+        decode::judge(ctx, &strict_errors, validation).map_err(refuse)?;
+        let mut object = decoded.object;
+        object.set_type(gvk);
+        Ok(object)
+    }
+}
+
+/// How upstream's YAML library begins its errors: it reads YAML as JSON.
+const NOT_JSON: &str = "error converting YAML to JSON";
+
+/// A patch that is not an apply, and what strict validation says of it.
+pub fn read_patch(
+    media_type: &str,
+    bytes: &[u8],
+    validation: FieldValidation,
+) -> Result<(Value, Vec<String>), Status> {
+    // what is not read with an eye on fields is not read with words of its own either
+    let with_words = media_type != STRATEGIC && validation != FieldValidation::Ignore;
+    let refuse = |why: String| {
+        Status::bad_request(if with_words { format!("error decoding patch: {why}") } else { why })
+    };
+    let (parsed, duplicates) = codec::parse_json_strict(bytes).map_err(|error| refuse(error.to_string()))?;
+    let wanted = match (media_type, &parsed) {
+        (JSON_PATCH, Value::Array(_) | Value::Null) | (MERGE_PATCH | STRATEGIC, Value::Object(_)) => {
+            return Ok((parsed, duplicates));
+        }
+        (STRATEGIC, Value::Null) => return Ok((parsed, duplicates)),
+        (MERGE_PATCH, Value::Null) => return Err(Status::bad_request("invalid JSON Patch")),
+        (JSON_PATCH, _) if with_words => "[]handlers.jsonPatchOp",
+        (JSON_PATCH, _) => "jsonpatch.Patch",
+        _ => "map[string]interface {}",
+    };
+    let got = codec::go_kind(&parsed);
+    Err(refuse(format!("json: cannot unmarshal {got} into Go value of type {wanted}")))
+}
+
+/// What is applied, as the user wrote it and no more, and what strict validation says of it.
+pub fn read_apply(bytes: &[u8]) -> Result<(Object, Vec<String>), Status> {
+    let refuse = |why: String| Status::bad_request(format!("error decoding YAML: {why}"));
+    let (written, duplicates) =
+        codec::parse_yaml_strict(bytes).map_err(|error| refuse(format!("{NOT_JSON}: {error}")))?;
+    match written {
+        Value::Object(_) => Ok((Object::from(written), duplicates)),
+        Value::Null => Ok((Object::default(), duplicates)),
+        other => Err(refuse(format!(
+            "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {} into Go value of type \
+             map[string]interface {{}}",
+            codec::go_kind(&other)
+        ))),
+    }
+}
+
+/// What is applied says of which kind it is.
+pub fn check_applied_type(applied: &Object, expected: &GroupVersionKind) -> Result<(), Status> {
+    let said = GroupVersion::parse(applied.api_version()).map(|version| version.with_kind(applied.kind()));
+    let said = said.unwrap_or_default();
+    if said == *expected {
+        return Ok(());
+    }
+    Err(Status::bad_request(format!("invalid object type: {said}")))
+}
+
 impl Call<'_> {
     pub async fn patch(&self, request: Request, part: Part) -> Result<Response, Status> {
         let options = self.ctx.write_options("PatchOptions")?;
@@ -56,8 +161,9 @@ impl Call<'_> {
             return Err(Status::invalid(&kind, "", &[error]));
         }
         let (parsed, duplicates) = match media_type.as_str() {
-            JSON_PATCH | MERGE_PATCH | STRATEGIC => codec::parse_json_strict(&bytes)
-                .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?,
+            JSON_PATCH | MERGE_PATCH | STRATEGIC => {
+                read_patch(&media_type, &bytes, options.field_validation)?
+            }
             _ => return Err(negotiate::unsupported(&TYPES)),
         };
         let read = Read { media_type: &media_type, parsed: &parsed, duplicates: &duplicates };
@@ -68,55 +174,16 @@ impl Call<'_> {
             let old = old.ok_or_else(|| {
                 Status::not_found(&self.kind.resource.group_resource(), &self.ctx.info.name)
             })?;
-            let patched = self.patched(&read, old, options.field_validation)?;
+            let schema = &self.kind.schema;
+            let gvk = self.kind.resource.gvk();
+            let patched = read.applied_to(self.ctx, old, schema, &gvk, options.field_validation)?;
+            if patched.name().is_empty() {
+                return Err(self.nameless());
+            }
+            let patched = self.defaulted(patched);
             self.managed(Some(old), patched, part.name())
         };
         self.update(part, &transform, false, options).await
-    }
-
-    /// The object as a patch leaves it, decoded anew, so that what the patch brought is checked like any body.
-    fn patched(&self, read: &Read<'_>, old: &Object, validation: FieldValidation) -> Result<Object, Status> {
-        let Read { media_type, parsed, duplicates } = *read;
-        let schema = &self.kind.schema;
-        let mut value = old.as_value().clone();
-        match media_type {
-            JSON_PATCH => patch::json_patch(&mut value, parsed)?,
-            MERGE_PATCH => {
-                if !parsed.is_object() {
-                    return Err(Status::bad_request("error decoding patch: a merge patch is an object"));
-                }
-                patch::merge_patch(&mut value, parsed)?;
-            }
-            _ => {
-                if !parsed.is_object() {
-                    return Err(Status::bad_request(
-                        "error decoding patch: a strategic merge patch is an object",
-                    ));
-                }
-                value = patch::strategic_merge(&value, parsed, schema)?;
-            }
-        }
-        let bytes = serde_json::to_vec(&value).map_err(Status::internal)?;
-        let gvk = self.kind.resource.gvk();
-        // upstream names neither kind nor object here: its decoder knows of none yet
-        let refuse = |why: String| {
-            let shown = match media_type {
-                JSON_PATCH | MERGE_PATCH => String::from_utf8_lossy(&bytes).into_owned(),
-                _ => go_value(parsed),
-            };
-            let error = field::Error::invalid(&field::Path::new("patch"), shown, why);
-            Status::invalid(&GroupKind::new("", ""), "", &[error])
-        };
-        let decoded = codec::decode_json(&bytes, schema).map_err(|error| refuse(error.to_string()))?;
-        let of_patch = duplicates.iter().map(|error| match media_type {
-            JSON_PATCH => format!("json patch {error}"),
-            _ => error.clone(),
-        });
-        let strict_errors: Vec<String> = of_patch.chain(decoded.strict_errors).collect();
-        decode::judge(self.ctx, &strict_errors, validation).map_err(refuse)?;
-        let mut object = decoded.object;
-        object.set_type(&gvk);
-        Ok(self.defaulted(object))
     }
 
     async fn apply(&self, bytes: &[u8], part: Part, options: WriteOptions) -> Result<Response, Status> {
@@ -126,28 +193,26 @@ impl Call<'_> {
             let kind = GroupKind::new("meta.k8s.io", "PatchOptions");
             return Err(Status::invalid(&kind, "", &[error]));
         }
+        let (mut applied, duplicates) = read_apply(bytes)?;
+        if let Some(trail) = &self.ctx.audit {
+            trail.request_object(&applied);
+        }
         let gvk = self.kind.resource.gvk();
-        // read once to judge it, and once as it was written: what is applied is what the user wrote, no more
-        decode::decode(self.ctx, bytes, Format::Yaml, &self.kind.schema, &gvk, options.field_validation)?;
-        let written = codec::parse_yaml(bytes).map_err(|error| Status::bad_request(error.to_string()))?;
-        let mut applied = Object::from(written);
-        applied.set_type(&gvk);
-        if applied.get(&["metadata", "managedFields"]).is_some() {
-            return Err(Status::bad_request("metadata.managedFields must be nil"));
+        let said =
+            GroupVersion::parse(applied.api_version()).map(|version| version.with_kind(applied.kind()));
+        let said = said.unwrap_or_default();
+        if said != gvk {
+            return Err(Status::bad_request(format!("invalid object type: {said}")));
         }
-        if !applied.name().is_empty() && applied.name() != self.ctx.info.name {
-            return Err(Status::bad_request(format!(
-                "the name of the object ({}) does not match the name on the URL ({})",
-                applied.name(),
-                self.ctx.info.name
-            )));
-        }
+        let (name, namespace) = (&self.ctx.info.name, &self.ctx.info.namespace);
+        metadata::match_namespace(self.kind.resource, namespace, &mut applied)?;
+        check_name(name, &applied)?;
         let transform = |old: Option<&Object>| {
             let mut applied = applied.clone();
-            applied.set_name(&self.ctx.info.name);
-            if self.kind.resource.namespaced {
-                applied.set_namespace(&self.ctx.info.namespace);
+            if old.is_none() && applied.name().is_empty() {
+                return Err(self.nameless());
             }
+            applied.set_name(name);
             if let (None, uid) = (old, applied.uid())
                 && !uid.is_empty()
             {
@@ -166,6 +231,17 @@ impl Call<'_> {
                 part.name(),
                 Some(&self.ownable(part.name())),
             )?;
+            for why in &duplicates {
+                match options.field_validation {
+                    FieldValidation::Strict => {
+                        return Err(Status::bad_request(format!(
+                            "error strict decoding YAML: {NOT_JSON}: {why}"
+                        )));
+                    }
+                    FieldValidation::Warn => self.ctx.warn(format!("{NOT_JSON}: {why}")),
+                    FieldValidation::Ignore => {}
+                }
+            }
             Ok(self.defaulted(merged))
         };
         self.update(part, &transform, true, options).await

@@ -6,10 +6,14 @@ use apimachinery::{GroupVersionKind, Object, Status, Value, patch};
 use http::StatusCode;
 use serde_json::json;
 
+use super::patch::{
+    APPLY, JSON_PATCH, MERGE_PATCH, Read, STRATEGIC, TYPES, check_applied_type, read_apply, read_patch,
+};
 use super::{Call, decode};
+use crate::context::{Context, WriteOptions};
 use crate::http::body::{self, Request, Response};
 use crate::http::{negotiate, respond};
-use crate::registry::Part;
+use crate::registry::{Part, check_name};
 
 const PACKAGE: &str = "k8s.io.api.autoscaling.v1";
 
@@ -66,13 +70,17 @@ impl Call<'_> {
             }
             _ => None,
         };
+        if let Some(scale) = &put {
+            self.check_scale_name(scale)?;
+        }
         let transform = |old: Option<&Object>| {
             let old =
                 old.ok_or_else(|| Status::not_found(&self.kind.resource.group_resource(), &info.name))?;
             let wanted = match &put {
                 Some(scale) => scale.clone(),
-                None => patched(&media_type, &bytes, &scale_of(old), &schema)?,
+                None => patched(self.ctx, &media_type, &bytes, &scale_of(old), &schema, options)?,
             };
+            self.check_scale_name(&wanted)?;
             let replicas = wanted.get_i64(&["spec", "replicas"]).unwrap_or_default();
             if replicas < 0 {
                 let path = apimachinery::field::Path::new("spec").child("replicas");
@@ -108,34 +116,38 @@ impl Call<'_> {
             .await?;
         Ok(answer(&updated.object))
     }
+
+    fn check_scale_name(&self, scale: &Object) -> Result<(), Status> {
+        if scale.name().is_empty() {
+            return Err(self.nameless());
+        }
+        check_name(&self.ctx.info.name, scale)
+    }
 }
 
-fn patched(media_type: &str, bytes: &[u8], scale: &Object, schema: &Schema) -> Result<Object, Status> {
-    let parsed = || -> Result<Value, Status> {
-        serde_json::from_slice(bytes)
-            .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
-    };
-    let mut value = scale.as_value().clone();
+fn patched(
+    ctx: &Context,
+    media_type: &str,
+    bytes: &[u8],
+    scale: &Object,
+    schema: &Schema,
+    options: WriteOptions,
+) -> Result<Object, Status> {
     match media_type {
-        "application/json-patch+json" => patch::json_patch(&mut value, &parsed()?)?,
-        "application/merge-patch+json" | "application/strategic-merge-patch+json" => {
-            patch::merge_patch(&mut value, &parsed()?)?;
+        JSON_PATCH | MERGE_PATCH | STRATEGIC => {
+            let (parsed, duplicates) = read_patch(media_type, bytes, options.field_validation)?;
+            let read = Read { media_type, parsed: &parsed, duplicates: &duplicates };
+            read.applied_to(ctx, scale, schema, &gvk(), options.field_validation)
         }
-        "application/apply-patch+yaml" => {
-            let applied =
-                codec::decode_yaml(bytes, schema).map_err(|e| Status::bad_request(e.to_string()))?;
-            patch::merge_patch(&mut value, applied.object.as_value())?;
+        APPLY => {
+            let (applied, _) = read_apply(bytes)?;
+            check_applied_type(&applied, &gvk())?;
+            let mut value = scale.as_value().clone();
+            patch::merge_patch(&mut value, applied.as_value())?;
+            let mut merged = Object::from(value);
+            codec::normalize(&mut merged, schema).map_err(|error| Status::bad_request(error.to_string()))?;
+            Ok(merged)
         }
-        _ => {
-            return Err(negotiate::unsupported(&[
-                "application/json-patch+json",
-                "application/merge-patch+json",
-                "application/apply-patch+yaml",
-            ]));
-        }
+        _ => Err(negotiate::unsupported(&TYPES)),
     }
-    let bytes = serde_json::to_vec(&value).map_err(Status::internal)?;
-    let decoded =
-        codec::decode_json(&bytes, schema).map_err(|error| Status::bad_request(error.to_string()))?;
-    Ok(decoded.object)
 }

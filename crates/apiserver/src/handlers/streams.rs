@@ -14,6 +14,7 @@ use super::Call;
 use crate::authorization::Attributes;
 use crate::http::body::{self, Request, Response};
 use crate::kubelet_client::Endpoint;
+use crate::registry::list::parse_i64;
 use crate::{stream_proxy, stream_translator};
 
 /// Headers of one hop, and those that carry the client's credentials.
@@ -94,19 +95,18 @@ impl Call<'_> {
         let mut errors = Vec::new();
         for (key, least) in [("tailLines", 0), ("limitBytes", 1), ("sinceSeconds", 1)] {
             let text = query.text(key);
-            match text.parse::<i64>() {
-                _ if text.is_empty() => {}
-                Ok(number) if number >= least => {}
-                Ok(number) => {
-                    let why = format!("must be greater than or equal to {least}");
-                    errors.push(Error::invalid(&Path::new(key), number, why));
-                }
-                Err(_) => {
-                    return Err(Status::bad_request(format!(
-                        "strconv.ParseInt: parsing {text:?}: invalid syntax"
-                    )));
-                }
+            if text.is_empty() {
+                continue;
             }
+            let number = parse_i64(text)?;
+            if number < least {
+                let why = format!("must be greater than or equal to {least}");
+                errors.push(Error::invalid(&Path::new(key), number, why));
+            }
+        }
+        let since = query.text("sinceTime");
+        if !since.is_empty() {
+            apimachinery::time::parse(since).map_err(|error| Status::bad_request(error.to_string()))?;
         }
         if !query.text("sinceSeconds").is_empty() && !query.text("sinceTime").is_empty() {
             let why = "at most one of `sinceTime` or `sinceSeconds` may be specified";

@@ -29,7 +29,17 @@ impl Call<'_> {
         registry.cache.wait_for_latest().await?;
         let entry = registry.get(self.kind, namespace, name, "0").await?;
         let account = entry.object().map_err(Status::internal)?;
-        if token.get(&["spec", "expirationSeconds"]).is_none() {
+        let meta = apimachinery::field::Path::new("metadata");
+        for (key, said, of_account) in
+            [("name", token.name(), name), ("namespace", token.namespace(), namespace)]
+        {
+            if !said.is_empty() && said != of_account {
+                let why = format!("must match the service account {key} if specified");
+                let error = apimachinery::field::Error::invalid(&meta.child(key), said, why);
+                return Err(Status::invalid(&gvk.group_kind(), name, &[error]));
+            }
+        }
+        if token.get_i64(&["spec", "expirationSeconds"]).is_none() {
             token.set(&["spec", "expirationSeconds"], DEFAULT_SECONDS);
         }
         if token.name().is_empty() {

@@ -57,6 +57,9 @@ impl Call<'_> {
             .kind(self.kind.resource.group, self.kind.resource.version, self.kind.resource.plural)
             .ok_or_else(Status::no_such_path)?
             .clone();
+        if self.accepted.r#as == As::Table {
+            respond::check_include(self.ctx)?;
+        }
         let watch = registry.watch(&kind, &self.ctx.info.namespace, &options).await?;
         let timeout = options
             .timeout_seconds

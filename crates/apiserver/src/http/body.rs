@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use apimachinery::Status;
 use bytes::{Bytes, BytesMut};
@@ -55,6 +56,23 @@ pub fn empty() -> Body {
     full(Bytes::new())
 }
 
+/// How long, and up to what size, the rest of a body is taken that is too large. Who sends it all before it reads would
+/// otherwise see a broken connection and no answer.
+const DRAINED: Duration = Duration::from_millis(500);
+const MAX_DRAINED: usize = 64 * 1024 * 1024;
+
+async fn drain(mut body: Body) {
+    let all = async {
+        let mut size = 0;
+        while let Some(Ok(frame)) = body.frame().await
+            && size < MAX_DRAINED
+        {
+            size += frame.data_ref().map_or(0, Bytes::len);
+        }
+    };
+    let _ = tokio::time::timeout(DRAINED, all).await;
+}
+
 /// Reads a whole body within the limit.
 pub async fn read(mut body: Body) -> Result<Bytes, Status> {
     let mut first: Option<Bytes> = None;
@@ -65,6 +83,8 @@ pub async fn read(mut body: Body) -> Result<Bytes, Status> {
         let Ok(data) = frame.into_data() else { continue };
         let size = first.as_ref().map_or(0, Bytes::len).max(rest.len()) + data.len();
         if size > MAX_BODY {
+            drop((first, rest));
+            drain(body).await;
             return Err(Status::request_entity_too_large(format_args!("limit is {MAX_BODY}")));
         }
         // most bodies come in one piece, which needs no copy

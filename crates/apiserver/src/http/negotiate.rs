@@ -60,13 +60,38 @@ pub struct Asked {
 pub const SUPPORTED: [&str; 3] =
     ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 
-struct Clause<'a> {
-    media_type: &'a str,
-    parameters: Vec<(&'a str, &'a str)>,
+/// The formats of watches, for the same.
+const STREAMED: [&str; 2] =
+    ["application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"];
+
+/// One of the media types that a client takes.
+pub struct Clause<'a> {
+    pub media_type: &'a str,
+    pub parameters: Vec<(&'a str, &'a str)>,
     quality: f32,
 }
 
-fn clauses(accept: &str) -> Vec<Clause<'_>> {
+impl Clause<'_> {
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.iter().find(|(key, _)| *key == name).map(|(_, value)| *value)
+    }
+
+    fn format(&self) -> Option<Format> {
+        match self.media_type {
+            "*/*" | "application/*" => Some(Format::Json),
+            media_type => Format::parse(media_type),
+        }
+    }
+}
+
+/// What a client says it takes: anything, where it says nothing.
+pub fn accept(headers: &HeaderMap) -> &str {
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if accept.is_empty() { "*/*" } else { accept }
+}
+
+/// The media types of `Accept`, the best first.
+pub fn clauses(accept: &str) -> Vec<Clause<'_>> {
     let mut out: Vec<Clause<'_>> = accept
         .split(',')
         .filter_map(|clause| {
@@ -88,22 +113,10 @@ fn clauses(accept: &str) -> Vec<Clause<'_>> {
 /// The first clause of `Accept` that can be served. Where no clause can, 406.
 /// Tables come in JSON and YAML, and only of what can be shown as one.
 pub fn accepted(headers: &HeaderMap, pretty: Option<&str>, asked: Asked) -> Result<Accepted, Status> {
-    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("*/*");
-    let pretty = match pretty {
-        Some(value) => !matches!(value, "false" | "0"),
-        None => is_browser_or_curl(headers),
-    };
-    for clause in clauses(accept) {
-        let format = match clause.media_type {
-            "*/*" | "application/*" => Format::Json,
-            media_type => match Format::parse(media_type) {
-                // a watch of YAML documents is not a thing
-                Some(Format::Yaml) if asked.stream => continue,
-                Some(format) => format,
-                None => continue,
-            },
-        };
-        let parameter = |name: &str| clause.parameters.iter().find(|(key, _)| *key == name).map(|(_, v)| *v);
+    let pretty = is_pretty(headers, pretty);
+    for clause in clauses(accept(headers)) {
+        let Some(format) = clause.format() else { continue };
+        let parameter = |name: &str| clause.parameter(name);
         let r#as = match (parameter("as"), parameter("g"), parameter("v")) {
             (None, ..) => As::Itself,
             (Some("Table"), ..) if !asked.tables || format == Format::Protobuf => continue,
@@ -116,12 +129,31 @@ pub fn accepted(headers: &HeaderMap, pretty: Option<&str>, asked: Asked) -> Resu
             }
             _ => continue,
         };
+        // a watch of YAML documents is not a thing
+        if asked.stream && format == Format::Yaml {
+            break;
+        }
         return Ok(Accepted { format, r#as, pretty });
     }
-    Err(Status::not_acceptable(format!(
-        "only the following media types are accepted: {}",
-        SUPPORTED.join(", ")
-    )))
+    Err(not_acceptable(if asked.stream { &STREAMED } else { &SUPPORTED }))
+}
+
+/// The format of an answer that comes in one shape alone.
+pub fn plain(headers: &HeaderMap, pretty: Option<&str>) -> Result<Accepted, Status> {
+    let mut clauses = clauses(accept(headers)).into_iter().filter(|clause| clause.parameter("as").is_none());
+    let format = clauses.find_map(|clause| clause.format()).ok_or_else(|| not_acceptable(&SUPPORTED))?;
+    Ok(Accepted { format, r#as: As::Itself, pretty: is_pretty(headers, pretty) })
+}
+
+fn not_acceptable(accepted: &[&str]) -> Status {
+    Status::not_acceptable(format!("only the following media types are accepted: {}", accepted.join(", ")))
+}
+
+fn is_pretty(headers: &HeaderMap, asked: Option<&str>) -> bool {
+    match asked {
+        None | Some("") => is_browser_or_curl(headers),
+        Some(value) => matches!(value, "1" | "t" | "T" | "true" | "TRUE" | "True"),
+    }
 }
 
 fn is_browser_or_curl(headers: &HeaderMap) -> bool {
@@ -135,7 +167,12 @@ pub fn content(headers: &HeaderMap) -> Result<Format, Status> {
     if media_type.is_empty() {
         return Ok(Format::Json);
     }
-    Format::parse(media_type).ok_or_else(|| unsupported(&SUPPORTED))
+    let parameters = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    // as in Go, nothing may be among the parameters that is none, but for a semicolon too many
+    let well_formed = |part: &str| part.split_once('=').is_some_and(|(key, _)| !key.trim().is_empty());
+    let mut parts = parameters.split(';').skip(1).map(str::trim);
+    let well_formed = parts.all(|part| part.is_empty() || well_formed(part));
+    Format::parse(media_type).filter(|_| well_formed).ok_or_else(|| unsupported(&SUPPORTED))
 }
 
 /// The media type of a body without its parameters.
@@ -174,6 +211,32 @@ mod tests {
                 .ok()
                 .map(|a| (a.format, a.r#as));
             assert_eq!(got, expected, "{accept}");
+        }
+    }
+
+    #[test]
+    fn watches_and_what_has_one_shape() {
+        let headers = |accept: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, accept.parse().unwrap());
+            headers
+        };
+        let watch = |accept| accepted(&headers(accept), None, Asked { stream: true, tables: true });
+        assert_eq!(watch("application/json").map(|a| a.format), Ok(Format::Json));
+        for accept in ["application/yaml", "application/yaml,application/json", "text/html"] {
+            assert_eq!(
+                watch(accept).unwrap_err().message,
+                "only the following media types are accepted: application/json;stream=watch, \
+                 application/vnd.kubernetes.protobuf;stream=watch"
+            );
+        }
+        let one = |accept| plain(&headers(accept), None).map(|a| a.format).ok();
+        assert_eq!(one("application/json;as=Table;v=v1;g=meta.k8s.io,application/yaml"), Some(Format::Yaml));
+        assert_eq!(one("application/json;as=Table;v=v1;g=meta.k8s.io"), None);
+        assert_eq!(one("application/vnd.kubernetes.protobuf"), Some(Format::Protobuf));
+        assert_eq!(one(""), Some(Format::Json));
+        for (asked, pretty) in [("1", true), ("true", true), ("yes", false), ("0", false), ("", false)] {
+            assert_eq!(plain(&headers("*/*"), Some(asked)).unwrap().pretty, pretty, "{asked}");
         }
     }
 }

@@ -109,13 +109,13 @@ pub fn object(accepted: Accepted, code: StatusCode, ctx: &Context, kind: &Kind, 
         As::Table => {
             let version = object.resource_version();
             let rows = vec![row(kind.resource.columns, object, ctx)];
-            let table = table(kind.resource.columns, rows, list_meta(version, "", None), true);
-            json(code, &table)
+            let meta = list_meta(version, "", None);
+            as_table(accepted, code, ctx, &table(kind.resource.columns, rows, meta, true))
         }
-        As::PartialObjectMetadataList => failure(
-            &Status::not_acceptable("the object is not a list: PartialObjectMetadataList does not fit it"),
-            Some(accepted),
-        ),
+        As::PartialObjectMetadataList => {
+            let what = go_type(kind);
+            failure(&unfit("PartialObjectMetadataList", "not a list", &what), Some(accepted))
+        }
     }
 }
 
@@ -195,9 +195,12 @@ pub fn list(accepted: Accepted, ctx: &Context, kind: &Kind, page: &Page) -> Resu
                 let object = entry.object().map_err(Status::internal)?;
                 rows.push(row(kind.resource.columns, &object, ctx));
             }
-            Ok(json(StatusCode::OK, &table(kind.resource.columns, rows, meta, true)))
+            Ok(as_table(accepted, StatusCode::OK, ctx, &table(kind.resource.columns, rows, meta, true)))
         }
-        As::PartialObjectMetadata | As::PartialObjectMetadataList => {
+        As::PartialObjectMetadata => {
+            Err(unfit("PartialObjectMetadata", "a list", &format!("{}List", go_type(kind))))
+        }
+        As::PartialObjectMetadataList => {
             let mut items = Vec::with_capacity(page.entries.len());
             for entry in &page.entries {
                 items.push(metadata(kind, entry)?.into_value());
@@ -209,6 +212,41 @@ pub fn list(accepted: Accepted, ctx: &Context, kind: &Kind, page: &Page) -> Resu
                 .ok_or_else(|| Status::internal("no schema of PartialObjectMetadataList"))?;
             Ok(encoded(StatusCode::OK, accepted.format, accepted.pretty, &list, &schema))
         }
+    }
+}
+
+/// A kind as Go prints the type that holds it in the server.
+fn go_type(kind: &Kind) -> String {
+    let package = kind.resource.group.split('.').next().filter(|name| !name.is_empty()).unwrap_or("core");
+    format!("*{package}.{}", kind.resource.kind)
+}
+
+fn unfit(asked: &str, is: &str, what: &str) -> Status {
+    Status::not_acceptable(format!("you requested {asked}, but the requested object is {is} ({what})"))
+}
+
+fn as_table(accepted: Accepted, code: StatusCode, ctx: &Context, table: &Value) -> Response {
+    if let Err(status) = check_include(ctx) {
+        return failure(&status, Some(accepted));
+    }
+    match accepted.format {
+        Format::Yaml => {
+            let mut text = Vec::new();
+            codec::encode_yaml(&Object::from(table.clone()), &mut text);
+            bytes(code, Format::Yaml.media_type(), text)
+        }
+        _ => json(code, table),
+    }
+}
+
+/// Whether a table can be had with what was asked to go with its rows.
+pub fn check_include(ctx: &Context) -> Result<(), Status> {
+    match ctx.query.text("includeObject") {
+        "" | "None" | "Metadata" | "Object" => Ok(()),
+        other => Err(Status::bad_request(format!(
+            "Unable to convert to Table as requested: includeObject: Invalid value: {other:?}: must be 'Metadata', \
+             'Object', 'None', or empty"
+        ))),
     }
 }
 

@@ -10,14 +10,14 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::StatusCode;
-use http::header::{ACCEPT, CACHE_CONTROL, EXPIRES, HeaderValue, LOCATION};
+use http::header::{CACHE_CONTROL, EXPIRES, HeaderValue, LOCATION, VARY};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha512};
 
 use crate::discovery;
 use crate::http::body::Response;
 use crate::http::request_info::Query;
-use crate::http::{chain, respond};
+use crate::http::{chain, negotiate, respond};
 use crate::nonresource::VERSION;
 use crate::server::Server;
 
@@ -64,7 +64,7 @@ const PROTOBUF_SENT: &str = "application/com.github.proto-openapi.spec.v2.v1.0+p
 
 /// The one document of v2.
 pub fn v2(server: &Server, headers: &HeaderMap) -> Response {
-    let Some(wanted) = wanted(headers) else { return respond::text(StatusCode::NOT_ACCEPTABLE, "") };
+    let Some(wanted) = wanted(headers) else { return varied(respond::text(StatusCode::NOT_ACCEPTABLE, "")) };
     let document = server.openapi.v2.get_or_init(|| {
         let resources: Vec<_> = server.registry.kinds.all().map(|kind| kind.resource).collect();
         let mut schemas = schemas::Schemas::new(schemas::Dialect::V2);
@@ -83,7 +83,7 @@ pub fn v2(server: &Server, headers: &HeaderMap) -> Response {
         Wanted::Json => (&document.json, "application/json"),
         Wanted::Protobuf => (&document.protobuf, PROTOBUF_SENT),
     };
-    discovery::document(headers, media_type, &document.etag(), document.body.clone())
+    varied(discovery::document(headers, media_type, &document.etag(), document.body.clone()))
 }
 
 #[derive(Debug, PartialEq)]
@@ -92,16 +92,19 @@ enum Wanted {
     Protobuf,
 }
 
-/// The first format of `Accept` that there is; JSON for those who do not say.
+/// The best format of `Accept` that there is; JSON for those who do not say.
 fn wanted(headers: &HeaderMap) -> Option<Wanted> {
-    let Some(accept) = headers.get(ACCEPT).and_then(|value| value.to_str().ok()) else {
-        return Some(Wanted::Json);
-    };
-    accept.split(',').find_map(|clause| match clause.split(';').next().unwrap_or_default().trim() {
+    negotiate::clauses(negotiate::accept(headers)).into_iter().find_map(|clause| match clause.media_type {
         PROTOBUF | PROTOBUF_SENT => Some(Wanted::Protobuf),
-        "application/json" | "application/*" | "*/*" | "" => Some(Wanted::Json),
+        "application/json" | "application/*" | "*/*" => Some(Wanted::Json),
         _ => None,
     })
+}
+
+/// Notes that another client may get the same in another format.
+fn varied(mut response: Response) -> Response {
+    response.headers_mut().append(VARY, HeaderValue::from_static("Accept"));
+    response
 }
 
 /// The documents of v3 by path, such as `api/v1` or `apis/apps/v1`.
@@ -159,8 +162,11 @@ pub fn v3(server: &Server, headers: &HeaderMap, query: &Query, path: &str) -> Re
         }
         return response;
     }
+    if wanted(headers) != Some(Wanted::Json) {
+        return varied(respond::text(StatusCode::NOT_ACCEPTABLE, ""));
+    }
     let mut response =
-        discovery::document(headers, "application/json", &document.etag(), document.body.clone());
+        varied(discovery::document(headers, "application/json", &document.etag(), document.body.clone()));
     if query.get("hash").is_some() {
         let year = chrono::Utc::now() + chrono::Duration::days(365);
         let expires = year.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
@@ -174,6 +180,8 @@ pub fn v3(server: &Server, headers: &HeaderMap, query: &Query, path: &str) -> Re
 
 #[cfg(test)]
 mod tests {
+    use http::header::ACCEPT;
+
     use super::*;
 
     #[test]
@@ -187,6 +195,10 @@ mod tests {
         assert_eq!(of(Some("*/*")), Some(Wanted::Json));
         assert_eq!(of(Some("text/html, application/json;q=0.9")), Some(Wanted::Json));
         assert_eq!(of(Some(PROTOBUF)), Some(Wanted::Protobuf));
+        assert_eq!(
+            of(Some("application/json;q=0.5, application/com.github.proto-openapi.spec.v2.v1.0+protobuf")),
+            Some(Wanted::Protobuf)
+        );
         assert_eq!(of(Some("text/html")), None);
     }
 }

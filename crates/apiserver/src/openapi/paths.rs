@@ -35,8 +35,11 @@ pub fn paths(resources: &[&'static Resource], schemas: &mut Schemas) -> Value {
         let mut collection = json!({
             "get": operation(schemas, resource, "list", "list", "", &list, false),
             "post": operation(schemas, resource, "post", "create", "", &one, true),
-            "delete": operation(schemas, resource, "deletecollection", "deletecollection", "", &one, false),
         });
+        if resource.verbs().contains(&"deletecollection") {
+            collection["delete"] =
+                operation(schemas, resource, "deletecollection", "deletecollection", "", &one, false);
+        }
         let mut item = json!({
             "get": operation(schemas, resource, "get", "read", "", &one, false),
             "put": operation(schemas, resource, "put", "replace", "", &one, true),

@@ -257,6 +257,13 @@ impl Schemas {
         out
     }
 
+    /// A type of definitions of custom resources that no type of OpenAPI fits. Clients trip over schemas that say
+    /// nothing at all.
+    fn untyped(&mut self, name: &str, text: &str) -> Value {
+        let name = format!("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.{name}");
+        self.named(&name, json!({"description": text}))
+    }
+
     fn kind(&mut self, schema: &Schema, kind: &Kind) -> Value {
         match kind {
             Kind::String => json!({"type": "string"}),
@@ -296,8 +303,15 @@ impl Schemas {
                 self.named("io.k8s.apimachinery.pkg.apis.meta.v1.FieldsV1", json!({"type": "object"}))
             }
             Kind::Strings => json!({"type": "array", "items": {"type": "string"}}),
-            Kind::Any | Kind::Json => json!({}),
-            Kind::SchemaOrBool(_) | Kind::SchemaOrArray(_) | Kind::SchemaOrStrings(_) => json!({}),
+            Kind::Any => json!({}),
+            Kind::Json => self.untyped("JSON", "Any JSON value."),
+            Kind::SchemaOrBool(_) => self.untyped("JSONSchemaPropsOrBool", "A schema, or true or false."),
+            Kind::SchemaOrArray(_) => {
+                self.untyped("JSONSchemaPropsOrArray", "A schema, or a list of schemas.")
+            }
+            Kind::SchemaOrStrings(_) => {
+                self.untyped("JSONSchemaPropsOrStringArray", "A schema, or a list of strings.")
+            }
             Kind::Message(_) | Kind::Foreign(_) => match schema.of(kind) {
                 Some(message) => self.reference(&message),
                 None => json!({"type": "object"}),
@@ -317,6 +331,31 @@ impl Schemas {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_schema_says_nothing() {
+        fn empty(value: &Value, at: &str, out: &mut Vec<String>) {
+            match value {
+                Value::Object(map) if map.is_empty() => out.push(at.to_owned()),
+                Value::Object(map) => {
+                    map.iter().for_each(|(key, value)| empty(value, &format!("{at}/{key}"), out))
+                }
+                Value::Array(list) => list.iter().for_each(|value| empty(value, at, out)),
+                _ => {}
+            }
+        }
+        for dialect in [Dialect::V2, Dialect::V3] {
+            let mut schemas = Schemas::new(dialect);
+            for resource in api::catalogue().all() {
+                schemas.builtin(resource.package, resource.kind);
+            }
+            let mut found = Vec::new();
+            // defaults may well be empty
+            empty(&schemas.finish(), "", &mut found);
+            found.retain(|at| !at.ends_with("/default"));
+            assert_eq!(found, Vec::<String>::new());
+        }
+    }
 
     #[test]
     fn every_kind_is_described() {

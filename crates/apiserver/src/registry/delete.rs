@@ -2,14 +2,16 @@
 
 use api::Grace;
 use apimachinery::field::{self, Path};
-use apimachinery::{GroupKind, Object, Status, Value};
+use apimachinery::{GroupKind, GroupResource, Object, Status, Value};
 use chrono::{Duration, SecondsFormat};
 use storage::{DeleteOutcome, Expect, Revision};
 
 use super::Registry;
+use super::list::parse_i64;
 use crate::admission::{Attributes, Operation};
 use crate::cache::storage_failed;
-use crate::context::Context;
+use crate::context::{Context, dry_run_errors};
+use crate::http::request_info::Query;
 use crate::kinds::Kind;
 
 const ORPHAN: &str = "orphan";
@@ -23,10 +25,27 @@ pub struct DeleteOptions {
     pub orphan_dependents: Option<bool>,
     pub uid: Option<String>,
     pub resource_version: Option<String>,
-    pub dry_run: bool,
+    /// All values that were given.
+    pub dry_run: Vec<String>,
 }
 
 impl DeleteOptions {
+    pub fn is_dry_run(&self) -> bool {
+        !self.dry_run.is_empty()
+    }
+
+    pub fn from_query(query: &Query) -> Result<Self, Status> {
+        let seconds = query.get("gracePeriodSeconds").map(parse_i64).transpose()?;
+        Ok(Self {
+            grace_period_seconds: seconds,
+            propagation_policy: query.get("propagationPolicy").map(str::to_owned),
+            orphan_dependents: query.get("orphanDependents").map(|_| query.flag("orphanDependents")),
+            uid: None,
+            resource_version: None,
+            dry_run: query.all("dryRun").map(str::to_owned).collect(),
+        })
+    }
+
     pub fn from_object(object: &Object) -> Self {
         let text = |path: &[&str]| object.get(path).and_then(Value::as_str).map(str::to_owned);
         Self {
@@ -35,7 +54,12 @@ impl DeleteOptions {
             orphan_dependents: object.get(&["orphanDependents"]).and_then(Value::as_bool),
             uid: text(&["preconditions", "uid"]),
             resource_version: text(&["preconditions", "resourceVersion"]),
-            dry_run: object.get_array(&["dryRun"]).iter().any(|value| value == "All"),
+            dry_run: object
+                .get_array(&["dryRun"])
+                .iter()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect(),
         }
     }
 
@@ -51,13 +75,14 @@ impl DeleteOptions {
         if let Some(policy) = &self.propagation_policy
             && !matches!(policy.as_str(), "Foreground" | "Background" | "Orphan")
         {
-            let valid = ["Background", "Foreground", "Orphan"];
+            let valid = ["Foreground", "Background", "Orphan", "nil"];
             errors.push(field::Error::not_supported(
                 &Path::new("propagationPolicy"),
                 policy.as_str(),
                 &valid,
             ));
         }
+        errors.extend(dry_run_errors(&self.dry_run));
         if errors.is_empty() {
             return Ok(());
         }
@@ -111,7 +136,7 @@ impl Registry {
                     name: name.to_owned(),
                     object: None,
                     old: Some(old.clone()),
-                    dry_run: options.dry_run,
+                    dry_run: options.is_dry_run(),
                 };
                 self.admission.admit_delete(self, ctx, &mut attributes).await?;
                 self.admission.validate(self, ctx, &attributes).await?;
@@ -137,12 +162,12 @@ impl Registry {
         let plan = plan_delete(ctx, kind, &old, options)?;
         match plan {
             Plan::Nothing => Ok(Ok(Deleted { object: old, gone: false })),
-            Plan::Remove(object) if options.dry_run => Ok(Ok(Deleted { object, gone: true })),
+            Plan::Remove(object) if options.is_dry_run() => Ok(Ok(Deleted { object, gone: true })),
             Plan::Remove(object) => match self.try_remove(kind, key, &object, revision).await? {
                 Some(object) => Ok(Ok(Deleted { object, gone: true })),
                 None => Ok(Err(())),
             },
-            Plan::Mark(object) if options.dry_run => Ok(Ok(Deleted { object, gone: false })),
+            Plan::Mark(object) if options.is_dry_run() => Ok(Ok(Deleted { object, gone: false })),
             Plan::Mark(object) => match self.store(kind, key, object, Expect::ModRevision(revision)).await? {
                 Ok(object) => Ok(Ok(Deleted { object, gone: false })),
                 Err(_) => Ok(Err(())),
@@ -294,16 +319,20 @@ fn finalizers_after(kind: &Kind, old: &Object, options: &DeleteOptions) -> Vec<S
 }
 
 fn check_preconditions(kind: &Kind, old: &Object, options: &DeleteOptions) -> Result<(), Status> {
-    let refuse = |what: &str, asked: &str, is: &str| {
-        let why =
-            format!("Precondition failed: {what} in precondition: {asked}, {what} in object meta: {is}");
-        Status::conflict(&kind.resource.group_resource(), old.name(), why)
+    let refuse = |what: &str, asked: &str, is: &str, may_have_been: &str| {
+        // upstream names the kind where other errors name the resource
+        let resource = GroupResource::new(kind.resource.group, kind.resource.kind);
+        let why = format!(
+            "the {what} in the precondition ({asked}) does not match the {what} in record ({is}). \
+             The object might have been {may_have_been}"
+        );
+        Status::conflict(&resource, old.name(), why)
     };
     if let Some(uid) = options.uid.as_deref().filter(|uid| *uid != old.uid()) {
-        return Err(refuse("UID", uid, old.uid()));
+        return Err(refuse("UID", uid, old.uid(), "deleted and then recreated"));
     }
     if let Some(version) = options.resource_version.as_deref().filter(|v| *v != old.resource_version()) {
-        return Err(refuse("ResourceVersion", version, old.resource_version()));
+        return Err(refuse("ResourceVersion", version, old.resource_version(), "modified"));
     }
     Ok(())
 }

@@ -1,17 +1,18 @@
 //! List: consistent pages over snapshots of the cache.
 
+use std::num::{IntErrorKind, ParseIntError};
 use std::sync::Arc;
 
 use apimachinery::field::{self, Path};
 use apimachinery::selectors::{FieldSelector, LabelSelector};
-use apimachinery::{GroupKind, Status};
+use apimachinery::{GroupKind, Status, codec};
 use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
 use base64::{DecodeError, Engine, alphabet};
 use serde::{Deserialize, Serialize};
 use storage::{Range, Revision};
 
 use super::Registry;
-use crate::cache::{Entry, Filter, Snapshot, storage_failed};
+use crate::cache::{Entry, Filter, Snapshot, storage_failed, too_large};
 use crate::http::request_info::{Query, RequestInfo};
 use crate::kinds::Kind;
 
@@ -42,7 +43,7 @@ impl ListOptions {
         if let Some(selector) = &fields {
             for name in selector.requirements().iter().map(|r| r.field.as_str()) {
                 if !kind.resource.may_select(name) {
-                    return Err(Status::bad_request(format!("field label not supported: {name}")));
+                    return Err(Status::bad_request(kind.resource.unknown_field(name)));
                 }
             }
         }
@@ -52,9 +53,7 @@ impl ListOptions {
         let number = |key: &str| -> Result<Option<i64>, Status> {
             match query.text(key) {
                 "" => Ok(None),
-                text => text.parse().map(Some).map_err(|_| {
-                    Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
-                }),
+                text => parse_i64(text).map(Some),
             }
         };
         let options = Self {
@@ -149,13 +148,15 @@ pub struct Page {
     pub remaining: Option<usize>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
 struct Token {
     v: String,
-    rv: Revision,
+    /// Below zero: whatever is newest.
+    rv: i64,
     start: String,
     /// How many objects there were from `start` on, so that they are counted once and not for every page.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     n: Option<usize>,
 }
 
@@ -165,32 +166,63 @@ const TOKEN_VERSION: &str = "meta.k8s.io/v1";
 const TOKEN_TEXT: GeneralPurpose =
     GeneralPurpose::new(&alphabet::URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
 
-pub fn parse_version(version: &str) -> Result<Revision, Status> {
-    version.parse().map_err(|_| {
-        let path = Path::new("resourceVersion");
-        let detail = format!("strconv.ParseUint: parsing {version:?}: invalid syntax");
-        let error = field::Error::invalid(&path, version, detail);
-        Status::invalid(&GroupKind::new("", "resourceVersion"), "", &[error])
+/// What Go says of text that is no number.
+fn not_a_number(text: &str, error: &ParseIntError) -> String {
+    let why = match error.kind() {
+        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    };
+    format!("parsing {text:?}: {why}")
+}
+
+/// A number of the query.
+pub fn parse_i64(text: &str) -> Result<i64, Status> {
+    text.parse()
+        .map_err(|error| Status::bad_request(format!("strconv.ParseInt: {}", not_a_number(text, &error))))
+}
+
+/// A resourceVersion that was asked for.
+pub fn parse_version(version: &str) -> Result<Revision, field::Error> {
+    version.parse().map_err(|error| {
+        let detail = format!("strconv.ParseUint: {}", not_a_number(version, &error));
+        field::Error::invalid(&Path::new("resourceVersion"), version, detail)
     })
 }
 
-fn parse_token(text: &str) -> Result<Token, Status> {
-    let refuse = |why: String| Status::bad_request(format!("continue key is not valid: {why}"));
-    let bytes = TOKEN_TEXT.decode(text).map_err(|error| {
-        let at = match error {
-            DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
-            DecodeError::InvalidLength(_) | DecodeError::InvalidPadding => text.len().saturating_sub(1),
+impl Token {
+    fn parse(text: &str) -> Result<Self, Status> {
+        let refuse = |why: String| {
+            Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
         };
-        refuse(format!("illegal base64 data at input byte {at}"))
-    })?;
-    let token: Token = serde_json::from_slice(&bytes).map_err(|e| refuse(e.to_string()))?;
-    if token.v != TOKEN_VERSION {
-        return Err(refuse(format!("server does not recognize this encoded version {:?}", token.v)));
+        let bytes = TOKEN_TEXT.decode(text).map_err(|error| {
+            let at = match error {
+                DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
+                DecodeError::InvalidLength(_) | DecodeError::InvalidPadding => text.len().saturating_sub(1),
+            };
+            refuse(format!("illegal base64 data at input byte {at}"))
+        })?;
+        let value = codec::parse_json(&bytes).map_err(|error| refuse(error.to_string()))?;
+        let token: Self = serde_json::from_value(value).map_err(|error| refuse(error.to_string()))?;
+        if token.v != TOKEN_VERSION {
+            return Err(refuse(format!("server does not recognize this encoded version {}", token.v)));
+        }
+        if token.rv == 0 {
+            return Err(refuse(format!("incorrect encoded start resourceVersion (version {TOKEN_VERSION})")));
+        }
+        if token.start.is_empty() {
+            return Err(refuse(format!("encoded start key empty (version {TOKEN_VERSION})")));
+        }
+        // nothing may lead out of the resource
+        let mut parts = token.start.trim_start_matches('/').split('/');
+        if parts.any(|part| matches!(part, "" | "." | "..")) {
+            return Err(refuse(token.start));
+        }
+        Ok(token)
     }
-    if token.start.is_empty() || token.start.split('/').any(|part| part == "..") {
-        return Err(refuse("incorrect encoded start resourceVersion".into()));
+
+    fn encode(&self) -> Result<String, Status> {
+        serde_json::to_vec(self).map(|json| TOKEN_TEXT.encode(json)).map_err(Status::internal)
     }
-    Ok(token)
 }
 
 impl Registry {
@@ -201,15 +233,19 @@ impl Registry {
         let (snapshot, start) = if options.r#continue.is_empty() {
             (self.snapshot_for(kind, options).await?, None)
         } else {
+            let token = Token::parse(&options.r#continue)?;
             if !options.resource_version.is_empty() && options.resource_version != "0" {
                 return Err(Status::bad_request(
                     "specifying resource version is not allowed when using continue",
                 ));
             }
-            let token = parse_token(&options.r#continue)?;
             left = token.n;
-            let start = format!("{root}{}", token.start);
-            (self.snapshot_at(kind, &prefix, token.rv, &start).await?, Some(start))
+            let start = format!("{root}{}", token.start.trim_start_matches('/'));
+            let snapshot = match Revision::try_from(token.rv) {
+                Ok(revision) => self.snapshot_at(kind, &prefix, revision, Some(&start)).await?,
+                Err(_) => self.newest(kind).await?,
+            };
+            (snapshot, Some(start))
         };
         let filter = options.filter(namespace);
         let limit = if options.limit == 0 { usize::MAX } else { options.limit };
@@ -231,7 +267,8 @@ impl Registry {
             }
             if entries.len() == limit && rest.peek().is_some() {
                 let next = entry.key().strip_prefix(root.as_str()).unwrap_or_default();
-                let (start, rv) = (format!("{next}\0"), snapshot.revision);
+                let start = format!("{next}\0");
+                let rv = i64::try_from(snapshot.revision).map_err(Status::internal)?;
                 if unselected {
                     page.remaining = Some(match left.and_then(|left| left.checked_sub(seen)) {
                         Some(left) => left,
@@ -239,8 +276,7 @@ impl Registry {
                     });
                 }
                 let token = Token { v: TOKEN_VERSION.into(), rv, start, n: page.remaining };
-                let json = serde_json::to_vec(&token).map_err(Status::internal)?;
-                page.r#continue = TOKEN_TEXT.encode(json);
+                page.r#continue = token.encode()?;
                 self.cache_of(kind)?.keep_page(&snapshot);
                 break;
             }
@@ -253,42 +289,55 @@ impl Registry {
     async fn snapshot_for(&self, kind: &Kind, options: &ListOptions) -> Result<Snapshot, Status> {
         let cache = self.cache_of(kind)?;
         match options.resource_version.as_str() {
-            "" => {
-                let latest = self.cache.wait_for_latest().await?;
-                Ok(cache.snapshot().at_least(latest))
-            }
+            "" => self.newest(kind).await,
             "0" => Ok(cache.snapshot().at_least(self.cache.revision())),
             version => {
-                let revision = parse_version(version)?;
+                let revision = parse_version(version)
+                    .map_err(|error| Status::bad_request(format!("invalid resource version: {error}")))?;
                 self.cache.wait_for(revision).await?;
-                if options.resource_version_match == "Exact" {
-                    return self.snapshot_at(kind, &kind.key("", ""), revision, "").await;
+                let exact = match options.resource_version_match.as_str() {
+                    // a page of a version was exact before anybody could ask for a match
+                    "" => options.limit > 0 && revision > 0,
+                    wanted => wanted == "Exact",
+                };
+                if exact {
+                    return self.snapshot_at(kind, &kind.key("", ""), revision, None).await;
                 }
                 Ok(cache.snapshot().at_least(revision))
             }
         }
     }
 
-    /// The objects as they were at a revision: from memory, else from the store's log.
+    async fn newest(&self, kind: &Kind) -> Result<Snapshot, Status> {
+        let latest = self.cache.wait_for_latest().await?;
+        Ok(self.cache_of(kind)?.snapshot().at_least(latest))
+    }
+
+    /// The objects as they were at a revision: from memory, else from the store's log. `start` is where a page begins
+    /// that follows another.
     async fn snapshot_at(
         &self,
         kind: &Kind,
         prefix: &str,
         revision: Revision,
-        start: &str,
+        start: Option<&str>,
     ) -> Result<Snapshot, Status> {
         let cache = self.cache_of(kind)?;
-        if let Some(snapshot) = cache.page(revision, prefix, start) {
+        let from = start.unwrap_or_default();
+        if let Some(snapshot) = cache.page(revision, prefix, from) {
             return Ok(snapshot);
         }
         let mut range = Range::prefix(prefix);
-        if !start.is_empty() {
+        if let Some(start) = start {
             range.start = start.to_owned();
         }
         range.revision = Some(revision);
         let page = match self.storage.range(range).await {
             Ok(page) => page,
-            Err(storage::Error::Compacted { .. }) => return Err(expired()),
+            Err(storage::Error::Compacted { .. }) => return Err(expired(kind, start)),
+            Err(storage::Error::FutureRevision { current, .. }) => {
+                return Err(too_large(revision, current, 0));
+            }
             Err(error) => return Err(storage_failed(error)),
         };
         let mut entries = Vec::with_capacity(page.kvs.len());
@@ -296,14 +345,25 @@ impl Registry {
             let entry = Entry::from_store(cache.kind(), &kv.key, kv.value, kv.mod_revision, None);
             entries.push(entry.map_err(Status::internal)?);
         }
-        let snapshot = Snapshot::part(revision, prefix, start, entries);
+        let snapshot = Snapshot::part(revision, prefix, from, entries);
         cache.keep_page(&snapshot);
         Ok(snapshot)
     }
 }
 
-fn expired() -> Status {
-    Status::expired(
-        "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter.",
-    )
+/// What becomes of a list of a revision that is gone. One that had begun may go on with what there is now.
+fn expired(kind: &Kind, start: Option<&str>) -> Status {
+    let Some(start) = start else {
+        return Status::expired("The resourceVersion for the provided list is too old.");
+    };
+    let start = start.strip_prefix(&kind.key("", "")).unwrap_or(start).to_owned();
+    match (Token { v: TOKEN_VERSION.into(), rv: -1, start, n: None }).encode() {
+        Ok(token) => Status { r#continue: Some(token.into()), ..Status::expired(INCONSISTENT) },
+        Err(status) => status,
+    }
 }
+
+const INCONSISTENT: &str = "The provided continue parameter is too old to display a consistent list result. You can \
+     start a new list without the continue parameter, or use the continue token in this response to retrieve the \
+     remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were \
+     created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";

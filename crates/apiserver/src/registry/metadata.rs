@@ -140,16 +140,16 @@ pub fn check_version(resource: &Resource, object: &Object, old: &Object) -> Resu
 }
 
 /// A precondition on the uid that an update's body carries.
-pub fn check_uid(resource: &Resource, object: &Object, old: &Object) -> Result<(), Status> {
-    if object.uid().is_empty() || object.uid() == old.uid() {
+pub fn check_uid(resource: &Resource, key: &str, asked: &str, old: &Object) -> Result<(), Status> {
+    if asked.is_empty() || asked == old.uid() {
         return Ok(());
     }
     let why = format!(
-        "Precondition failed: UID in precondition: {}, UID in object meta: {}",
-        object.uid(),
+        "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: \
+         Precondition failed: UID in precondition: {asked}, UID in object meta: {}",
         old.uid()
     );
-    Err(Status::conflict(&resource.group_resource(), object.name(), why))
+    Err(Status::conflict(&resource.group_resource(), old.name(), why))
 }
 
 #[cfg(test)]

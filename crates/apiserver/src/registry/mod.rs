@@ -23,7 +23,7 @@ use crate::kinds::{Kind, Kinds};
 
 pub use delete::DeleteOptions;
 pub use metadata::generate_name;
-pub use update::Part;
+pub use update::{Part, check_name};
 
 /// Events go after an hour.
 const EVENT_TTL: std::time::Duration = std::time::Duration::from_secs(3600);
@@ -47,9 +47,7 @@ impl Registry {
     }
 
     fn cache_of(&self, kind: &Kind) -> Result<&Arc<ResourceCache>, Status> {
-        self.cache
-            .resource(kind)
-            .ok_or_else(|| Status::method_not_supported(&kind.resource.group_resource(), "get"))
+        self.cache.resource(kind).ok_or_else(Status::method_not_allowed)
     }
 
     /// What the cache holds under a name, as it holds it. For checks that may lag behind.

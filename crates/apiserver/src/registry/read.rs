@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use apimachinery::Status;
+use apimachinery::{Reason, Status};
 
 use super::Registry;
 use crate::cache::Entry;
@@ -24,7 +24,8 @@ impl Registry {
             }
             "0" => {}
             version => {
-                let revision = super::list::parse_version(version)?;
+                let revision = super::list::parse_version(version)
+                    .map_err(|error| Status::new(500, Reason::Unknown, error.to_string()))?;
                 self.cache.wait_for(revision).await?;
             }
         }

@@ -116,7 +116,7 @@ impl Registry {
         let mut object = transform(Some(old))?;
         check_name(old.name(), &object)?;
         metadata::match_namespace(resource, old.namespace(), &mut object)?;
-        metadata::check_uid(resource, &object, old)?;
+        metadata::check_uid(resource, key, object.uid(), old)?;
         metadata::check_version(resource, &object, old)?;
         object.set_resource_version(old.resource_version());
         metadata::carry_over(&mut object, old);
@@ -226,8 +226,8 @@ impl Registry {
     }
 }
 
-/// The name in the body and the name in the path are one.
-fn check_name(name: &str, object: &Object) -> Result<(), Status> {
+/// The name in the body, where there is one, and the name in the path are one.
+pub fn check_name(name: &str, object: &Object) -> Result<(), Status> {
     if object.name().is_empty() || object.name() == name {
         return Ok(());
     }

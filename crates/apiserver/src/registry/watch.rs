@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use apimachinery::Status;
+use apimachinery::{GroupKind, Status};
 use storage::Revision;
 
 use super::Registry;
@@ -25,6 +25,12 @@ impl Registry {
         let cache = self.cache_of(kind)?;
         let filter = options.filter(namespace);
         let version = options.resource_version.as_str();
+        let parse_version = |version| {
+            parse_version(version).map_err(|error| {
+                let resource = kind.resource.group_resource();
+                Status::invalid(&GroupKind::new(resource.group, resource.resource), "", &[error])
+            })
+        };
         let wants_initial = options.send_initial_events.unwrap_or(matches!(version, "" | "0"));
         if wants_initial {
             match version {
@@ -50,7 +56,7 @@ impl Registry {
             "" | "0" => self.cache.wait_for_latest().await?,
             version => parse_version(version)?,
         };
-        self.cache.wait_for(after).await?;
+        // of a revision that is not there yet nothing is known until there is one after it
         let watcher = match cache.watch(after, filter.scope(), filter.clone()) {
             FromMemory::Started(watcher) => watcher,
             FromMemory::TooOld => self.watch_from_store(kind, after, filter).await?,

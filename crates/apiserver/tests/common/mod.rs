@@ -166,6 +166,14 @@ impl Cluster {
         Self::read(chain::handle(server.clone(), request).await).await
     }
 
+    /// A request of the administrator whose body need be no JSON.
+    pub async fn send_text(&self, method: &str, uri: &str, content: &[u8]) -> Value {
+        let user = InProcessUser(Arc::new(UserInfo::new("admin", &["system:masters"])));
+        let request = Request::builder().method(method).uri(uri).header("content-type", "application/json");
+        let request = request.extension(user).body(body::full(content.to_vec())).unwrap();
+        Self::read(chain::handle(self.server.clone(), request).await).await.body
+    }
+
     /// What becomes of a request without a body. Of an answer that does not end, no more than its head is read.
     pub async fn head(&self, user: &str, groups: &[&str], method: &str, uri: &str) -> Answer {
         let user = InProcessUser(Arc::new(UserInfo::new(user, groups)));

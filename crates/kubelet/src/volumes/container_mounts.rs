@@ -47,6 +47,17 @@ fn sub_path(mount: &VolumeMount, environment: &[(String, String)]) -> Result<Opt
     }
 }
 
+/// Whether a path leads nowhere but into its volume.
+fn stays_within(sub_path: &str) -> Result<(), String> {
+    if sub_path.starts_with('/') {
+        return Err(format!("error SubPath `{sub_path}` must not be an absolute path"));
+    }
+    if sub_path.split('/').any(|part| part == "..") {
+        return Err(format!("unable to provision SubPath `{sub_path}`: must not contain '..'"));
+    }
+    Ok(())
+}
+
 /// Prepares the mounts of a container's volumes.
 pub fn volume_mounts(
     pod: &Pod,
@@ -62,6 +73,7 @@ pub fn volume_mounts(
         })?;
         let mut host_path = volume.path.clone();
         if let Some(sub_path) = sub_path(mount, environment)? {
+            stays_within(&sub_path)?;
             let target = paths
                 .pod_subpaths(spec::uid(pod))
                 .join(&mount.name)

@@ -1,0 +1,123 @@
+//! In which formats and shapes answers come, and what is said where they do not.
+
+mod common;
+
+use apiserver::RequestOptions;
+use common::{Answer, Cluster};
+use serde_json::{Value, json};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const TABLE: &str = "as=Table;v=v1;g=meta.k8s.io";
+
+async fn get(cluster: &Cluster, uri: &str, accept: &str) -> Answer {
+    cluster.ask("admin", &["system:masters"], "GET", uri, Value::Null, &[("accept", accept)]).await
+}
+
+fn media_type(answer: &Answer) -> &str {
+    answer.headers["content-type"].to_str().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shapes_that_do_not_fit_are_refused() {
+    let cluster = Cluster::start(RequestOptions::default()).await;
+    cluster.admin("POST", MAPS, json!({"metadata": {"name": "a"}})).await;
+    let one = format!("{MAPS}/a");
+    let shaped = |shape: &str| format!("application/json;as={shape};v=v1;g=meta.k8s.io");
+    let cases = [
+        (
+            MAPS,
+            shaped("PartialObjectMetadata"),
+            406,
+            "you requested PartialObjectMetadata, but the requested object is a list (*core.ConfigMapList)",
+        ),
+        (
+            &one,
+            shaped("PartialObjectMetadataList"),
+            406,
+            "you requested PartialObjectMetadataList, but the requested object is not a list (*core.ConfigMap)",
+        ),
+        (
+            &one,
+            "text/html".to_owned(),
+            406,
+            "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        ),
+        (
+            "/apis/apps/v1",
+            "text/html".to_owned(),
+            406,
+            "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        ),
+    ];
+    for (uri, accept, code, why) in cases {
+        let answer = get(&cluster, uri, &accept).await;
+        assert_eq!((answer.code.as_u16(), answer.message()), (code, why), "{uri} {accept}");
+    }
+    for uri in [one.as_str(), MAPS, &format!("{MAPS}?watch=1")] {
+        let more = if uri.contains('?') { "&" } else { "?" };
+        let answer = get(&cluster, &format!("{uri}{more}includeObject=Foo"), &shaped("Table")).await;
+        assert_eq!(answer.code, 400, "{uri}");
+        assert_eq!(
+            answer.message(),
+            "Unable to convert to Table as requested: includeObject: Invalid value: \"Foo\": must be 'Metadata', \
+             'Object', 'None', or empty"
+        );
+    }
+    let table = get(&cluster, MAPS, &format!("application/yaml;{TABLE}")).await;
+    assert_eq!(media_type(&table), "application/yaml");
+    assert!(table.body.as_str().unwrap().starts_with("apiVersion: meta.k8s.io/v1\ncolumnDefinitions:\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn discovery_comes_in_every_format() {
+    let cluster = Cluster::start(RequestOptions::default()).await;
+    const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+    for (uri, kind) in [
+        ("/api", "APIVersions"),
+        ("/apis", "APIGroupList"),
+        ("/apis/apps", "APIGroup"),
+        ("/apis/apps/v1", "APIResourceList"),
+        ("/api/v1", "APIResourceList"),
+    ] {
+        let json = get(&cluster, uri, "application/json").await;
+        assert_eq!(json.body["kind"], kind, "{uri}");
+        assert_eq!(
+            json.body.get("apiVersion"),
+            (!uri.starts_with("/api/") && uri != "/api").then_some(&json!("v1")),
+            "{uri}"
+        );
+        let yaml = get(&cluster, uri, "application/yaml").await;
+        assert!(yaml.body.as_str().unwrap().contains(&format!("kind: {kind}\n")), "{uri}");
+        let protobuf = get(&cluster, uri, &format!("{PROTOBUF},application/json")).await;
+        assert_eq!(media_type(&protobuf), PROTOBUF, "{uri}");
+        let text = protobuf.body.as_str().unwrap();
+        assert!(text.starts_with("k8s\0") && text.contains(kind), "{uri}");
+    }
+    let all = "g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    for uri in ["/api", "/apis"] {
+        let json = get(&cluster, uri, &format!("application/json;{all},application/json")).await;
+        assert_eq!(json.body["items"][0]["metadata"].get("creationTimestamp"), None);
+        let protobuf = get(&cluster, uri, &format!("application/json;q=0.5,{PROTOBUF};{all}")).await;
+        assert_eq!(media_type(&protobuf), format!("{PROTOBUF};{all}"));
+        assert!(protobuf.body.as_str().unwrap().starts_with("k8s\0"));
+        let tag = protobuf.headers["etag"].to_str().unwrap();
+        let headers = [("accept", format!("{PROTOBUF};{all}")), ("if-none-match", tag.to_owned())];
+        let headers = headers.each_ref().map(|(name, value)| (*name, value.as_str()));
+        let again = cluster.ask("admin", &["system:masters"], "GET", uri, Value::Null, &headers).await;
+        assert_eq!((again.code.as_u16(), &again.body), (304, &json!("")));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_api_documents_vary() {
+    let cluster = Cluster::start(RequestOptions::default()).await;
+    for uri in ["/openapi/v2", "/openapi/v3/apis/apps/v1"] {
+        let answer = get(&cluster, uri, "application/json").await;
+        assert_eq!(
+            (answer.code.as_u16(), &answer.headers["vary"]),
+            (200, &"Accept".parse().unwrap()),
+            "{uri}"
+        );
+        assert_eq!(get(&cluster, uri, "text/html").await.code, 406, "{uri}");
+    }
+}

@@ -1,0 +1,149 @@
+//! What is said through subresources of requests that do not fit.
+
+mod common;
+
+use apiserver::RequestOptions;
+use common::{Answer, Cluster};
+use serde_json::{Value, json};
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+fn is(answer: &Answer, code: u16, message: &str) {
+    assert_eq!((answer.code.as_u16(), answer.message()), (code, message));
+}
+
+async fn patch(cluster: &Cluster, uri: &str, media_type: &str, body: Value) -> Answer {
+    cluster.ask("admin", &["system:masters"], "PATCH", uri, body, &[("content-type", media_type)]).await
+}
+
+async fn make_pod(cluster: &Cluster, name: &str) {
+    let body = json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let account = "/api/v1/namespaces/default/serviceaccounts";
+    cluster.admin("POST", account, json!({"metadata": {"name": "default"}})).await;
+    let made = cluster.admin("POST", PODS, body).await;
+    assert_eq!(made.code, 201, "{}", made.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scales_say_whose_they_are() {
+    let cluster = Cluster::start(RequestOptions::default()).await;
+    let sets = "/apis/apps/v1/namespaces/default/replicasets";
+    let labels = json!({"a": "b"});
+    let set = json!({"metadata": {"name": "s"}, "spec": {"replicas": 2, "selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    assert_eq!(cluster.admin("POST", sets, set).await.code, 201);
+    let scale = format!("{sets}/s/scale");
+    let put = |metadata: Value| json!({"metadata": metadata, "spec": {"replicas": 1}});
+    is(
+        &cluster.admin("PUT", &scale, put(json!({}))).await,
+        400,
+        "the name of the object (s based on URL) was undeterminable: name must be provided",
+    );
+    is(
+        &cluster.admin("PUT", &scale, put(json!({"name": "t"}))).await,
+        400,
+        "the name of the object (t) does not match the name on the URL (s)",
+    );
+    let wrong =
+        patch(&cluster, &scale, "application/merge-patch+json", json!({"spec": {"replicas": "x"}})).await;
+    assert_eq!(wrong.code, 422);
+    assert!(
+        wrong.message().starts_with(" \"\" is invalid: patch: Invalid value: \"{"),
+        "{}",
+        wrong.message()
+    );
+    assert!(wrong.message().ends_with(
+        "json: cannot unmarshal string into Go struct field ScaleSpec.spec.replicas of type int32"
+    ));
+    is(
+        &patch(
+            &cluster,
+            &scale,
+            "application/strategic-merge-patch+json",
+            json!({"spec": {"replicas": "x"}}),
+        )
+        .await,
+        422,
+        " \"\" is invalid: patch: Invalid value: \"map[spec:map[replicas:x]]\": unrecognized type: int32",
+    );
+    let applied = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "spec": {"replicas": 1}});
+    let uri = format!("{scale}?fieldManager=m");
+    is(
+        &patch(&cluster, &uri, "application/apply-patch+yaml", applied).await,
+        400,
+        "invalid object type: apps/v1, Kind=ReplicaSet",
+    );
+    let applied = json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "s"}, "spec": {"replicas": 1}});
+    let done = patch(&cluster, &format!("{uri}&force=true"), "application/apply-patch+yaml", applied).await;
+    assert_eq!((done.code.as_u16(), &done.body["spec"]["replicas"]), (200, &json!(1)), "{}", done.body);
+    let counters = json!({"status": {"replicas": -1}});
+    is(
+        &patch(&cluster, &format!("{sets}/s/status"), "application/merge-patch+json", counters).await,
+        422,
+        "ReplicaSet.apps \"s\" is invalid: [status.replicas: Invalid value: -1: must be greater than or equal to 0, \
+         status.fullyLabeledReplicas: Invalid value: 0: cannot be greater than status.replicas, \
+         status.readyReplicas: Invalid value: 0: cannot be greater than status.replicas, \
+         status.availableReplicas: Invalid value: 0: cannot be greater than status.replicas]",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bindings_tokens_and_logs_that_do_not_fit() {
+    let cluster = Cluster::start(RequestOptions::default()).await;
+    make_pod(&cluster, "a").await;
+    let binding = |name: &str, target: Value| json!({"metadata": {"name": name}, "target": target});
+    let uri = format!("{PODS}/a/binding");
+    let node = json!({"kind": "Node", "name": "n"});
+    for name in ["", "b"] {
+        let answer = cluster.admin("POST", &uri, binding(name, node.clone())).await;
+        is(&answer, 400, "name in URL does not match name in Binding object");
+    }
+    let answer = cluster.admin("POST", &uri, binding("a", json!({}))).await;
+    is(&answer, 500, "target.name: Required value");
+    assert_eq!(answer.body.get("reason"), None);
+
+    let token = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    let other = cluster.admin("POST", token, json!({"metadata": {"name": "b"}, "spec": {}})).await;
+    is(
+        &other,
+        422,
+        "TokenRequest.authentication.k8s.io \"default\" is invalid: metadata.name: Invalid value: \"b\": must match the \
+         service account name if specified",
+    );
+    let made = cluster.admin("POST", token, json!({"spec": {}})).await;
+    assert_eq!((made.code.as_u16(), &made.body["spec"]["expirationSeconds"]), (201, &json!(3600)));
+
+    for (query, code, why) in [
+        (
+            "sinceTime=abc",
+            400,
+            "parsing time \"abc\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"abc\" as \"2006\"",
+        ),
+        ("tailLines=abc", 400, "strconv.ParseInt: parsing \"abc\": invalid syntax"),
+        (
+            "tailLines=-1",
+            422,
+            "PodLogOptions \"a\" is invalid: tailLines: Invalid value: -1: must be greater than or equal to 0",
+        ),
+    ] {
+        cluster.admin("POST", &uri, binding("a", node.clone())).await;
+        is(&cluster.admin("GET", &format!("{PODS}/a/log?{query}"), Value::Null).await, code, why);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn namespaces_go_one_by_one() {
+    let cluster = Cluster::start(RequestOptions::default()).await;
+    cluster.admin("POST", "/api/v1/namespaces", json!({"metadata": {"name": "stays"}})).await;
+    let answer = cluster.admin("DELETE", "/api/v1/namespaces", Value::Null).await;
+    is(&answer, 405, "the server does not allow this method on the requested resource");
+    let stays = cluster.admin("GET", "/api/v1/namespaces/stays", Value::Null).await;
+    assert_eq!(stays.body["status"]["phase"], "Active");
+    let resources = cluster.admin("GET", "/api/v1", Value::Null).await.body;
+    let verbs = |name: &str| {
+        let mut all = resources["resources"].as_array().unwrap().iter();
+        all.find(|resource| resource["name"] == name).unwrap()["verbs"].clone()
+    };
+    assert_eq!(verbs("namespaces"), json!(["create", "delete", "get", "list", "patch", "update", "watch"]));
+    assert!(verbs("nodes").as_array().unwrap().contains(&json!("deletecollection")));
+}
