@@ -203,6 +203,18 @@ pub fn keep_all_but_status(object: &mut Object, old: &Object) {
     }
 }
 
+/// What of the metadata stays as it was when `status` is written, for kinds that let none of it move.
+pub fn reset_metadata_for_status(object: &mut Object, old: &Object) {
+    for key in ["labels", "annotations", "finalizers", "ownerReferences", "deletionTimestamp", "generation"] {
+        match old.get(&["metadata", key]) {
+            Some(value) => object.set(&["metadata", key], value.clone()),
+            None => {
+                object.remove(&["metadata", key]);
+            }
+        }
+    }
+}
+
 /// `status` leaves `spec` as it was, and may move what metadata any update may.
 pub fn keep_spec(object: &mut Object, old: &Object) {
     restore(object, old, "spec");
