@@ -189,7 +189,10 @@ mod tests {
                 "spec: Invalid value: {\"Attacher\":\"a.b\",\"Source\":{\"PersistentVolumeName\":\"v\",\"InlineVolumeSpec\":null},\"NodeName\":\"m\"}: field is immutable",
             ],
         );
-        moved.set(&["metadata"], json!({"labels": {"a": "b"}, "annotations": {"a": "b"}, "managedFields": [{}]}));
+        moved.set(
+            &["metadata"],
+            json!({"labels": {"a": "b"}, "annotations": {"a": "b"}, "managedFields": [{}]}),
+        );
         VolumeAttachments.prepare_for_status_update(&mut moved, &fine);
         assert_eq!(moved.get(&["metadata"]), Some(&json!({"managedFields": [{}]})));
         assert_eq!(moved.get(&["spec"]), fine.get(&["spec"]));

@@ -247,7 +247,9 @@ mod tests {
 
     #[test]
     fn terms_of_a_class_differ() {
-        let of = |terms: Value| StorageClasses.validate(&class(json!({"provisioner": "a.b/c", "allowedTopologies": terms})));
+        let of = |terms: Value| {
+            StorageClasses.validate(&class(json!({"provisioner": "a.b/c", "allowedTopologies": terms})))
+        };
         let zones = |zones: Value| json!({"matchLabelExpressions": [{"key": "zone", "values": zones}]});
         const DUPLICATE: &str = "allowedTopologies[1].matchLabelExpressions: Duplicate value: \"\"";
         check(of(json!([zones(json!(["a", "b"])), zones(json!(["a"]))])), &[]);

@@ -46,7 +46,8 @@ impl Strategy for CsiNodes {
             for now in spec.each("drivers").filter(|now| now.value["name"] == before["name"]) {
                 let (now, before) = (fixed(now.value), fixed(before));
                 if now != before {
-                    let error = Error::invalid(&spec.path.child("drivers"), Value::Null, "field is immutable");
+                    let error =
+                        Error::invalid(&spec.path.child("drivers"), Value::Null, "field is immutable");
                     errors.push(error.showing(shown(&now)));
                 }
             }
