@@ -4,6 +4,7 @@ mod pem;
 mod request;
 mod rules;
 
+pub(crate) use pem::check_authorities;
 pub use pem::request_subject;
 
 use crate::catalogue::{Resource, Selectable, Subresource};
