@@ -1,11 +1,19 @@
 //! `apiextensions.k8s.io/v1`: definitions of custom resources.
 
+mod conversion;
 mod defaults;
 mod definition;
+mod embedded;
+mod formats;
+mod options;
 mod schema;
+mod selectable;
 mod structural;
+#[cfg(test)]
+mod tests;
 mod value;
 mod versions;
+mod walk;
 
 use crate::catalogue::{Resource, Subresource};
 

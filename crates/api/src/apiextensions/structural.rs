@@ -5,6 +5,7 @@ use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList};
 use serde_json::json;
 
+use super::walk;
 use crate::validation::at::At;
 
 /// Where a schema stands.
@@ -13,6 +14,37 @@ enum Level {
     Root,
     Item,
     Field,
+}
+
+/// Why nothing can be said of whether a schema is structural: it, or a schema within it, says what none may say.
+pub fn is_convertible(schema: &Value) -> Result<(), String> {
+    let mut why = None;
+    walk::visit(schema, &mut |schema| {
+        let is_filled = |key: &str| match &schema[key] {
+            Value::Null => false,
+            Value::String(text) => !text.is_empty(),
+            Value::Object(map) => key == "additionalItems" || !map.is_empty(),
+            _ => true,
+        };
+        let unsupported =
+            ["id", "$schema", "$ref", "patternProperties", "dependencies", "additionalItems", "definitions"];
+        let found = unsupported.iter().find(|key| is_filled(key)).map(|key| {
+            let key = if *key == "$schema" { "schema" } else { *key };
+            format!("OpenAPIV3Schema '{key}' is not supported")
+        });
+        let listed = schema["items"].as_array().is_some_and(|items| !items.is_empty());
+        let found = found.or_else(|| {
+            listed.then(|| "OpenAPIV3Schema 'items' must be a schema, but is an array".to_owned())
+        });
+        let opened = schema["x-kubernetes-preserve-unknown-fields"] == false;
+        let found = found.or_else(|| {
+            opened.then(|| {
+                "internal error: 'x-kubernetes-preserve-unknown-fields' must be true or undefined".to_owned()
+            })
+        });
+        why = why.take().or(found);
+    });
+    why.map_or(Ok(()), Err)
 }
 
 /// All that is wrong, in the order in which upstream shows it: by text.

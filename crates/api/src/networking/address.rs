@@ -181,7 +181,8 @@ mod tests {
         let errors = IpAddresses.validate(&ip);
         let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
         assert_eq!(fields, ["spec.parentRef.group", "spec.parentRef.resource", "spec.parentRef.name"]);
-        let of = |name: &str| Object::from(json!({"spec": {"parentRef": {"resource": "services", "name": name}}}));
+        let of =
+            |name: &str| Object::from(json!({"spec": {"parentRef": {"resource": "services", "name": name}}}));
         check(
             IpAddresses.validate_update(&of("a/b"), &of("a")),
             &[

@@ -371,7 +371,9 @@ mod tests {
         );
         assert_eq!(
             Ingresses.warnings_on_status_update(&old, &old),
-            ["status.loadBalancer.ingress[0].ip: non-standard IP address \"10.0.0.010\" is invalid: use \"10.0.0.10\""]
+            [
+                "status.loadBalancer.ingress[0].ip: non-standard IP address \"10.0.0.010\" is invalid: use \"10.0.0.10\""
+            ]
         );
     }
 

@@ -129,10 +129,7 @@ mod tests {
             (json!({"controller": "example.com/ingress"}), vec![]),
             (
                 json!({"parameters": {"kind": "K"}}),
-                vec![
-                    "spec.controller: Required value",
-                    "spec.parameters.name: Required value",
-                ],
+                vec!["spec.controller: Required value", "spec.parameters.name: Required value"],
             ),
             (
                 json!({"controller": "a.b/c", "parameters": {"kind": "K", "name": "n", "scope": "Namespace"}}),

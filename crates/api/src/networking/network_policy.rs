@@ -269,9 +269,12 @@ mod tests {
 
     #[test]
     fn old_values_of_selectors_stay() {
-        let selector = |value: &str| json!({"matchExpressions": [{"key": "a", "operator": "In", "values": [value]}]});
+        let selector =
+            |value: &str| json!({"matchExpressions": [{"key": "a", "operator": "In", "values": [value]}]});
         let policy = |value: &str| {
-            Object::from(json!({"spec": {"podSelector": selector(value), "ingress": [{"from": [{"podSelector": selector("x y")}]}]}}))
+            Object::from(
+                json!({"spec": {"podSelector": selector(value), "ingress": [{"from": [{"podSelector": selector("x y")}]}]}}),
+            )
         };
         let (old, fine) = (policy("not a value"), policy("value"));
         assert_eq!(NetworkPolicies.validate(&old).len(), 2);

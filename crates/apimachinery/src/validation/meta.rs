@@ -286,12 +286,7 @@ pub fn validate_label_selector_requirement(
     self::requirement(requirement, unknown, true, path)
 }
 
-fn requirement(
-    requirement: &Value,
-    unknown: UnknownOperator,
-    judge_values: bool,
-    path: &Path,
-) -> ErrorList {
+fn requirement(requirement: &Value, unknown: UnknownOperator, judge_values: bool, path: &Path) -> ErrorList {
     let mut errors: ErrorList = validate_operator(requirement, unknown, path).into_iter().collect();
     errors.extend(validate_label_name(text(requirement.get("key")), &path.child("key")));
     for (at, value) in selector_values(requirement).iter().enumerate().filter(|_| judge_values) {
