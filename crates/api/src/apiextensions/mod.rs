@@ -5,6 +5,7 @@ mod defaults;
 mod definition;
 mod embedded;
 mod formats;
+mod go_regexp;
 mod options;
 mod schema;
 mod selectable;

@@ -1,10 +1,8 @@
 //! Whether a value is one that a schema allows, judged and worded as upstream's validator of OpenAPI schemas does.
 
+use super::{formats, go_regexp};
 use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path, quote};
-use regex::Regex;
-
-use super::formats;
 
 /// The types of `x-kubernetes-int-or-string`.
 const INT_OR_STRING: &str = "integer,string";
@@ -201,7 +199,7 @@ impl Validator<'_> {
             return Some(self.invalid(name, text, &format!("should be at least {min} chars long")));
         }
         let pattern = schema.get("pattern").and_then(Value::as_str).filter(|pattern| !pattern.is_empty())?;
-        match Regex::new(pattern) {
+        match go_regexp::compile(pattern) {
             Ok(pattern) if pattern.is_match(text) => None,
             Ok(_) => Some(self.invalid(name, text, &format!("should match '{pattern}'"))),
             Err(error) => {
