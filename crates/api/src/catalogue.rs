@@ -25,6 +25,8 @@ pub struct Resource {
     pub prefix: &'static str,
     /// The version that is stored, for kinds that are another view of it.
     pub stored_as: Option<StoredAs>,
+    /// How objects are written to the store.
+    pub encoding: Encoding,
     pub subresources: &'static [Subresource],
     /// Whether a delete answers with the object that went instead of a `Status`.
     pub returns_deleted: bool,
@@ -40,6 +42,25 @@ pub struct StoredAs {
     pub group: &'static str,
     pub version: &'static str,
     pub kind: &'static str,
+    pub to_stored: fn(&mut Object),
+    pub from_stored: fn(&mut Object),
+}
+
+/// How the objects of a row are written to the store. Whatever it says, each form is read.
+#[derive(Clone, Copy)]
+pub enum Encoding {
+    Protobuf,
+    Json,
+    /// JSON of another version of the kind, which is not served.
+    JsonOf(OtherVersion),
+}
+
+/// A version of a kind that lives in the store alone, and the way there and back.
+#[derive(Clone, Copy)]
+pub struct OtherVersion {
+    pub version: &'static str,
+    /// The protobuf package of its message.
+    pub package: &'static str,
     pub to_stored: fn(&mut Object),
     pub from_stored: fn(&mut Object),
 }
@@ -133,6 +154,7 @@ impl Resource {
             package,
             prefix: "",
             stored_as: None,
+            encoding: Encoding::Protobuf,
             subresources: &[],
             returns_deleted: false,
             selectable: &[],
@@ -161,14 +183,9 @@ impl Resource {
         self.subresources.iter().find(|sub| sub.name == name)
     }
 
-    /// The values of all selectable fields of an object, `metadata.name` and `metadata.namespace` first.
+    /// The values of an object's selectable fields but for its name and namespace, by which all can be selected.
     pub fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)> {
-        let mut out = vec![("metadata.name", object.name().to_owned())];
-        if self.namespaced {
-            out.push(("metadata.namespace", object.namespace().to_owned()));
-        }
-        out.extend(self.selectable.iter().map(|field| (field.name, (field.read)(object))));
-        out
+        self.selectable.iter().map(|field| (field.name, (field.read)(object))).collect()
     }
 
     pub fn may_select(&self, field: &str) -> bool {

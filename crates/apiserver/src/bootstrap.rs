@@ -3,6 +3,7 @@
 
 mod authentication;
 mod flowcontrol;
+mod identity;
 mod legacy_tokens;
 
 use std::sync::Arc;
@@ -10,7 +11,6 @@ use std::sync::atomic::Ordering;
 
 use api::{apiregistration, catalogue};
 use apimachinery::{Object, Reason, Status, Value};
-use data_encoding::BASE32_NOPAD;
 use futures::future::try_join_all;
 use serde_json::json;
 
@@ -70,8 +70,11 @@ async fn keep(server: Arc<Server>, trust: Arc<Trust>) {
     let holder = uuid::Uuid::new_v4().to_string();
     loop {
         let ctx = Context::internal();
-        if let Err(status) = identity_lease(&server, &ctx, &holder).await {
+        if let Err(status) = identity::renew(&server, &ctx, &holder).await {
             tracing::warn!(%status, "the server's lease could not be renewed");
+        }
+        if let Err(status) = identity::collect(&server, &ctx).await {
+            tracing::warn!(%status, "leases of servers that are gone could not be removed");
         }
         if let Err(status) = kubernetes_endpoints(&server, &ctx).await {
             tracing::warn!(%status, "the endpoints of default/kubernetes could not be put right");
@@ -288,44 +291,4 @@ async fn kubernetes_endpoints(server: &Server, ctx: &Context) -> Result<(), Stat
         "ports": [{"name": "https", "port": address.port(), "protocol": "TCP"}],
     });
     put(server, ctx, "discovery.k8s.io", "endpointslices", slice, &["endpoints", "ports"]).await
-}
-
-/// What a server is called: as upstream's on the same host.
-fn identity(host: &str) -> String {
-    use sha2::{Digest, Sha256};
-    let hash = BASE32_NOPAD.encode(&Sha256::digest(host)[..16]);
-    format!("apiserver-{}", hash.to_lowercase())
-}
-
-/// The lease by which servers know of each other.
-async fn identity_lease(server: &Server, ctx: &Context, holder: &str) -> Result<(), Status> {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim();
-    let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
-    let name = identity(host);
-    let lease = json!({
-        "metadata": {"namespace": "kube-system", "name": name, "labels": {
-            "apiserver.kubernetes.io/identity": "kube-apiserver", "kubernetes.io/hostname": host,
-        }},
-        "spec": {"holderIdentity": format!("{name}_{holder}"), "leaseDurationSeconds": 3600, "renewTime": now},
-    });
-    let kind = kind(server, "coordination.k8s.io", "v1", "leases")?;
-    let wanted = typed(kind, lease);
-    let transform = |old: Option<&Object>| {
-        let Some(old) = old else { return Ok(wanted.clone()) };
-        let mut new = old.clone();
-        new.set(&["spec", "renewTime"], now.as_str());
-        Ok(new)
-    };
-    let options = WriteOptions::default();
-    server.registry.update(ctx, kind, "kube-system", &name, Part::Main, &transform, true, options).await?;
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn servers_are_called_as_upstreams() {
-        assert_eq!(super::identity("node-1"), "apiserver-gwlrxzxjxmbevckvql7a4qxaja");
-    }
 }

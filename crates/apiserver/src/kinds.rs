@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use api::catalogue::{Encoding, OtherVersion};
 use api::{Resource, StoredAs};
 use apimachinery::codec::{self, DecodeError};
 use apimachinery::schema::Schema;
@@ -10,6 +11,9 @@ use apimachinery::{GroupVersionKind, Object};
 use bytes::Bytes;
 
 use crate::encryption::{Encryption, Unreadable};
+
+/// How protobuf begins in the store.
+const PROTOBUF: &[u8] = b"k8s\0";
 
 /// One served kind.
 pub struct Kind {
@@ -19,6 +23,8 @@ pub struct Kind {
     pub stored_as: &'static Resource,
     pub stored_schema: Schema,
     convert: Option<StoredAs>,
+    /// The version that lies in the store in JSON, where it is another than `stored_as`.
+    other: Option<(OtherVersion, Schema)>,
     encryption: Arc<Encryption>,
 }
 
@@ -42,8 +48,12 @@ impl Kind {
             }
         };
         let stored_schema = Schema::builtin(stored_as.package, stored_as.kind)?;
+        let other = match stored_as.encoding {
+            Encoding::JsonOf(other) => Some((other, Schema::builtin(other.package, stored_as.kind)?)),
+            Encoding::Protobuf | Encoding::Json => None,
+        };
         let (convert, encryption) = (resource.stored_as, encryption.clone());
-        Some(Self { resource, schema, stored_as, stored_schema, convert, encryption })
+        Some(Self { resource, schema, stored_as, stored_schema, convert, other, encryption })
     }
 
     /// Whether stored objects need a conversion before this kind can show them.
@@ -72,12 +82,20 @@ impl Kind {
 
     /// Whether a value of the store would lie there otherwise if it were written now.
     pub fn is_stale(&self, key: &str, stored: &Bytes) -> Result<bool, Unreadable> {
-        self.encryption.open(self.stored_as, key, stored).map(|opened| opened.stale)
+        let opened = self.encryption.open(self.stored_as, key, stored)?;
+        let rewritten = || -> Result<bool, DecodeError> {
+            Ok(self.encode_stored(&self.decode_stored(&opened.value)?) != *opened.value)
+        };
+        Ok(opened.stale || (self.is_stored_as_json() && rewritten()?))
     }
 
     /// Whether values may be stale at all.
     pub fn may_be_stale(&self) -> bool {
-        self.encryption.is_configured()
+        self.encryption.is_configured() || self.is_stored_as_json()
+    }
+
+    fn is_stored_as_json(&self) -> bool {
+        !matches!(self.stored_as.encoding, Encoding::Protobuf)
     }
 
     /// A value as the store is to hold it.
@@ -87,18 +105,43 @@ impl Kind {
 
     /// Decodes what was opened, in the stored version, with defaults.
     pub fn decode_stored(&self, bytes: &[u8]) -> Result<Object, DecodeError> {
-        let mut object = match bytes.starts_with(b"k8s\0") {
+        let mut object = match bytes.starts_with(PROTOBUF) {
             true => codec::decode_protobuf(bytes, &self.stored_schema)?,
-            false => codec::decode_json(bytes, &self.stored_schema)?.object,
+            false => self.decode_stored_json(bytes)?,
         };
         object.set_type(&self.stored_as.gvk());
         self.stored_as.strategy.default(&mut object);
         Ok(object)
     }
 
+    fn decode_stored_json(&self, bytes: &[u8]) -> Result<Object, DecodeError> {
+        if let Some((other, schema)) = &self.other
+            && codec::peek_type_json(bytes)?.0 == format!("{}/{}", self.stored_as.group, other.version)
+        {
+            let mut object = codec::decode_json(bytes, schema)?.object;
+            (other.from_stored)(&mut object);
+            shape(&mut object, &self.stored_schema);
+            return Ok(object);
+        }
+        Ok(codec::decode_json(bytes, &self.stored_schema)?.object)
+    }
+
+    /// What was opened in protobuf of the stored version, which is what most objects lie in the store as.
+    pub fn protobuf(&self, opened: Bytes, object: Option<&Object>) -> Result<Bytes, DecodeError> {
+        if opened.starts_with(PROTOBUF) {
+            return Ok(opened);
+        }
+        let mut out = Vec::with_capacity(512);
+        match object {
+            Some(object) => codec::encode_protobuf(object, &self.stored_schema, &mut out),
+            None => codec::encode_protobuf(&self.decode_stored(&opened)?, &self.stored_schema, &mut out),
+        }
+        Ok(out.into())
+    }
+
     /// Decodes what an opened object is found by: its metadata, and the rest where a selectable field reads it.
     pub fn decode_head(&self, bytes: &[u8]) -> Result<Object, DecodeError> {
-        if !bytes.starts_with(b"k8s\0") {
+        if !bytes.starts_with(PROTOBUF) {
             return self.decode_stored(bytes);
         }
         codec::decode_protobuf_head(bytes, &self.stored_schema, !self.resource.selectable.is_empty())
@@ -107,7 +150,21 @@ impl Kind {
     /// The bytes to store: without a resourceVersion, which is the revision of the write.
     pub fn encode_stored(&self, object: &Object) -> Vec<u8> {
         let mut out = Vec::with_capacity(512);
-        codec::encode_protobuf(object, &self.stored_schema, &mut out);
+        match &self.other {
+            Some((other, schema)) => {
+                let mut object = object.clone();
+                (other.to_stored)(&mut object);
+                shape(&mut object, schema);
+                codec::encode_json(&object, schema, &mut out);
+            }
+            None if self.is_stored_as_json() => codec::encode_json(object, &self.stored_schema, &mut out),
+            None => codec::encode_protobuf(object, &self.stored_schema, &mut out),
+        }
+        if self.is_stored_as_json() {
+            out.push(b'\n');
+        }
+        // kept for as long as the object
+        out.shrink_to_fit();
         out
     }
 

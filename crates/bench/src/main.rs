@@ -2,6 +2,7 @@
 
 mod command;
 mod events;
+mod fleet;
 mod journal;
 mod load;
 mod objects;

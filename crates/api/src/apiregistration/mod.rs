@@ -5,7 +5,7 @@ use apimachinery::field::{Error, ErrorList};
 use apimachinery::validation as names;
 use serde_json::json;
 
-use crate::catalogue::{self, Resource, Subresource};
+use crate::catalogue::{self, Encoding, Resource, Subresource};
 use crate::printers::{AGE, NAME, column};
 use crate::strategy::{Requester, Strategy, keep_status};
 use crate::validation::at::At;
@@ -21,6 +21,7 @@ pub const RESOURCES: &[Resource] = &[Resource {
     plural: "apiservices",
     singular: "apiservice",
     prefix: "apiregistration.k8s.io/apiservices",
+    encoding: Encoding::Json,
     subresources: &[Subresource::status("APIService")],
     columns: &[
         NAME,

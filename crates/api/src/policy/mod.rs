@@ -4,30 +4,22 @@ use apimachinery::Object;
 use apimachinery::field::ErrorList;
 use serde_json::{Value, json};
 
-use crate::catalogue::{Access, Column, Resource, Subresource};
+use crate::catalogue::{Column, Resource, Subresource};
 use crate::printers::{AGE, NAME, column, count};
 use crate::strategy::{Strategy, bump_generation, keep_spec, keep_status, reset_status_for_create};
 use crate::validation;
 use crate::validation::value::shown;
 
 pub const RESOURCES: &[Resource] = &[Resource {
-    group: "policy",
-    version: "v1",
     kind: "PodDisruptionBudget",
     plural: "poddisruptionbudgets",
     singular: "poddisruptionbudget",
-    namespaced: true,
     short_names: &["pdb"],
-    categories: &[],
-    access: Access::Stored,
-    package: "k8s.io.api.policy.v1",
     prefix: "poddisruptionbudgets",
-    stored_as: None,
     subresources: &[Subresource::status("PodDisruptionBudget")],
-    returns_deleted: false,
-    selectable: &[],
     columns: COLUMNS,
     strategy: &Budgets,
+    ..Resource::in_group("policy", "v1", "k8s.io.api.policy.v1")
 }];
 
 fn number(budget: &Object, key: &str) -> Value {

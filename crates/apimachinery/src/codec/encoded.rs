@@ -35,7 +35,9 @@ impl EncodedJson {
     pub fn new(object: &Object, schema: &Schema) -> Self {
         let mut writer = Writer { out: Vec::with_capacity(1024), ..Writer::default() };
         writer.object(object.as_map(), schema.view());
-        let Writer { out, body, at, metadata, commas } = writer;
+        let Writer { mut out, body, at, metadata, commas } = writer;
+        // it is kept for as long as the object
+        out.shrink_to_fit();
         Self { bytes: out.into(), body, at, metadata, comma_before: commas.0, comma_after: commas.1 }
     }
 

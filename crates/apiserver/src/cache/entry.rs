@@ -1,4 +1,4 @@
-//! One object as the cache holds it: its stored bytes, what selectors ask about, and its encodings, each made
+//! One object as the cache holds it: in protobuf, what selectors ask about, and its encodings, each made
 //! once and shared by all who read it.
 
 use std::sync::{Arc, OnceLock};
@@ -18,7 +18,12 @@ pub struct Entry {
     kind: Arc<Kind>,
     key: Arc<str>,
     revision: Revision,
-    stored: Arc<EncodedProtobuf>,
+    held: Arc<Held>,
+}
+
+/// What is the same at the revision at which the object is deleted.
+struct Held {
+    protobuf: EncodedProtobuf,
     name: String,
     namespace: String,
     uid: String,
@@ -39,12 +44,12 @@ impl Entry {
     /// `stored` is as the store holds it; `known` is what it decodes to, where somebody has it at hand.
     pub fn from_store(
         kind: &Arc<Kind>,
-        key: &str,
+        key: &Arc<str>,
         stored: Bytes,
         revision: Revision,
         known: Option<Known>,
     ) -> Result<Arc<Self>, Unreadable> {
-        let stored = kind.open(key, &stored)?;
+        let stored = kind.protobuf(kind.open(key, &stored)?, known.as_ref().map(|known| &*known.object))?;
         let decoded;
         let object = match &known {
             Some(known) => known.object.as_ref(),
@@ -56,36 +61,22 @@ impl Entry {
         if let Some(json) = known.as_ref().and_then(|known| known.json.as_ref()) {
             debug_assert_eq!(**json, EncodedJson::new(&kind.decode_stored(&stored)?, &kind.stored_schema));
         }
-        Ok(Arc::new(Self {
-            key: key.into(),
-            revision,
+        let held = Held {
             name: object.name().to_owned(),
             namespace: object.namespace().to_owned(),
             uid: object.uid().to_owned(),
             deleting: object.deletion_timestamp().is_some(),
             labels: object.labels().cloned().unwrap_or_default(),
             fields: kind.resource.selectable_fields(object),
-            kind: kind.clone(),
-            stored: Arc::new(EncodedProtobuf::from_stored(stored)?),
+            protobuf: EncodedProtobuf::from_stored(stored)?,
             json: known.and_then(|known| known.json).map(OnceLock::from).unwrap_or_default(),
-        }))
+        };
+        Ok(Arc::new(Self { kind: kind.clone(), key: key.clone(), revision, held: Arc::new(held) }))
     }
 
     /// The same object at the revision at which it was deleted.
     pub fn deleted_at(&self, revision: Revision) -> Arc<Self> {
-        Arc::new(Self {
-            kind: self.kind.clone(),
-            key: self.key.clone(),
-            revision,
-            stored: self.stored.clone(),
-            name: self.name.clone(),
-            namespace: self.namespace.clone(),
-            uid: self.uid.clone(),
-            deleting: self.deleting,
-            labels: self.labels.clone(),
-            fields: self.fields.clone(),
-            json: self.json.clone(),
-        })
+        Arc::new(Self { kind: self.kind.clone(), key: self.key.clone(), revision, held: self.held.clone() })
     }
 
     pub fn key(&self) -> &Arc<str> {
@@ -98,45 +89,46 @@ impl Entry {
 
     /// The object in protobuf, but for its resourceVersion.
     pub fn protobuf(&self) -> &EncodedProtobuf {
-        &self.stored
+        &self.held.protobuf
     }
 
-    /// Its bytes as they are stored.
+    /// Its bytes in protobuf.
     pub fn size(&self) -> u64 {
-        self.stored.stored().len() as u64
+        self.held.protobuf.stored().len() as u64
     }
 
     pub fn name(&self) -> &str {
-        &self.name
+        &self.held.name
     }
 
     pub fn namespace(&self) -> &str {
-        &self.namespace
+        &self.held.namespace
     }
 
     pub fn uid(&self) -> &str {
-        &self.uid
+        &self.held.uid
     }
 
     pub fn is_deleting(&self) -> bool {
-        self.deleting
+        self.held.deleting
     }
 
     pub fn labels(&self) -> &Map<String, Value> {
-        &self.labels
+        &self.held.labels
     }
 
+    /// What a field that may be selected by is.
     pub fn field(&self, name: &str) -> Option<&str> {
-        self.fields.iter().find(|(field, _)| *field == name).map(|(_, value)| value.as_str())
-    }
-
-    pub fn fields(&self) -> &[(&'static str, String)] {
-        &self.fields
+        match name {
+            "metadata.name" => Some(self.name()),
+            "metadata.namespace" if self.kind.resource.namespaced => Some(self.namespace()),
+            _ => self.held.fields.iter().find(|(field, _)| *field == name).map(|(_, value)| value.as_str()),
+        }
     }
 
     /// The object, decoded anew, with its resourceVersion.
     pub fn object(&self) -> Result<Object, DecodeError> {
-        let mut object = self.kind.decode_stored(self.stored.stored())?;
+        let mut object = self.kind.decode_stored(self.held.protobuf.stored())?;
         object.set_resource_version(&self.revision.to_string());
         Ok(object)
     }
@@ -145,10 +137,10 @@ impl Entry {
     pub fn metadata(&self) -> Result<Object, DecodeError> {
         // the metadata of every built-in kind is its first field, as it is there
         let schema = Schema::builtin("k8s.io.apimachinery.pkg.apis.meta.v1", "PartialObjectMetadata");
-        let Some(schema) = schema.filter(|_| self.stored.stored().starts_with(b"k8s\0")) else {
+        let Some(schema) = schema else {
             return self.object().map(respond::into_metadata);
         };
-        let mut object = codec::decode_protobuf(self.stored.stored(), &schema)?;
+        let mut object = codec::decode_protobuf(self.held.protobuf.stored(), &schema)?;
         self.kind.stored_as.strategy.default(&mut object);
         object = respond::into_metadata(object);
         object.set_resource_version(&self.revision.to_string());
@@ -157,17 +149,17 @@ impl Entry {
 
     /// The object in JSON, if it was made already.
     pub fn made_json(&self) -> Option<&EncodedJson> {
-        self.json.get().map(Arc::as_ref)
+        self.held.json.get().map(Arc::as_ref)
     }
 
     /// The object in JSON, but for its resourceVersion.
     pub fn json(&self) -> Result<&EncodedJson, DecodeError> {
-        if let Some(json) = self.json.get() {
+        if let Some(json) = self.held.json.get() {
             return Ok(json);
         }
-        let object = self.kind.decode_stored(self.stored.stored())?;
+        let object = self.kind.decode_stored(self.held.protobuf.stored())?;
         let json = Arc::new(EncodedJson::new(&object, &self.kind.stored_schema));
-        Ok(self.json.get_or_init(|| json))
+        Ok(self.held.json.get_or_init(|| json))
     }
 }
 
@@ -188,7 +180,7 @@ mod tests {
             object.set_type(&kind.resource.gvk());
             codec::normalize(&mut object, &kind.stored_schema).unwrap();
             let stored = Bytes::from(kind.encode_stored(&object));
-            let entry = Entry::from_store(kind, "/registry/a", stored, 7, None).unwrap();
+            let entry = Entry::from_store(kind, &"/registry/a".into(), stored, 7, None).unwrap();
             let whole = entry.object().unwrap();
             assert_eq!(entry.metadata().unwrap(), respond::metadata_of(&whole), "{}", kind.resource.kind);
             assert_eq!(whole.resource_version(), "7");

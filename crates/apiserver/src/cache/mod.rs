@@ -42,6 +42,18 @@ type Read = (Arc<ResourceCache>, Arc<str>, Result<Arc<Entry>, Unreadable>);
 /// Told of every change, in order, by the one task that applies them.
 pub type Observer = Box<dyn Fn(&Resource, &Change) + Send + Sync>;
 
+/// An object that lies ready for the cache. It has the bytes, so that no other write can have their address meanwhile.
+pub struct Handed<'a> {
+    cache: &'a Cache,
+    bytes: Bytes,
+}
+
+impl Drop for Handed<'_> {
+    fn drop(&mut self) {
+        self.cache.handed.lock().remove(&(self.bytes.as_ptr() as usize));
+    }
+}
+
 /// All resources' caches and how far they have come.
 pub struct Cache {
     storage: Arc<dyn Storage>,
@@ -190,14 +202,10 @@ impl Cache {
         observers.push(observer);
     }
 
-    /// Lets the cache use an object that is about to be committed as `bytes`.
-    pub fn hand_over(&self, bytes: &Bytes, known: Known) {
+    /// Lets the cache use an object that is about to be committed as `bytes`, for as long as the answer is held.
+    pub fn hand_over(&self, bytes: Bytes, known: Known) -> Handed<'_> {
         self.handed.lock().insert(bytes.as_ptr() as usize, known);
-    }
-
-    /// Takes back what [`Cache::hand_over`] gave, when the write did not happen.
-    pub fn take_back(&self, bytes: &Bytes) {
-        self.handed.lock().remove(&(bytes.as_ptr() as usize));
+        Handed { cache: self, bytes }
     }
 
     /// The cache of a stored kind.

@@ -73,12 +73,8 @@ impl Call<'_> {
             .map(|(name, lease)| self.component(name, *lease))
             .filter(|_| options.labels.as_ref().is_none_or(|labels| labels.matches(&none)))
             .filter(|object| {
-                let fields = self.kind.resource.selectable_fields(object);
-                options.fields.as_ref().is_none_or(|selector| {
-                    selector.matches(|name| {
-                        fields.iter().find(|(field, _)| *field == name).map(|(_, value)| value.as_str())
-                    })
-                })
+                let named = |field: &str| (field == "metadata.name").then(|| object.name());
+                options.fields.as_ref().is_none_or(|selector| selector.matches(named))
             })
             .collect();
         self.made_up_list(&objects)

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use apimachinery::Status;
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, Either};
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue, USER_AGENT};
 use http::request::Parts;
 use http::{Method, StatusCode};
@@ -15,6 +15,7 @@ use http::{Method, StatusCode};
 use super::body::{Request, Response};
 use super::gzip;
 use super::limits;
+use super::max_in_flight;
 use super::negotiate::{self, Accepted, Asked};
 use super::request_info::{Query, RequestInfo};
 use super::respond;
@@ -177,23 +178,42 @@ async fn answer(
         audit: trail,
         warnings: found.warnings.into(),
     };
-    let work = async {
-        if ctx.info.is_resource {
-            handlers::dispatch(server, &ctx, request).await
-        } else {
-            nonresource::dispatch(server, &ctx, request).await
-        }
-    };
-    let outcome = match deadline {
-        None => work.await,
-        Some(deadline) => match tokio::time::timeout_at(deadline.into(), work).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(Status::timeout("request did not complete within the allotted timeout", 0)),
-        },
+    let writes = ctx.info.is_resource && max_in_flight::is_mutating(&ctx.info);
+    let work = carry_out(server.clone(), ctx, request, accepted);
+    let Some(deadline) = deadline else { return work.await };
+    let work = if writes { Either::Left(to_the_end(work)) } else { Either::Right(work) };
+    tokio::time::timeout_at(deadline.into(), work).await.unwrap_or_else(|_| {
+        let status = Status::timeout("request did not complete within the allotted timeout", 0);
+        respond::failure(&status, accepted)
+    })
+}
+
+/// Does what an admitted request asks for.
+async fn carry_out(
+    server: Arc<Server>,
+    ctx: Context,
+    request: Request,
+    accepted: Option<Accepted>,
+) -> Response {
+    let outcome = if ctx.info.is_resource {
+        handlers::dispatch(&server, &ctx, request).await
+    } else {
+        nonresource::dispatch(&server, &ctx, request).await
     };
     let mut response = outcome.unwrap_or_else(|status| respond::failure(&status, accepted));
     respond::warn(&mut response, &ctx);
     ctx.place.leave(response)
+}
+
+/// Goes on with a write when nobody waits for it any more: a client that hangs up must not leave half of one behind.
+async fn to_the_end(work: impl Future<Output = Response> + Send + 'static) -> Response {
+    match tokio::spawn(work).await {
+        Ok(response) => response,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => respond::failure(&Status::service_unavailable("the server is shutting down"), None),
+        },
+    }
 }
 
 fn count_authentication(server: &Server, outcome: &Result<Authenticated, Unauthenticated>, took: Duration) {

@@ -83,24 +83,19 @@ impl Registry {
         let lease = (kind.resource.prefix == "events").then_some(EVENT_TTL);
         let stored = Arc::new(stored);
         let json = (!kind.converts()).then(|| Arc::new(EncodedJson::new(&stored, &kind.stored_schema)));
-        self.cache.hand_over(&bytes, Known { object: stored.clone(), json });
-        let outcome = self.storage.put_if(key, expected, bytes.clone(), lease).await;
-        match outcome {
+        let known = Known { object: stored.clone(), json };
+        let handed = self.cache.hand_over(bytes.clone(), known);
+        match self.storage.put_if(key, expected, bytes, lease).await {
             Ok(PutOutcome::Stored(revision)) => {
                 self.cache.wait_for(revision).await?;
+                drop(handed);
                 let mut object = Arc::unwrap_or_clone(stored);
                 kind.convert_from_stored(&mut object);
                 object.set_resource_version(&revision.to_string());
                 Ok(Ok(object))
             }
-            Ok(PutOutcome::Conflict(current)) => {
-                self.cache.take_back(&bytes);
-                Ok(Err(current))
-            }
-            Err(error) => {
-                self.cache.take_back(&bytes);
-                Err(storage_failed(error))
-            }
+            Ok(PutOutcome::Conflict(current)) => Ok(Err(current)),
+            Err(error) => Err(storage_failed(error)),
         }
     }
 

@@ -3,19 +3,20 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::ValueEnum;
-use http::{Method, StatusCode};
+use http::Method;
 use serde_json::{Map, Value, json};
 
 use crate::events::Events;
+use crate::fleet::Fleet;
 use crate::load::make;
 use crate::progress::Progress;
 use crate::record::Record;
 use crate::report::Report;
 use crate::sandbox::{LABEL, Sandbox};
 use crate::stop::Stop;
-use crate::target::{Connection, Protocol, Request, Target, refusal};
+use crate::target::{Connection, Request, Target};
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -54,228 +55,127 @@ pub enum Case {
     UnschedulableChurn,
 }
 
-/// Zones that the nodes are divided into.
-const ZONES: u64 = 3;
-/// Leases are renewed this often, so that no controller takes the nodes for dead.
-const HEARTBEAT: Duration = Duration::from_secs(10);
+const CLASSES: &str = "/apis/scheduling.k8s.io/v1/priorityclasses";
 const CLASS: &str = "xebec-bench-high";
 
 pub async fn run(args: &Args, target: &Target, report: &Report, stop: &Stop) -> anyhow::Result<()> {
     if args.nodes == 0 || args.pods == 0 {
         bail!("--nodes and --pods must be more than 0");
     }
-    let prefix = format!("xebec-bench-{:06x}", rand::random::<u32>() & 0xff_ffff);
-    let fleet = Fleet { target: target.clone(), prefix, nodes: args.nodes };
-    let outcome = fleet.run(args, report, stop).await;
-    let removed = fleet.remove().await;
-    outcome?;
-    removed
-}
-
-/// Nodes that are objects only.
-struct Fleet {
-    target: Target,
-    prefix: String,
-    nodes: u64,
-}
-
-impl Fleet {
-    fn name(&self, number: u64) -> String {
-        format!("{}-{number}", self.prefix)
-    }
-
-    async fn run(&self, args: &Args, report: &Report, stop: &Stop) -> anyhow::Result<()> {
-        eprintln!("making {} nodes …", self.nodes);
-        make("nodes", &self.target, self.nodes, stop, async |connection, number| {
-            self.make_node(connection, number, args.case).await
-        })
-        .await?;
-        if args.case == Case::Preemption {
-            let class = json!({
-                "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": 1000,
-                "metadata": {"name": CLASS, "labels": {LABEL.0: LABEL.1}},
-            });
-            let path = "/apis/scheduling.k8s.io/v1/priorityclasses";
-            self.target.once(Request::new(Method::POST, path, class.to_string())).await?;
-        }
-        let beating = async {
-            loop {
-                tokio::time::sleep(HEARTBEAT).await;
-                // a late one does no harm before the next
-                let _ =
-                    make("renewing leases", &self.target, self.nodes, stop, async |connection, number| {
-                        self.beat(connection, number).await
-                    })
-                    .await;
-            }
-        };
-        let measuring =
-            Sandbox::with(&self.target, async |sandbox| self.measure(args, report, stop, sandbox).await);
-        tokio::select! {
-            outcome = measuring => outcome,
-            () = beating => Ok(()),
-        }
-    }
-
-    async fn make_node(&self, connection: &mut Connection, number: u64, case: Case) -> anyhow::Result<()> {
+    let fleet = Fleet {
+        target: target.clone(),
+        prefix: format!("xebec-bench-{:06x}", rand::random::<u32>() & 0xff_ffff),
+        nodes: args.nodes,
         // for preemption, room for four pods of the first kind
-        let cpu = if case == Case::Preemption { "4" } else { "32" };
-        let resources = json!({"cpu": cpu, "memory": "256Gi", "pods": "110"});
-        let name = self.name(number);
-        let node = json!({
-            "apiVersion": "v1", "kind": "Node",
-            "metadata": {"name": name, "labels": {
-                LABEL.0: LABEL.1, "kubernetes.io/hostname": name,
-                "topology.kubernetes.io/zone": format!("zone-{}", number % ZONES),
-            }},
+        cpu: if args.case == Case::Preemption { "4" } else { "32" },
+    };
+    if args.case == Case::Preemption {
+        let class = json!({
+            "apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "value": 1000,
+            "metadata": {"name": CLASS, "labels": {LABEL.0: LABEL.1}},
         });
-        connection.success(Request::new(Method::POST, "/api/v1/nodes", node.to_string())).await?;
-        self.beat(connection, number).await?;
-        let now = now();
-        let status = json!({"status": {
-            "capacity": resources, "allocatable": resources,
-            "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "made by xebec-bench",
-                "lastHeartbeatTime": now, "lastTransitionTime": now}],
-        }});
-        let path = format!("/api/v1/nodes/{name}/status");
-        let patch = Request::new(Method::PATCH, &path, status.to_string());
-        connection.success(patch.content("application/merge-patch+json")).await?;
-        // the controller of nodes taints those that were not ready when it saw them; it takes it back later
-        let path = format!("/api/v1/nodes/{name}");
-        let patch = Request::new(Method::PATCH, &path, json!({"spec": {"taints": null}}).to_string());
-        connection.success(patch.content("application/merge-patch+json")).await.map(drop)
+        target.once(Request::new(Method::POST, CLASSES, class.to_string())).await?;
     }
-
-    /// Renews a node's lease.
-    async fn beat(&self, connection: &mut Connection, number: u64) -> anyhow::Result<()> {
-        let name = self.name(number);
-        let lease = json!({
-            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name},
-            "spec": {"holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": micro_now()},
-        });
-        let path = format!(
-            "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}?fieldManager=xebec-bench&force=true"
-        );
-        let apply = Request::new(Method::PATCH, &path, lease.to_string());
-        connection.success(apply.content("application/apply-patch+yaml")).await.map(drop)
+    let outcome = fleet
+        .with(stop, async || {
+            Sandbox::with(target, async |sandbox| measure(args, target, report, stop, sandbox).await).await
+        })
+        .await;
+    if args.case == Case::Preemption {
+        target.once(Request::new(Method::DELETE, &format!("{CLASSES}/{CLASS}"), "")).await?;
     }
+    outcome
+}
 
-    async fn measure(
-        &self,
-        args: &Args,
-        report: &Report,
-        stop: &Stop,
-        sandbox: &Sandbox,
-    ) -> anyhow::Result<()> {
-        sandbox.wait_for_account().await?;
-        let path = sandbox.path("pods");
-        if args.init_pods > 0 {
-            eprintln!("{} pods get nodes first …", args.init_pods);
-            self.schedule(args, stop, &path, "init", args.init_pods, &Record::default()).await?;
-        }
-        eprintln!("{} pods of the case {:?} …", args.pods, args.case);
-        let record = Record::default();
-        let outcome = self.schedule(args, stop, &path, "pod", args.pods, &record).await?;
-        let mut line = Map::from_iter([
-            ("nodes".to_owned(), json!(args.nodes)),
-            ("init_pods".to_owned(), json!(args.init_pods)),
-            ("count".to_owned(), json!(outcome.scheduled)),
-            ("per_second".to_owned(), json!(outcome.average.round())),
-        ]);
-        for (name, part) in
-            [("pods_per_second_p50", 0.5), ("pods_per_second_p10", 0.1), ("pods_per_second_max", 1.0)]
-        {
-            line.insert(name.to_owned(), json!(outcome.quantile(part)));
-        }
-        let case = args.case.to_possible_value();
-        report.line(case.as_ref().map_or("", |value| value.get_name()), line);
-        report.curve("scheduled", &record);
-        if outcome.scheduled < args.pods && !stop.is_set() {
-            bail!("{} of {} pods got no node in time", args.pods - outcome.scheduled, args.pods);
+async fn measure(
+    args: &Args,
+    target: &Target,
+    report: &Report,
+    stop: &Stop,
+    sandbox: &Sandbox,
+) -> anyhow::Result<()> {
+    sandbox.wait_for_account().await?;
+    let path = sandbox.path("pods");
+    if args.init_pods > 0 {
+        eprintln!("{} pods get nodes first …", args.init_pods);
+        schedule(args, target, stop, &path, "init", args.init_pods, &Record::default()).await?;
+    }
+    eprintln!("{} pods of the case {:?} …", args.pods, args.case);
+    let record = Record::default();
+    let outcome = schedule(args, target, stop, &path, "pod", args.pods, &record).await?;
+    let mut line = Map::from_iter([
+        ("nodes".to_owned(), json!(args.nodes)),
+        ("init_pods".to_owned(), json!(args.init_pods)),
+        ("count".to_owned(), json!(outcome.scheduled)),
+        ("per_second".to_owned(), json!(outcome.average.round())),
+    ]);
+    for (name, part) in
+        [("pods_per_second_p50", 0.5), ("pods_per_second_p10", 0.1), ("pods_per_second_max", 1.0)]
+    {
+        line.insert(name.to_owned(), json!(outcome.quantile(part)));
+    }
+    let case = args.case.to_possible_value();
+    report.line(case.as_ref().map_or("", |value| value.get_name()), line);
+    report.curve("scheduled", &record);
+    if outcome.scheduled < args.pods && !stop.is_set() {
+        bail!("{} of {} pods got no node in time", args.pods - outcome.scheduled, args.pods);
+    }
+    Ok(())
+}
+
+/// Makes pods and watches until all have nodes.
+async fn schedule(
+    args: &Args,
+    target: &Target,
+    stop: &Stop,
+    path: &str,
+    kind: &str,
+    count: u64,
+    record: &Record,
+) -> anyhow::Result<Throughput> {
+    let selector = format!("labelSelector=kind%3D{kind}");
+    let mut events = Events::open(target, path, &selector).await?;
+    let making = make("making pods", target, count, stop, async |connection, number| {
+        let pod = pod(args.case, kind, number).to_string();
+        connection.success(Request::new(Method::POST, path, pod)).await?;
+        if args.case == Case::UnschedulableChurn && kind == "pod" && number % 10 == 0 {
+            churn(connection, path, number).await?;
         }
         Ok(())
-    }
-
-    /// Makes pods and watches until all have nodes.
-    async fn schedule(
-        &self,
-        args: &Args,
-        stop: &Stop,
-        path: &str,
-        kind: &str,
-        count: u64,
-        record: &Record,
-    ) -> anyhow::Result<Throughput> {
-        let selector = format!("labelSelector=kind%3D{kind}");
-        let mut events = Events::open(&self.target, path, &selector).await?;
-        let making = make("making pods", &self.target, count, stop, async |connection, number| {
-            let pod = pod(args.case, kind, number).to_string();
-            connection.success(Request::new(Method::POST, path, pod)).await?;
-            if args.case == Case::UnschedulableChurn && kind == "pod" && number % 10 == 0 {
-                churn(connection, path, number).await?;
-            }
-            Ok(())
-        });
-        let progress = Progress::begin("pods with a node", Some(count));
-        let begun = Instant::now();
-        let mut named = std::collections::HashSet::new();
-        let mut throughput = Throughput::default();
-        let watching = async {
-            while (named.len() as u64) < count {
-                for (_, object) in events.next().await? {
-                    let bound = object["spec"]["nodeName"].as_str().is_some_and(|name| !name.is_empty());
-                    let name = object["metadata"]["name"].as_str().unwrap_or_default();
-                    if bound && named.insert(name.to_owned()) {
-                        throughput.add(begun.elapsed());
-                        progress.add(1);
-                        let mut samples = crate::record::Samples::default();
-                        samples.push(begun.elapsed(), 0);
-                        record.add(&mut samples);
-                    }
+    });
+    let progress = Progress::begin("pods with a node", Some(count));
+    let begun = Instant::now();
+    let mut named = std::collections::HashSet::new();
+    let mut throughput = Throughput::default();
+    let watching = async {
+        while (named.len() as u64) < count {
+            for (_, object) in events.next().await? {
+                let bound = object["spec"]["nodeName"].as_str().is_some_and(|name| !name.is_empty());
+                let name = object["metadata"]["name"].as_str().unwrap_or_default();
+                if bound && named.insert(name.to_owned()) {
+                    throughput.add(begun.elapsed());
+                    progress.add(1);
+                    let mut samples = crate::record::Samples::default();
+                    samples.push(begun.elapsed(), 0);
+                    record.add(&mut samples);
                 }
             }
-            anyhow::Ok(())
-        };
-        let both = async { tokio::try_join!(watching, making) };
-        tokio::select! {
-            outcome = tokio::time::timeout(Duration::from_secs_f64(args.patience), both) => {
-                // those that got no node are counted by the caller
-                if let Ok(outcome) = outcome {
-                    outcome?;
-                }
-            }
-            () = stop.wait() => {}
         }
-        throughput.scheduled = named.len() as u64;
-        throughput.average = named.len() as f64 / begun.elapsed().as_secs_f64();
-        Ok(throughput)
-    }
-
-    async fn remove(&self) -> anyhow::Result<()> {
-        let mut connection = self.target.connect(Protocol::Http1).await.context("cleaning up")?;
-        let selector = format!("labelSelector={}%3D{}", LABEL.0.replace('/', "%2F"), LABEL.1);
-        for path in [
-            format!("/api/v1/nodes?{selector}"),
-            format!("/apis/scheduling.k8s.io/v1/priorityclasses?{selector}"),
-        ] {
-            let (status, body) = connection.send(Request::new(Method::DELETE, &path, "")).await?;
-            if !status.is_success() {
-                bail!("cleaning up: {}", refusal(status, &body));
+        anyhow::Ok(())
+    };
+    let both = async { tokio::try_join!(watching, making) };
+    tokio::select! {
+        outcome = tokio::time::timeout(Duration::from_secs_f64(args.patience), both) => {
+            // those that got no node are counted by the caller
+            if let Ok(outcome) = outcome {
+                outcome?;
             }
         }
-        make("removing leases", &self.target, self.nodes, &Stop::default(), async |connection, number| {
-            let path = format!(
-                "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{}",
-                self.name(number)
-            );
-            match connection.send(Request::new(Method::DELETE, &path, "")).await? {
-                (StatusCode::NOT_FOUND, _) => Ok(()),
-                (status, _) if status.is_success() => Ok(()),
-                (status, body) => bail!("{}", refusal(status, &body)),
-            }
-        })
-        .await
+        () = stop.wait() => {}
     }
+    throughput.scheduled = named.len() as u64;
+    throughput.average = named.len() as f64 / begun.elapsed().as_secs_f64();
+    Ok(throughput)
 }
 
 /// Pods a second, sampled each second, as upstream's benchmarks do.
@@ -355,16 +255,6 @@ fn pod(case: Case, kind: &str, number: u64) -> Value {
         "apiVersion": "v1", "kind": "Pod", "spec": spec,
         "metadata": {"name": format!("{kind}-{number}"), "labels": {"kind": kind, "color": "blue", LABEL.0: LABEL.1}},
     })
-}
-
-/// The present time, as times of conditions are written.
-fn now() -> String {
-    chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
-}
-
-/// As times of leases are.
-fn micro_now() -> String {
-    chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true)
 }
 
 #[cfg(test)]

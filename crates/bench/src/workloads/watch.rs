@@ -5,19 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use bytes::Bytes;
 use futures::future::join_all;
 use http::Method;
 use parking_lot::RwLock;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::events::Lines;
+use crate::fleet::Fleet;
 use crate::load::{Load, drive, make};
 use crate::objects::{config_map, encode, pod, sequence};
 use crate::record::{Record, Samples};
 use crate::report::Report;
-use crate::sandbox::{LABEL, Sandbox};
+use crate::sandbox::Sandbox;
 use crate::stop::Stop;
 use crate::target::{Connection, Format, Protocol, Request, Target};
 
@@ -59,12 +60,13 @@ pub async fn run(args: &Args, target: &Target, report: &Report, stop: &Stop) -> 
         bail!("--objects, --watchers and --changes must be more than 0");
     }
     Sandbox::with(target, async |sandbox| {
-        let outcome = measure(args, target, report, stop, sandbox).await;
-        if args.by_node {
-            let path = format!("/api/v1/nodes?labelSelector=of%3D{}", sandbox.namespace);
-            target.once(Request::new(Method::DELETE, &path, "")).await.context("removing the nodes")?;
+        if !args.by_node {
+            return measure(args, target, report, stop, sandbox).await;
         }
-        outcome
+        sandbox.wait_for_account().await?;
+        let (prefix, nodes) = (sandbox.namespace.clone(), args.watchers as u64);
+        let fleet = Fleet { target: target.clone(), prefix, nodes, cpu: "32" };
+        fleet.with(stop, async || measure(args, target, report, stop, sandbox).await).await
     })
     .await
 }
@@ -92,17 +94,6 @@ async fn measure(
 ) -> anyhow::Result<()> {
     let kind = Objects { args, namespace: &sandbox.namespace };
     let path = sandbox.path(if args.by_node { "pods" } else { "configmaps" });
-    if args.by_node {
-        sandbox.wait_for_account().await?;
-        eprintln!("making {} nodes …", args.watchers);
-        make("nodes", target, args.watchers as u64, stop, async |connection, number| {
-            connection
-                .success(Request::new(Method::POST, "/api/v1/nodes", kind.node(number).to_string()))
-                .await
-                .map(drop)
-        })
-        .await?;
-    }
     eprintln!("making {} objects …", args.objects);
     make("objects", target, args.objects, stop, async |connection, number| {
         connection.success(Request::new(Method::POST, &path, kind.made(number)?)).await.map(drop)
@@ -212,11 +203,6 @@ struct Objects<'a> {
 impl Objects<'_> {
     fn node_name(&self, number: u64) -> String {
         format!("{}-{number}", self.namespace)
-    }
-
-    fn node(&self, number: u64) -> Value {
-        let labels = json!({LABEL.0: LABEL.1, "of": self.namespace});
-        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": self.node_name(number), "labels": labels}})
     }
 
     fn selector(&self, watcher: u64) -> String {
