@@ -7,6 +7,7 @@ use apimachinery::{Value, field::Path};
 
 use super::options::Options;
 use super::selectable;
+use super::v1beta1::SHARED;
 use super::{defaults, schema, structural};
 use crate::validation::at::At;
 use crate::validation::value::go_struct;
@@ -14,15 +15,6 @@ use crate::validation::value::go_struct;
 const COLUMN_TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
 const COLUMN_FORMATS: [&str; 8] =
     ["byte", "date", "date-time", "double", "float", "int32", "int64", "password"];
-
-/// What upstream holds beside the versions when all have it in common: the field of a version, and the name that it
-/// has there.
-const SHARED: [(&str, &str); 4] = [
-    ("schema", "validation"),
-    ("subresources", "subresources"),
-    ("additionalPrinterColumns", "additionalPrinterColumns"),
-    ("selectableFields", "selectableFields"),
-];
 
 /// What all versions have in common in a field, where upstream has it; none when they differ.
 pub fn shared<'a>(spec: &At<'a>, key: &str) -> Option<At<'a>> {
