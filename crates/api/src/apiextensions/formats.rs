@@ -255,6 +255,13 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_text_is_too_odd(text in r"(\PC|[-0-9a-f:.@<>TZ]){0,30}", at in 0..OF_TEXTS.len()) {
+            let _ = has(&text, OF_TEXTS[at]);
+        }
+    }
+
     #[test]
     fn formats_belong_to_types() {
         for (kind, format, known) in [

@@ -227,6 +227,13 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_pattern_is_too_odd(pattern in r"(\PC|[\[\](){}\\^$.|?*+,:&~<>QEdwsb0-9-]){0,20}") {
+            let _ = (check(&pattern), compile(&pattern));
+        }
+    }
+
     #[test]
     fn what_go_takes() {
         let cases = [

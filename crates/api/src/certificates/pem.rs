@@ -163,6 +163,13 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_text_is_too_odd(text in "((-----(BEGIN|END) (A|CERTIFICATE)-----|[A-Za-z: =]{0,9}|\\PC)\n?){0,9}") {
+            let _ = (check_request(text.as_bytes()), check_certificate(text.as_bytes()), check_authorities(text.as_bytes()));
+        }
+    }
+
     #[test]
     fn one_certificate_makes_a_bundle() {
         const UNABLE: &str = "unable to load root certificates: ";

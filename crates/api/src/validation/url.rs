@@ -156,6 +156,13 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_text_is_too_odd(text in r"(https:)?(//)?(\PC|[:/?#@%\[\]]){0,20}") {
+            let _ = (parse(&text), parse_request(&text));
+        }
+    }
+
     #[test]
     fn urls_of_requests() {
         for (raw, fine) in [
