@@ -126,14 +126,16 @@ fn is_spelled_duration(text: &str) -> bool {
     })
 }
 
-/// An address, alone or in angle brackets behind a name.
+/// An address, alone or in angle brackets behind a name, with a remark behind it or without.
 fn is_email(text: &str) -> bool {
     const ATOM: &str = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-[:^ascii:]]+";
     const QUOTED: &str = r#""(?:[^"\\\r\n]|\\.)*""#;
     let dotted = format!(r"{ATOM}(?:\.{ATOM})*");
-    let address = format!(r"(?:{dotted}|{QUOTED})@(?:{dotted}|\[[^\[\]\\]*\])");
+    let local = r#""(?:[^"\\\r\n]|\\.)+""#;
+    let address = format!(r"(?:{dotted}|{local})@[ \t]*(?:{dotted}|\[[^\[\]\\]*\])");
     let word = format!(r"(?:{ATOM}|{QUOTED}|\.)");
-    matches(text, &format!(r"^\s*(?:{address}|(?:{word}\s*)*<{address}>)\s*$"))
+    let remark = r"[ \t]*(?:\([^()]*\)[ \t]*)*";
+    matches(text, &format!(r"^[ \t]*(?:{address}|(?:{word}[ \t]*)*<{address}>){remark}$"))
 }
 
 fn is_host_name(text: &str) -> bool {
@@ -214,8 +216,15 @@ mod tests {
             ),
             (
                 "email",
-                &["me@example.com", "Me <me@host>", "\"a b\"@example.com", "a.b+c@[10.0.0.1]"],
-                &["", "me", "me@", "@host", "a b@host", "me@host>", "a..b@host"],
+                &[
+                    "me@example.com",
+                    "Me <me@host>",
+                    "\"a b\"@example.com",
+                    "a.b+c@[10.0.0.1]",
+                    "a@host (me)",
+                    "a@ host",
+                ],
+                &["", "me", "me@", "@host", "a b@host", "me@host>", "a..b@host", "\"\"@host", "a@host\r\n"],
             ),
             ("hexcolor", &["#FFF", "00ff00"], &["#FFFF", "red"]),
             ("hostname", &["example.com", "host", "1a", "a-b.london"], &["", "-a", "a_b", "example.c"]),

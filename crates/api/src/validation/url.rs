@@ -101,25 +101,52 @@ fn host(host: &str) -> Result<(), String> {
     if !(port.is_empty() || digits.is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_digit()))) {
         return Err(format!("invalid port {} after host", quote(port)));
     }
-    unescapes(host)?;
-    let fits = |c: char| !c.is_ascii() || c.is_ascii_alphanumeric() || "!$&'()*+,;=:[]<>\"-_.~%".contains(c);
-    match host.chars().find(|c| !fits(*c)) {
-        Some(c) => Err(format!("invalid character {} in host name", quote(&c.to_string()))),
-        None => Ok(()),
+    // what is behind a zone's `%25` may escape more
+    let zone =
+        host.starts_with('[').then(|| host.rfind(']').and_then(|end| host[..end].find("%25"))).flatten();
+    let (name, zone) = host.split_at(zone.unwrap_or(host.len()));
+    let fits = |c: char| !c.is_ascii() || c.is_ascii_alphanumeric() || "!$&'()*+,;=:[]<>\"-_.~".contains(c);
+    for (part, in_zone) in [(name, false), (zone, true)] {
+        for (at, c) in part.char_indices() {
+            if c != '%' && !fits(c) {
+                return Err(format!("invalid character {} in host name", quote(&c.to_string())));
+            }
+            if c != '%' {
+                continue;
+            }
+            let value = escaped(part, at)?;
+            let may_be =
+                value == b'%' || if in_zone { value == b' ' || fits(value.into()) } else { value >= 0x80 };
+            if !may_be {
+                return Err(not_escaped(part, at));
+            }
+        }
     }
+    Ok(())
 }
 
 /// Whether every escape in a part is one.
 fn unescapes(part: &str) -> Result<(), String> {
-    let bytes = part.as_bytes();
-    for (at, _) in part.match_indices('%') {
-        let digits = bytes.get(at + 1..at + 3);
-        if digits.is_none_or(|digits| !digits.iter().all(u8::is_ascii_hexdigit)) {
-            let shown: String = part[at..].chars().take(3).collect();
-            return Err(format!("invalid URL escape {}", quote(&shown)));
-        }
+    part.match_indices('%').try_for_each(|(at, _)| escaped(part, at).map(|_| ()))
+}
+
+/// The byte that the escape at a place stands for.
+fn escaped(part: &str, at: usize) -> Result<u8, String> {
+    let digits = part.get(at + 1..at + 3).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+    digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).ok_or_else(|| not_escaped(part, at))
+}
+
+/// Shows the three bytes of what is no escape, of which the last may be the first of a character.
+fn not_escaped(part: &str, at: usize) -> String {
+    let bytes = &part.as_bytes()[at..part.len().min(at + 3)];
+    let whole = bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+    let mut shown = quote(whole);
+    if let Some(cut) = bytes.get(whole.len()..).filter(|cut| !cut.is_empty()) {
+        shown.pop();
+        shown.extend(cut.iter().map(|b| format!("\\x{b:02x}")));
+        shown.push('"');
     }
-    Ok(())
+    format!("invalid URL escape {shown}")
 }
 
 #[cfg(test)]
@@ -149,6 +176,10 @@ mod tests {
             ("https://[::1", "parse \"https://[::1\": missing ']' in host"),
             ("https://host/%zz1", "parse \"https://host/%zz1\": invalid URL escape \"%zz\""),
             ("https://host/%1", "parse \"https://host/%1\": invalid URL escape \"%1\""),
+            ("https://host/%é", "parse \"https://host/%é\": invalid URL escape \"%é\""),
+            ("https://host/%1é", "parse \"https://host/%1é\": invalid URL escape \"%1\\xc3\""),
+            ("https://h%41", "parse \"https://h%41\": invalid URL escape \"%41\""),
+            ("https://^%zz", "parse \"https://^%zz\": invalid character \"^\" in host name"),
             ("https://a{b@host", "parse \"https://a{b@host\": net/url: invalid userinfo"),
         ];
         for (raw, why) in cases {
