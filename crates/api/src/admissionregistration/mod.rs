@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::catalogue::{Column, Resource, Subresource};
 use crate::printers::{AGE, NAME, column};
+use crate::validation::at::At;
 
 const GROUP: Resource = Resource {
     namespaced: false,
@@ -43,13 +44,35 @@ const BINDING_COLUMNS: &[Column] = &[
     AGE,
 ];
 
+/// Parameters by their name, or by a selector.
 fn param_ref(binding: &Object) -> String {
-    let text = |key: &str| binding.get_str(&["spec", "paramRef", key]).to_owned();
-    match (binding.get(&["spec", "paramRef"]), text("namespace")) {
-        (None, _) => "<unset>".into(),
-        (Some(_), namespace) if namespace.is_empty() => text("name"),
-        (Some(_), namespace) => format!("{namespace}/{}", text("name")),
+    let reference = At::of(binding, &["spec", "paramRef"]);
+    let (name, namespace, selector) =
+        (reference.text("name"), reference.text("namespace"), reference.child("selector"));
+    match (name, namespace) {
+        ("", _) if selector.is_set() => selector_text(&selector),
+        ("", _) => "<unset>".into(),
+        (name, "") => format!("*/{name}"),
+        (name, namespace) => format!("{namespace}/{name}"),
     }
+}
+
+/// A selector of labels in the form of Go's generated `String`.
+fn selector_text(selector: &At<'_>) -> String {
+    let labels: String = selector
+        .child("matchLabels")
+        .entries()
+        .map(|(key, value)| format!("{key}: {},", value.str()))
+        .collect();
+    let expression = |each: At<'_>| {
+        let (key, operator) = (each.text("key"), each.text("operator"));
+        let values = each.strings("values").join(" ");
+        format!("LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{values}],}},")
+    };
+    let expressions: String = selector.each("matchExpressions").map(expression).collect();
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{expressions}}},}}"
+    )
 }
 
 pub const RESOURCES: &[Resource] = &[
@@ -123,3 +146,24 @@ pub const RESOURCES: &[Resource] = &[
         ..GROUP
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_in_a_column() {
+        let of =
+            |reference: serde_json::Value| param_ref(&Object::from(json!({"spec": {"paramRef": reference}})));
+        assert_eq!(param_ref(&Object::default()), "<unset>");
+        assert_eq!(of(json!({"name": "a", "namespace": "n"})), "n/a");
+        assert_eq!(of(json!({"name": "a"})), "*/a");
+        assert_eq!(
+            of(json!({"selector": {
+                "matchLabels": {"b": "c", "a": "b"},
+                "matchExpressions": [{"key": "k", "operator": "In", "values": ["x", "y"]}],
+            }})),
+            "&LabelSelector{MatchLabels:map[string]string{a: b,b: c,},MatchExpressions:[]LabelSelectorRequirement{LabelSelectorRequirement{Key:k,Operator:In,Values:[x y],},},}"
+        );
+    }
+}

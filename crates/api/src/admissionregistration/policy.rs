@@ -35,7 +35,7 @@ fn default_matching(matching: &mut serde_json::Map<String, Value>) {
 }
 
 /// What both kinds of policies have.
-fn validate_common(spec: &At<'_>, judge_conditions: bool) -> ErrorList {
+fn failure_and_param(spec: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
     let failure = spec.child("failurePolicy");
     if failure.is_set() {
@@ -47,18 +47,17 @@ fn validate_common(spec: &At<'_>, judge_conditions: bool) -> ErrorList {
     if param.is_set() {
         errors.extend(param_kind(&param));
     }
-    let constraints = spec.child("matchConstraints");
-    if constraints.is_set() {
-        errors.extend(matching::match_resources(&constraints));
-        let rules = constraints.child("resourceRules");
-        if rules.is_empty() {
-            errors.push(rules.required(""));
-        }
-    } else {
-        errors.push(constraints.required(""));
+    errors
+}
+
+fn constraints(constraints: &At<'_>) -> ErrorList {
+    if !constraints.is_set() {
+        return vec![constraints.required("")];
     }
-    if judge_conditions {
-        errors.extend(matching::match_conditions(&spec.child("matchConditions")));
+    let mut errors = matching::match_resources(constraints);
+    let rules = constraints.child("resourceRules");
+    if rules.is_empty() {
+        errors.push(rules.required(""));
     }
     errors
 }
@@ -178,11 +177,10 @@ impl Strategy for ValidatingPolicies {
         let status = At::root(object).child("status");
         let mut errors = ErrorList::new();
         for warning in status.child("typeChecking").each("expressionWarnings") {
-            for key in ["warning", "fieldRef"] {
-                let part = warning.child(key);
-                if part.str().trim().is_empty() {
-                    errors.push(part.required(""));
-                }
+            errors.extend(warning.child("warning").must_be_set());
+            let place = warning.child("fieldRef");
+            if place.str().trim().is_empty() {
+                errors.push(place.required(""));
             }
         }
         errors.extend(status.child("conditions").conditions());
@@ -203,7 +201,11 @@ impl Strategy for ValidatingPolicies {
 
 fn validating(object: &Object, judge_conditions: bool) -> ErrorList {
     let spec = At::root(object).child("spec");
-    let mut errors = validate_common(&spec, judge_conditions);
+    let mut errors = failure_and_param(&spec);
+    errors.extend(constraints(&spec.child("matchConstraints")));
+    if judge_conditions {
+        errors.extend(matching::match_conditions(&spec.child("matchConditions")));
+    }
     errors.extend(variables(&spec));
     let (validations, annotations) = (spec.child("validations"), spec.child("auditAnnotations"));
     if validations.is_empty() && annotations.is_empty() {
@@ -305,14 +307,12 @@ impl Strategy for MutatingPolicies {
 }
 
 fn mutating(spec: &At<'_>, judge_conditions: bool) -> ErrorList {
-    let mut errors = validate_common(spec, judge_conditions);
-    const OPERATIONS: [&str; 4] = ["*", "CONNECT", "CREATE", "UPDATE"];
     let constraints = spec.child("matchConstraints");
-    for operation in constraints.each("resourceRules").flat_map(|rule| rule.each("operations")) {
-        if !OPERATIONS.contains(&operation.str()) {
-            let path = constraints.path.child("resourceRules").child("operations");
-            errors.push(Error::not_supported(&path, operation.str(), &OPERATIONS));
-        }
+    let mut errors = failure_and_param(spec);
+    errors.extend(self::constraints(&constraints));
+    errors.extend(mutated(&constraints));
+    if judge_conditions {
+        errors.extend(matching::match_conditions(&spec.child("matchConditions")));
     }
     errors.extend(variables(spec));
     let mutations = spec.child("mutations");
@@ -324,6 +324,15 @@ fn mutating(spec: &At<'_>, judge_conditions: bool) -> ErrorList {
     }
     errors.extend(spec.child("reinvocationPolicy").one_of(&["IfNeeded", "Never"]));
     errors
+}
+
+/// What is deleted cannot be mutated.
+fn mutated(matching: &At<'_>) -> ErrorList {
+    const OPERATIONS: [&str; 4] = ["*", "CONNECT", "CREATE", "UPDATE"];
+    let path = matching.path.child("resourceRules").child("operations");
+    let operations = matching.each("resourceRules").flat_map(|rule| rule.each("operations"));
+    let others = operations.filter(|operation| !OPERATIONS.contains(&operation.str()));
+    others.map(|operation| Error::not_supported(&path, operation.str(), &OPERATIONS)).collect()
 }
 
 fn mutation(mutation: &At<'_>) -> ErrorList {
@@ -339,7 +348,7 @@ fn mutation(mutation: &At<'_>) -> ErrorList {
     if !patch.is_set() {
         errors.push(patch.required(format!("must be specified when patchType is {}", kind.str())));
     } else if patch.text("expression").trim().is_empty() {
-        errors.push(patch.child("expression").required("expression is not specified"));
+        errors.push(patch.child("expression").required(""));
     }
     if mutation.has(other) {
         let why = format!("must not be specified when patchType is {}", kind.str());
@@ -386,6 +395,9 @@ impl Strategy for Bindings {
         }
         if matching.is_set() {
             errors.extend(matching::match_resources(&matching));
+        }
+        if !self.validating {
+            errors.extend(mutated(&matching));
         }
         if self.validating {
             errors.extend(actions(&spec.child("validationActions")));
@@ -511,7 +523,8 @@ mod tests {
                 {"patchType": "JSONPatch", "jsonPatch": {"expression": "[]"}},
                 {"patchType": "ApplyConfiguration", "jsonPatch": {"expression": "[]"}},
                 {"patchType": "Odd"},
-            ]}),
+                {"patchType": "JSONPatch", "jsonPatch": {"expression": " "}},
+            ], "matchConditions": [{"name": "a"}]}),
         );
         object.set(
             &["spec", "matchConstraints", "resourceRules"],
@@ -523,9 +536,42 @@ mod tests {
             MutatingPolicies.validate(&object),
             &[
                 "spec.matchConstraints.resourceRules.operations: Unsupported value: \"DELETE\": supported values: \"*\", \"CONNECT\", \"CREATE\", \"UPDATE\"",
+                "spec.matchConditions[0].expression: Required value",
                 "spec.mutations[1].applyConfiguration: Required value: must be specified when patchType is ApplyConfiguration",
                 "spec.mutations[1].jsonPatch: Invalid value: \"{jsonPatch}\": must not be specified when patchType is ApplyConfiguration",
                 "spec.mutations[2].patchType: Unsupported value: \"Odd\": supported values: \"ApplyConfiguration\", \"JSONPatch\"",
+                "spec.mutations[3].jsonPatch.expression: Required value",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_binding_mutates_nothing_that_is_deleted() {
+        let mut rules = constraints();
+        rules["resourceRules"][0]["operations"] = json!(["DELETE"]);
+        let mut object = Object::from(
+            json!({"spec": {"policyName": "p", "matchResources": rules, "validationActions": ["Deny"]}}),
+        );
+        Bindings { validating: false }.default(&mut object);
+        check(Bindings { validating: true }.validate(&object), &[]);
+        check(
+            Bindings { validating: false }.validate(&object),
+            &[
+                "spec.matchResources.resourceRules.operations: Unsupported value: \"DELETE\": supported values: \"*\", \"CONNECT\", \"CREATE\", \"UPDATE\"",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_status_says_what_is_wrong_with_which_expression() {
+        let object = Object::from(json!({"status": {"typeChecking": {"expressionWarnings": [
+            {"warning": " ", "fieldRef": " "}, {"fieldRef": "spec.validations[0].expression"},
+        ]}}}));
+        check(
+            ValidatingPolicies.validate_status_update(&object, &object),
+            &[
+                "status.typeChecking.expressionWarnings[0].fieldRef: Required value",
+                "status.typeChecking.expressionWarnings[1].warning: Required value",
             ],
         );
     }

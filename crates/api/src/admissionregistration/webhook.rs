@@ -8,10 +8,12 @@ use super::matching::{self, FAILURE_POLICIES, MATCH_POLICIES};
 use crate::core::defaults::{child, each, set};
 use crate::strategy::Strategy;
 use crate::validation::at::At;
+use crate::validation::url::parse;
 
 /// Versions of the review that some server before this one understood.
 const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 const NO_SIDE_EFFECTS: [&str; 2] = ["None", "NoneOnDryRun"];
+const SELECTORS: [&str; 2] = ["namespaceSelector", "objectSelector"];
 const SIDE_EFFECTS: [&str; 4] = ["None", "NoneOnDryRun", "Some", "Unknown"];
 
 pub struct Webhooks {
@@ -25,6 +27,7 @@ struct Lenient {
     review_versions: bool,
     names: bool,
     conditions: bool,
+    selector_values: bool,
 }
 
 impl Strategy for Webhooks {
@@ -69,11 +72,14 @@ impl Strategy for Webhooks {
         let conditions = |hooks: &At<'_>| -> Vec<Value> {
             hooks.items().map(|hook| hook.child("matchConditions").value.clone()).collect()
         };
+        let refused =
+            |hook: &At<'_>| SELECTORS.iter().any(|key| !hook.child(key).label_selector().is_empty());
         let lenient = Lenient {
             side_effects: !before.iter().all(effects),
             review_versions: !before.iter().all(understood),
             names: names.iter().enumerate().any(|(index, name)| names[..index].contains(name)),
             conditions: conditions(&new) == conditions(&root.child("webhooks")),
+            selector_values: before.iter().any(refused),
         };
         validate(&new, self.mutating, lenient)
     }
@@ -145,8 +151,8 @@ fn hook(hook: &At<'_>, mutating: bool, lenient: Lenient) -> ErrorList {
     if timeout.int().is_some_and(|seconds| !(1..=30).contains(&seconds)) {
         errors.push(timeout.invalid("the timeout value must be between 1 and 30 seconds"));
     }
-    for key in ["namespaceSelector", "objectSelector"] {
-        errors.extend(hook.child(key).label_selector());
+    for key in SELECTORS {
+        errors.extend(hook.child(key).label_selector_with(lenient.selector_values));
     }
     if mutating {
         errors.extend(hook.child("reinvocationPolicy").supported(&["IfNeeded", "Never"]));
@@ -167,35 +173,16 @@ pub fn client_config(config: &At<'_>) -> ErrorList {
     if url.is_set() { self::url(&url) } else { self::service(&service) }
 }
 
-/// The parts of a URL, as far as they are judged.
-struct Url<'a> {
-    scheme: &'a str,
-    user: Option<&'a str>,
-    host: &'a str,
-    query: &'a str,
-    fragment: &'a str,
-}
-
-fn parse(url: &str) -> Url<'_> {
-    let (rest, fragment) = url.split_once('#').unwrap_or((url, ""));
-    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let (scheme, rest) = rest.split_once(':').unwrap_or(("", rest));
-    let authority = rest.strip_prefix("//").map(|rest| rest.split('/').next().unwrap_or_default());
-    let authority = authority.unwrap_or_default();
-    let (user, host) = match authority.rsplit_once('@') {
-        Some((user, host)) => (Some(user), host),
-        None => (None, authority),
-    };
-    Url { scheme, user, host, query, fragment }
-}
-
 fn url(at: &At<'_>) -> ErrorList {
     const FORM: &str = "; desired format: https://host[/path]";
-    let url = parse(at.str());
+    let url = match parse(at.str()) {
+        Ok(url) => url,
+        Err(why) => return vec![at.required(format!("url must be a valid URL: {why}{FORM}"))],
+    };
     let mut errors = ErrorList::new();
     let mut refuse = |value: &str, why: String| errors.push(Error::invalid(&at.path, value, why));
     if url.scheme != "https" {
-        refuse(url.scheme, format!("'https' is the only allowed URL scheme{FORM}"));
+        refuse(&url.scheme, format!("'https' is the only allowed URL scheme{FORM}"));
     }
     if url.host.is_empty() {
         refuse(url.host, format!("host must be specified{FORM}"));
@@ -212,12 +199,12 @@ fn url(at: &At<'_>) -> ErrorList {
     errors
 }
 
+/// Upstream takes the one for the other: a service without namespace lacks a name, and one without name a namespace.
 fn service(service: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
-    for key in ["name", "namespace"] {
-        let part = service.child(key);
-        if part.is_empty() {
-            errors.push(part.required(""));
+    for (key, shown) in [("namespace", "name"), ("name", "namespace")] {
+        if service.child(key).is_empty() {
+            errors.push(Error::required(&service.path.child(shown), ""));
         }
     }
     let port = service.child("port");
@@ -315,6 +302,16 @@ mod tests {
                 ],
             ),
             (
+                json!({"clientConfig": {"url": "https://host:port"}}),
+                vec![
+                    "webhooks[0].clientConfig.url: Required value: url must be a valid URL: parse \"https://host:port\": invalid port \":port\" after host; desired format: https://host[/path]",
+                ],
+            ),
+            (
+                json!({"clientConfig": {"service": {"name": "s"}}}),
+                vec!["webhooks[0].clientConfig.service.name: Required value"],
+            ),
+            (
                 json!({"clientConfig": {"service": {"namespace": "n", "name": "s", "path": "a//b", "port": 70000}}}),
                 vec![
                     "webhooks[0].clientConfig.service.port: Invalid value: 70000: port is not valid: must be between 1 and 65535, inclusive",
@@ -331,8 +328,12 @@ mod tests {
 
     #[test]
     fn what_was_stored_passes() {
-        let old = configuration(json!({"sideEffects": "Unknown", "admissionReviewVersions": ["v2"]}));
-        assert_eq!(HOOKS.validate(&old).len(), 2);
+        let selector =
+            json!({"matchExpressions": [{"key": "a", "operator": "In", "values": ["not a value"]}]});
+        let old = configuration(
+            json!({"sideEffects": "Unknown", "admissionReviewVersions": ["v2"], "objectSelector": selector}),
+        );
+        assert_eq!(HOOKS.validate(&old).len(), 3);
         check(HOOKS.validate_update(&old, &old), &[]);
         let mut new = old.clone();
         new.set(&["metadata", "labels"], json!({"a": "b"}));

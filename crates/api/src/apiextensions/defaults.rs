@@ -1,112 +1,110 @@
 //! Defaults in schemas of custom resources: nothing that the schema does not know, and nothing that it refuses.
 
-use apimachinery::field::{Error, ErrorList};
-use apimachinery::validation as names;
-use apimachinery::{Value, field::Path};
+use apimachinery::Value;
+use apimachinery::field::ErrorList;
 
+use super::embedded::{self, Step, is_resource};
 use super::schema::META;
 use super::value;
 use crate::validation::at::At;
 
+/// Where a schema stands.
+#[derive(Clone)]
+struct Place<'a> {
+    is_root: bool,
+    /// The schema of the resource that is the nearest around it.
+    resource: &'a Value,
+    /// The way from there, in what the resource says of itself.
+    inside_meta: Option<Vec<Step>>,
+}
+
+impl Place<'_> {
+    fn inner(&self, step: Step) -> Self {
+        let inside_meta = self.inside_meta.clone().map(|mut steps| {
+            steps.push(step);
+            steps
+        });
+        Self { is_root: false, inside_meta, ..self.clone() }
+    }
+}
+
 /// What is wrong with the defaults in a schema that is structural. `pruned` is whether unknown fields are refused.
 pub fn validate(schema: &At<'_>, pruned: bool) -> ErrorList {
-    of(schema, true, false, pruned)
+    of(schema, &Place { is_root: true, resource: schema.value, inside_meta: None }, pruned)
 }
 
-fn is_embedded(schema: &Value) -> bool {
-    schema["x-kubernetes-embedded-resource"] == true
-}
-
-fn of(schema: &At<'_>, is_root: bool, inside_meta: bool, pruned: bool) -> ErrorList {
-    let is_resource = is_root || is_embedded(schema.value);
-    let inside_meta = inside_meta && !is_resource;
+fn of<'a>(schema: &At<'a>, place: &Place<'a>, pruned: bool) -> ErrorList {
+    let is_resource = place.is_root || is_resource(schema.value);
+    let place = match is_resource {
+        true => &Place { is_root: place.is_root, resource: schema.value, inside_meta: None },
+        false => place,
+    };
     let default = schema.child("default");
     let mut errors = ErrorList::new();
     if default.is_set() {
-        if !inside_meta && pruned && has_unknown(default.value, schema.value, is_resource, false) {
-            errors.push(default.invalid("must not have unknown fields"));
-        }
-        let of_meta =
-            if inside_meta { ErrorList::new() } else { embedded(&default, schema.value, is_resource) };
-        if of_meta.is_empty() {
-            errors.extend(value::validate(&default.path, default.value, schema.value));
-        }
-        errors.extend(of_meta);
+        errors.extend(self::default(&default, schema.value, place, is_resource, pruned));
     }
     let items = schema.child("items");
     if items.value.is_object() {
-        errors.extend(of(&items, false, inside_meta, pruned));
+        errors.extend(of(&items, &place.inner(Step::Item), pruned));
     }
     for (key, property) in schema.child("properties").entries() {
-        let of_resource = is_resource && META.contains(&key);
-        errors.extend(of(&property, false, inside_meta || of_resource, pruned));
+        let mut inner = place.inner(Step::Child(key.to_owned()));
+        if is_resource && META.contains(&key) {
+            inner.inside_meta = Some(vec![Step::Child(key.to_owned())]);
+        }
+        errors.extend(of(&property, &inner, pruned));
     }
+    errors
+}
+
+fn default(
+    default: &At<'_>,
+    schema: &Value,
+    place: &Place<'_>,
+    is_resource: bool,
+    pruned: bool,
+) -> ErrorList {
+    let of_value = || value::validate(&default.path, default.value, schema);
+    if let Some(steps) = &place.inside_meta {
+        return match embedded::alone(default.value, steps, place.resource) {
+            Some(why) => vec![default.invalid(format!("must result in valid metadata: {why}"))],
+            None => of_value(),
+        };
+    }
+    let mut errors = ErrorList::new();
+    if pruned && has_unknown(default.value, schema, is_resource, false) {
+        errors.push(default.invalid("must not have unknown fields"));
+    }
+    if let Some(error) = embedded::ill_typed(default, schema, is_resource) {
+        errors.push(error);
+        return errors;
+    }
+    let of_resources = embedded::validate(default, schema, is_resource);
+    errors.extend(if of_resources.is_empty() { of_value() } else { of_resources });
     errors
 }
 
 /// Whether a value has fields that its schema does not know and does not keep. Items of a list that keeps what is
 /// unknown keep it too.
-fn has_unknown(value: &Value, schema: &Value, is_resource: bool, keeps: bool) -> bool {
+fn has_unknown(value: &Value, schema: &Value, of_resource: bool, keeps: bool) -> bool {
     let keeps = keeps || schema["x-kubernetes-preserve-unknown-fields"] == true;
     match value {
         Value::Object(members) => members.iter().any(|(key, value)| {
-            if is_resource && META.contains(&key.as_str()) {
+            if of_resource && META.contains(&key.as_str()) {
                 return false;
             }
             let others = schema.get("additionalProperties");
             match (schema["properties"].get(key), others) {
-                (Some(schema), _) => has_unknown(value, schema, is_embedded(schema), false),
-                (None, Some(schema)) => has_unknown(value, schema, is_embedded(schema), false),
+                (Some(schema), _) => has_unknown(value, schema, is_resource(schema), false),
+                (None, Some(schema)) => has_unknown(value, schema, is_resource(schema), false),
                 (None, None) => !keeps,
             }
         }),
         Value::Array(items) => {
             let schema = &schema["items"];
-            items.iter().any(|item| has_unknown(item, schema, is_embedded(schema), keeps))
+            items.iter().any(|item| has_unknown(item, schema, is_resource(schema), keeps))
         }
         _ => false,
     }
-}
-
-/// What is wrong with the objects in a value that are resources of their own.
-fn embedded(at: &At<'_>, schema: &Value, is_resource: bool) -> ErrorList {
-    let mut errors = ErrorList::new();
-    if at.value.is_array() {
-        let schema = &schema["items"];
-        errors.extend(at.items().flat_map(|item| embedded(&item, schema, is_embedded(schema))));
-    }
-    let Some(members) = at.value.as_object() else { return errors };
-    if is_resource {
-        for key in ["apiVersion", "kind"] {
-            let field = at.child(key);
-            if !members.contains_key(key) {
-                errors.push(Error::required(&field.path, ""));
-            } else if !field.value.is_string() {
-                errors.push(field.invalid("must be a string"));
-            } else if field.is_empty() {
-                errors.push(field.invalid("must not be empty"));
-            } else {
-                errors.extend(well_formed(key, &field));
-            }
-        }
-    }
-    for (key, value) in members {
-        let others = &schema["additionalProperties"];
-        let (path, schema): (Path, &Value) = match schema["properties"].get(key) {
-            Some(schema) => (at.path.child(key), schema),
-            None => (at.path.key(key), others),
-        };
-        errors.extend(embedded(&At::new(value, path), schema, is_embedded(schema)));
-    }
-    errors
-}
-
-fn well_formed(key: &str, field: &At<'_>) -> Option<Error> {
-    if key == "apiVersion" {
-        let wrong = field.str().matches('/').count() > 1;
-        return wrong.then(|| field.invalid(format!("unexpected GroupVersion string: {}", field.str())));
-    }
-    let wrong = names::is_dns1035_label(&field.str().to_lowercase());
-    let why = format!("may have mixed case, but should otherwise match: {}", wrong.join(","));
-    (!wrong.is_empty()).then(|| field.invalid(why))
 }

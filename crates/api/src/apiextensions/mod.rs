@@ -1,12 +1,21 @@
 //! `apiextensions.k8s.io/v1`: definitions of custom resources.
 
+mod conversion;
 mod defaults;
 mod definition;
+mod embedded;
+mod formats;
+mod go_regexp;
+mod options;
 mod schema;
+mod selectable;
 mod structural;
+#[cfg(test)]
+mod tests;
 mod v1beta1;
 mod value;
 mod versions;
+mod walk;
 
 use crate::catalogue::{Encoding, OtherVersion, Resource, Subresource};
 

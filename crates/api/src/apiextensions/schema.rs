@@ -1,9 +1,13 @@
 //! What a schema of a custom resource may say at all, beyond that it is structural. Expressions are kept as they are:
 //! what they mean is not looked at here.
 
-use crate::validation::at::At;
 use apimachinery::Value;
-use apimachinery::field::{Error, ErrorList};
+use apimachinery::field::{Error, ErrorList, Path};
+
+use super::options::Options;
+use super::structural::is_convertible;
+use crate::validation::at::At;
+use crate::validation::value::text;
 
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
 pub const META: [&str; 3] = ["apiVersion", "kind", "metadata"];
@@ -20,12 +24,12 @@ struct Place {
     no_default: Option<String>,
 }
 
-pub fn validate(schema: &At<'_>) -> ErrorList {
-    of(schema, &Place { is_root: true, ..Place::default() })
+pub fn validate(schema: &At<'_>, options: &Options) -> ErrorList {
+    of(schema, &Place { is_root: true, ..Place::default() }, options)
 }
 
-fn of(schema: &At<'_>, place: &Place) -> ErrorList {
-    let mut errors = unsupported(schema, place);
+fn of(schema: &At<'_>, place: &Place, options: &Options) -> ErrorList {
+    let mut errors = unsupported(schema, place, options);
     errors.extend(combinations(schema));
     let inner = Place { is_root: false, ..place.clone() };
     let additional = schema.child("additionalProperties");
@@ -34,7 +38,7 @@ fn of(schema: &At<'_>, place: &Place) -> ErrorList {
         if place.inside_meta {
             inner.no_default = Some("inside additionalProperties applying to object metadata".into());
         }
-        errors.extend(of(&additional, &inner));
+        errors.extend(of(&additional, &inner, options));
     }
     let is_resource = place.is_root || schema.is_true("x-kubernetes-embedded-resource");
     for (key, property) in schema.child("properties").entries() {
@@ -45,32 +49,36 @@ fn of(schema: &At<'_>, place: &Place) -> ErrorList {
                 inner.no_default = Some(format!("in top-level {key}"));
             }
         }
-        errors.extend(of(&property, &inner));
+        errors.extend(of(&property, &inner, options));
     }
-    for key in ["not", "items"] {
-        let schema = schema.child(key);
-        if schema.value.is_object() {
-            errors.extend(of(&schema, &inner));
-        }
-    }
-    for key in ["allOf", "oneOf", "anyOf"] {
-        errors.extend(schema.each(key).flat_map(|each| of(&each, &inner)));
+    for key in ["not", "allOf", "oneOf", "anyOf", "definitions", "items", "dependencies"] {
+        let place = schema.child(key);
+        let schemas: Vec<At<'_>> = match key {
+            "not" => vec![place],
+            "definitions" | "dependencies" => place.entries().map(|(_, schema)| schema).collect(),
+            "items" if place.value.is_object() => vec![place],
+            _ => place.items().collect(),
+        };
+        let schemas = schemas.iter().filter(|schema| schema.value.is_object());
+        errors.extend(schemas.flat_map(|schema| of(schema, &inner, options)));
     }
     let preserves = schema.child("x-kubernetes-preserve-unknown-fields");
     if preserves.is_set() && !preserves.flag() {
         errors.push(preserves.invalid("must be true or undefined"));
     }
     errors.extend(map_type(schema));
-    errors.extend(list_type(schema));
-    errors.extend(map_keys_and_sets(schema));
+    errors.extend(list_type(schema, options));
+    if options.map_keys {
+        errors.extend(map_keys_and_sets(schema));
+    }
     errors.extend(rules(schema));
     errors
 }
 
-fn unsupported(schema: &At<'_>, place: &Place) -> ErrorList {
+fn unsupported(schema: &At<'_>, place: &Place, options: &Options) -> ErrorList {
     let kind = schema.child("type");
     let mut errors = ErrorList::new();
-    if !kind.is_empty() && !TYPES.contains(&kind.str()) {
+    if options.types && !has_known_type(schema.value) {
         errors.push(kind.not_supported(&TYPES));
     }
     let default = schema.child("default");
@@ -139,25 +147,20 @@ fn map_type(schema: &At<'_>) -> ErrorList {
     errors
 }
 
-fn list_type(schema: &At<'_>) -> ErrorList {
+fn list_type(schema: &At<'_>, options: &Options) -> ErrorList {
     let (list, keys) = (schema.child("x-kubernetes-list-type"), schema.child("x-kubernetes-list-map-keys"));
     let items = schema.child("items");
     let mut errors = ErrorList::new();
     if list.is_set() {
         let wrong = wants_type(schema, "array", "x-kubernetes-list-type");
-        if wrong.is_none() && list.str() == "set" {
+        if wrong.is_none() && options.atomic_sets && !is_atomic_set(schema.value) {
+            let key = match items.text("type") {
+                "array" => "x-kubernetes-list-type",
+                _ => "x-kubernetes-map-type",
+            };
+            let shown = items.child("x-kubernetes-list-type").value.clone();
             let why = "must be atomic as item of a list with x-kubernetes-list-type=set";
-            let (inner_list, inner_map) =
-                (items.child("x-kubernetes-list-type"), items.child("x-kubernetes-map-type"));
-            match items.text("type") {
-                "array" if inner_list.is_set() && inner_list.str() != "atomic" => {
-                    errors.push(inner_list.invalid(why));
-                }
-                "object" if inner_map.str() != "atomic" => {
-                    errors.push(Error::invalid(&inner_map.path, inner_list.value.clone(), why));
-                }
-                _ => {}
-            }
+            errors.push(Error::invalid(&items.path.child(key), shown, why));
         }
         errors.extend(wrong);
         errors.extend(list.supported(&["atomic", "set", "map"]));
@@ -170,6 +173,31 @@ fn list_type(schema: &At<'_>) -> ErrorList {
         errors.extend(list_map(&keys, &items));
     }
     errors
+}
+
+/// Whether a type is one of OpenAPI, or left open.
+pub fn has_known_type(schema: &Value) -> bool {
+    let kind = text(schema, "type");
+    kind.is_empty() || TYPES.contains(&kind)
+}
+
+/// Whether the items of a set have no parts that could be changed. Lists are atomic unless they say otherwise,
+/// objects are not.
+pub fn is_atomic_set(schema: &Value) -> bool {
+    let items = &schema["items"];
+    if schema["x-kubernetes-list-type"] != "set" || !items.is_object() {
+        return true;
+    }
+    match text(items, "type") {
+        "array" => items.get("x-kubernetes-list-type").is_none_or(|list| list == "atomic"),
+        "object" => items["x-kubernetes-map-type"] == "atomic",
+        _ => true,
+    }
+}
+
+/// Whether items of sets and maps are there, and so are the keys of maps.
+pub fn has_map_keys(schema: &Value) -> bool {
+    map_keys_and_sets(&At::new(schema, Path::root())).is_empty()
 }
 
 fn list_map(keys: &At<'_>, items: &At<'_>) -> ErrorList {
@@ -270,7 +298,10 @@ fn rules(schema: &At<'_>) -> ErrorList {
         if breaks(path.str()) {
             errors.push(path.invalid("must not contain line breaks"));
         }
-        if find(path.str(), schema.value, true).is_err() {
+        // of a schema that says what none may say, any path will do
+        let leads_nowhere =
+            || is_convertible(schema.value).is_ok() && find(path.str(), schema.value, true).is_err();
+        if !path.is_empty() && leads_nowhere() {
             errors.push(path.invalid("must be a valid path"));
         }
     }
@@ -397,7 +428,6 @@ fn is_zero(value: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use apimachinery::field::Path;
     use serde_json::json;
 
     use super::*;
@@ -437,7 +467,8 @@ mod tests {
             ),
         ];
         for (schema, expected) in cases {
-            check(validate(&At::new(&schema, Path::new("s"))), &expected);
+            let options = Options::of_create(&At::new(&Value::Null, Path::root()));
+            check(validate(&At::new(&schema, Path::new("s")), &options), &expected);
         }
     }
 }

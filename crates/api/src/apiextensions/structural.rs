@@ -5,6 +5,7 @@ use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList};
 use serde_json::json;
 
+use super::{go_regexp, walk};
 use crate::validation::at::At;
 
 /// Where a schema stands.
@@ -13,6 +14,37 @@ enum Level {
     Root,
     Item,
     Field,
+}
+
+/// Why nothing can be said of whether a schema is structural: it, or a schema within it, says what none may say.
+pub fn is_convertible(schema: &Value) -> Result<(), String> {
+    let mut why = None;
+    walk::visit(schema, &mut |schema| {
+        let is_filled = |key: &str| match &schema[key] {
+            Value::Null => false,
+            Value::String(text) => !text.is_empty(),
+            Value::Object(map) => key == "additionalItems" || !map.is_empty(),
+            _ => true,
+        };
+        let unsupported =
+            ["id", "$schema", "$ref", "patternProperties", "dependencies", "additionalItems", "definitions"];
+        let found = unsupported.iter().find(|key| is_filled(key)).map(|key| {
+            let key = if *key == "$schema" { "schema" } else { *key };
+            format!("OpenAPIV3Schema '{key}' is not supported")
+        });
+        let listed = schema["items"].as_array().is_some_and(|items| !items.is_empty());
+        let found = found.or_else(|| {
+            listed.then(|| "OpenAPIV3Schema 'items' must be a schema, but is an array".to_owned())
+        });
+        let opened = schema["x-kubernetes-preserve-unknown-fields"] == false;
+        let found = found.or_else(|| {
+            opened.then(|| {
+                "internal error: 'x-kubernetes-preserve-unknown-fields' must be true or undefined".to_owned()
+            })
+        });
+        why = why.take().or(found);
+    });
+    why.map_or(Ok(()), Err)
 }
 
 /// All that is wrong, in the order in which upstream shows it: by text.
@@ -157,11 +189,18 @@ fn value_validation(schema: &At<'_>) -> ErrorList {
     if not.is_set() {
         errors.extend(nested(&not, false));
     }
+    errors.extend(pattern(schema));
     errors
 }
 
+fn pattern(schema: &At<'_>) -> Option<Error> {
+    let pattern = schema.child("pattern");
+    let why = go_regexp::check(pattern.str()).err()?;
+    Some(pattern.invalid(format!("must be a valid regular expression, but isn't: {why}")))
+}
+
 fn nested(schema: &At<'_>, is_pattern: bool) -> ErrorList {
-    let mut errors = ErrorList::new();
+    let mut errors = ErrorList::from_iter(pattern(schema));
     if !is_pattern {
         errors.extend(schema.each("anyOf").flat_map(|each| nested(&each, false)));
     }
@@ -193,7 +232,12 @@ fn nested(schema: &At<'_>, is_pattern: bool) -> ErrorList {
         ("x-kubernetes-validations", "empty"),
     ] {
         let field = schema.child(key);
-        let wrong = if state == "undefined" { field.is_set() } else { !field.is_empty() };
+        let wrong = match key {
+            // what allows nothing more says nothing
+            "additionalProperties" => field.is_set() && *field.value != Value::Bool(false),
+            _ if state == "undefined" => field.is_set(),
+            _ => !field.is_empty(),
+        };
         if wrong {
             errors.push(field.forbidden(format!("must be {state} to be structural")));
         }
@@ -263,6 +307,17 @@ mod tests {
                     "s.anyOf[0].type: Forbidden: must be empty to be structural",
                     "s.properties[a]: Required value: because it is defined in s.anyOf[0].properties[a]",
                 ],
+            ),
+            (
+                json!({"type": "object", "properties": {"a": {"type": "string", "pattern": "(?=b)", "anyOf": [{"pattern": "("}]}}}),
+                vec![
+                    "s.properties[a].anyOf[0].pattern: Invalid value: \"(\": must be a valid regular expression, but isn't: error parsing regexp: missing closing ): `(`",
+                    "s.properties[a].pattern: Invalid value: \"(?=b)\": must be a valid regular expression, but isn't: error parsing regexp: invalid or unsupported Perl syntax: `(?=`",
+                ],
+            ),
+            (
+                json!({"type": "object", "not": {"additionalProperties": true}, "anyOf": [{"additionalProperties": false}]}),
+                vec!["s.not.additionalProperties: Forbidden: must be undefined to be structural"],
             ),
             (
                 json!({"type": "object", "properties": {"metadata": {"type": "object", "properties": {"labels": {"type": "object"}}}}}),

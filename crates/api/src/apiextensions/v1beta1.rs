@@ -5,7 +5,7 @@ use apimachinery::{Object, Value};
 use serde_json::{Map, json};
 
 /// What each version has in v1, and its name beside the versions.
-const SHARED: [(&str, &str); 4] = [
+pub const SHARED: [(&str, &str); 4] = [
     ("subresources", "subresources"),
     ("schema", "validation"),
     ("additionalPrinterColumns", "additionalPrinterColumns"),

@@ -1,14 +1,8 @@
 //! Whether a value is one that a schema allows, judged and worded as upstream's validator of OpenAPI schemas does.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
+use super::{formats, go_regexp};
 use apimachinery::Value;
 use apimachinery::field::{Error, ErrorList, Path, quote};
-use apimachinery::validation as names;
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-use chrono::{DateTime, NaiveDate};
-use regex::Regex;
 
 /// The types of `x-kubernetes-int-or-string`.
 const INT_OR_STRING: &str = "integer,string";
@@ -92,7 +86,7 @@ impl Validator<'_> {
         match value {
             Value::String(text) => {
                 outcome.errors.extend(self.string(name, text, schema));
-                if !format.is_empty() && !has_format(text, format) {
+                if !format.is_empty() && !formats::has(text, format) {
                     let why = format!("{name} in body must be of type {format}: {}", quote(text));
                     outcome.errors.push(Error::type_invalid(&self.at(name), text.as_str(), why));
                 }
@@ -205,7 +199,7 @@ impl Validator<'_> {
             return Some(self.invalid(name, text, &format!("should be at least {min} chars long")));
         }
         let pattern = schema.get("pattern").and_then(Value::as_str).filter(|pattern| !pattern.is_empty())?;
-        match Regex::new(pattern) {
+        match go_regexp::compile(pattern) {
             Ok(pattern) if pattern.is_match(text) => None,
             Ok(_) => Some(self.invalid(name, text, &format!("should match '{pattern}'"))),
             Err(error) => {
@@ -314,35 +308,6 @@ impl Validator<'_> {
         }
         outcome
     }
-}
-
-/// Whether a text has a format. Formats that are not known restrict nothing.
-fn has_format(text: &str, format: &str) -> bool {
-    let is_uuid = |version: Option<char>| {
-        uuid_digits(text)
-            .is_some_and(|digits| version.is_none_or(|version| digits.as_bytes()[12] == version as u8))
-    };
-    match format {
-        "ipv4" => text.parse::<Ipv4Addr>().is_ok(),
-        "ipv6" => text.parse::<Ipv6Addr>().is_ok(),
-        "cidr" => names::Cidr::parse_sloppy(text).is_some(),
-        "date" => NaiveDate::parse_from_str(text, "%Y-%m-%d").is_ok(),
-        "date-time" | "datetime" => DateTime::parse_from_rfc3339(text).is_ok(),
-        "byte" => BASE64_STANDARD.decode(text).is_ok(),
-        "uuid" => is_uuid(None),
-        "uuid3" => is_uuid(Some('3')),
-        "uuid4" => is_uuid(Some('4')),
-        "uuid5" => is_uuid(Some('5')),
-        "k8s-short-name" => names::is_dns1123_label(text).is_empty(),
-        "k8s-long-name" => names::is_dns1123_subdomain(text).is_empty(),
-        _ => true,
-    }
-}
-
-/// The digits of a UUID, which may be written without hyphens.
-fn uuid_digits(text: &str) -> Option<String> {
-    let digits: String = text.chars().filter(|c| *c != '-').collect();
-    (digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit())).then_some(digits)
 }
 
 #[cfg(test)]

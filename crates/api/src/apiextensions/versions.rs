@@ -5,77 +5,149 @@ use apimachinery::field::{Error, ErrorList};
 use apimachinery::validation as names;
 use apimachinery::{Value, field::Path};
 
+use super::options::Options;
+use super::selectable;
+use super::v1beta1::SHARED;
 use super::{defaults, schema, structural};
 use crate::validation::at::At;
+use crate::validation::value::go_struct;
 
-const MAX_SELECTABLE: usize = 8;
 const COLUMN_TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
 const COLUMN_FORMATS: [&str; 8] =
     ["byte", "date", "date-time", "double", "float", "int32", "int64", "password"];
 
-/// What an update lets pass because it was stored like that.
-#[derive(Clone, Copy)]
-pub struct Strict {
-    pub schemas: bool,
-    pub structural: bool,
-    /// Defaults have no fields that their schemas do not know.
-    pub pruned: bool,
-    pub selectable: bool,
+/// What all versions have in common in a field, where upstream has it; none when they differ.
+pub fn shared<'a>(spec: &At<'a>, key: &str) -> Option<At<'a>> {
+    let mut all = spec.each("versions").map(|version| version.child(key));
+    let first = all.next()?;
+    let (_, name) = SHARED.iter().find(|(field, _)| *field == key)?;
+    all.all(|other| other.value == first.value).then(|| At::new(first.value, spec.path.child(name)))
 }
 
-/// A field of the versions, once for each place at which upstream has it.
-fn places<'a>(spec: &At<'a>, key: &str, shared: &str) -> Vec<At<'a>> {
-    let all: Vec<At<'a>> = spec.each("versions").map(|version| version.child(key)).collect();
-    match all.first() {
-        Some(first) if all.iter().all(|each| each.value == first.value) => {
-            vec![At::new(first.value, spec.path.child(shared))]
-        }
-        _ => all,
-    }
+/// A field of a version; nothing where all versions have it in common.
+fn own<'a>(spec: &At<'a>, version: &At<'a>, key: &str) -> At<'a> {
+    let at = version.child(key);
+    if shared(spec, key).is_some() { At::new(&Value::Null, at.path) } else { at }
 }
 
-pub fn validate(spec: &At<'_>, strict: Strict) -> ErrorList {
-    let versions = spec.child("versions");
+/// The schemas of all versions.
+pub fn schemas<'a>(spec: &At<'a>) -> impl Iterator<Item = At<'a>> + use<'a> {
+    spec.each("versions").map(|version| version.child("schema").child("openAPIV3Schema"))
+}
+
+/// That versions have schemas, and what defaults need besides.
+pub fn needed_schemas(spec: &At<'_>, options: &Options) -> ErrorList {
     let mut errors = ErrorList::new();
-    if strict.schemas {
-        for version in versions.items() {
-            let schema = version.child("schema").child("openAPIV3Schema");
-            if !schema.is_set() {
-                errors.push(schema.required(""));
-            }
+    let preserves = spec.child("preserveUnknownFields");
+    for (version, schema) in spec.each("versions").zip(schemas(spec)).filter(|(_, schema)| !schema.is_set()) {
+        if options.schemas {
+            errors.push(schema.required(""));
+        } else if !preserves.flag() && version.child("served").flag() {
+            errors.push(schema.required("because otherwise all fields are pruned"));
         }
     }
-    let mut seen: Vec<&str> = Vec::new();
-    for version in versions.items() {
-        let name = version.child("name");
-        let wrong = names::is_dns1035_label(name.str());
-        if !wrong.is_empty() {
-            errors.push(Error::invalid(&name.path, name.str(), wrong.join(",")));
-        }
-        errors.extend(deprecation(&version));
-        seen.push(name.str());
-    }
-    let with_status = |version: &At<'_>| version.child("subresources").has("status");
-    let any_status = versions.items().any(|version| with_status(&version));
-    for at in places(spec, "schema", "validation").iter().filter(|at| at.is_set()) {
-        errors.extend(whole_schema(&at.child("openAPIV3Schema"), any_status, strict));
-    }
-    for at in places(spec, "subresources", "subresources") {
-        errors.extend(scale(&at.child("scale"), &at.path));
-    }
-    for column in
-        places(spec, "additionalPrinterColumns", "additionalPrinterColumns").iter().flat_map(At::items)
-    {
-        errors.extend(self::column(&column));
-    }
-    errors.extend(all_selectable(spec, strict));
-    if (1..seen.len()).any(|index| seen[..index].contains(&seen[index])) {
-        errors.push(versions.invalid("must contain unique version names"));
-    }
-    if versions.items().filter(|version| version.child("storage").flag()).count() != 1 {
-        errors.push(versions.invalid("must have exactly one version marked as storage version"));
+    if options.has_defaults && preserves.flag() {
+        errors.push(preserves.invalid("must be false in order to use defaults in the schema"));
     }
     errors
+}
+
+/// Each version with what it has alone, then what has to hold of all.
+pub fn validate(spec: &At<'_>, options: &Options) -> ErrorList {
+    let versions = spec.child("versions");
+    let mut errors = ErrorList::new();
+    let mut seen: Vec<&str> = Vec::new();
+    for version in versions.items() {
+        errors.extend(name(&version.child("name")));
+        seen.push(version.text("name"));
+        errors.extend(deprecation(&version));
+        let has_status = match shared(spec, "subresources") {
+            Some(subresources) => subresources.has("status"),
+            // two versions of one name are judged by the first
+            None => versions
+                .items()
+                .find(|other| other.text("name") == version.text("name"))
+                .is_some_and(|first| first.child("subresources").has("status")),
+        };
+        let schema = own(spec, &version, "schema").child("openAPIV3Schema");
+        errors.extend(whole_schema(&schema, has_status, options));
+        errors.extend(scale(&own(spec, &version, "subresources")));
+        errors.extend(own(spec, &version, "additionalPrinterColumns").items().flat_map(|each| column(&each)));
+        let fields = own(spec, &version, "selectableFields");
+        if !fields.is_empty() && !schema.is_set() {
+            let why = "may only be set when `version.schema.openAPIV3Schema` is not included";
+            errors.push(Error::invalid(&fields.path, "", why));
+        } else if !fields.is_empty() {
+            errors.extend(selectable::validate(
+                &fields,
+                schema.value,
+                options.allows_many(seen.last().copied()),
+            ));
+        }
+    }
+    if (1..seen.len()).any(|index| seen[..index].contains(&seen[index])) {
+        errors.push(versions.invalid("must contain unique version names").showing(shown(spec)));
+    }
+    if versions.items().filter(|version| version.child("storage").flag()).count() != 1 {
+        let why = "must have exactly one version marked as storage version";
+        errors.push(versions.invalid(why).showing(shown(spec)));
+    }
+    // upstream has the name of the first version beside the versions as well
+    if let Some(first) = versions.items().next().filter(|first| !first.text("name").is_empty()) {
+        errors.extend(name(&At::new(first.child("name").value, spec.path.child("version"))));
+    }
+    errors
+}
+
+/// What all versions have in common.
+pub fn validate_shared(spec: &At<'_>, options: &Options) -> ErrorList {
+    let of = |key: &str| shared(spec, key).unwrap_or(At::new(&Value::Null, spec.path.clone()));
+    let schema = of("schema");
+    let any_status = spec.each("versions").any(|version| version.child("subresources").has("status"));
+    let mut errors = whole_schema(&schema.child("openAPIV3Schema"), any_status, options);
+    errors.extend(scale(&of("subresources")));
+    errors.extend(of("additionalPrinterColumns").items().flat_map(|each| column(&each)));
+    let fields = of("selectableFields");
+    if !fields.is_empty() && !schema.is_set() {
+        let why = "may only be set when validations.schema is included";
+        errors.push(Error::invalid(&fields.path, "", why));
+    } else if !fields.is_empty() {
+        let schema = schema.child("openAPIV3Schema");
+        errors.extend(selectable::validate(&fields, schema.value, options.allows_many(None)));
+    }
+    errors
+}
+
+/// Versions as upstream shows them.
+fn shown(spec: &At<'_>) -> String {
+    let of = |version: At<'_>| {
+        let value = |key: &str| version.child(key).value.clone();
+        let own = |key: &str| own(spec, &version, key).value.clone();
+        let flag = |key: &str| Value::from(version.child(key).flag());
+        go_struct(&[
+            ("Name", version.text("name").into()),
+            ("Served", flag("served")),
+            ("Storage", flag("storage")),
+            ("Deprecated", flag("deprecated")),
+            ("DeprecationWarning", value("deprecationWarning")),
+            ("Schema", own("schema")),
+            ("Subresources", own("subresources")),
+            ("AdditionalPrinterColumns", own("additionalPrinterColumns")),
+            ("SelectableFields", own("selectableFields")),
+        ])
+    };
+    let versions: Vec<String> = spec.each("versions").map(of).collect();
+    if versions.is_empty() { "null".to_owned() } else { format!("[{}]", versions.join(",")) }
+}
+
+fn name(name: &At<'_>) -> Option<Error> {
+    let wrong = names::is_dns1035_label(name.str());
+    (!wrong.is_empty()).then(|| name.invalid_text(wrong.join(",")))
+}
+
+/// Whether Go holds a character to be printable, of which spaces are only the one of ASCII.
+fn is_printable(c: char) -> bool {
+    c == ' ' || matches!(c, '"' | '\'' | '\\') || (!c.is_whitespace() && c.escape_debug().len() == 1)
 }
 
 fn deprecation(version: &At<'_>) -> ErrorList {
@@ -93,7 +165,7 @@ fn deprecation(version: &At<'_>) -> ErrorList {
     if warning.is_empty() {
         errors.push(warning.invalid("must not be an empty string"));
     }
-    if let Some((index, _)) = warning.str().char_indices().find(|(_, c)| c.is_control()) {
+    if let Some((index, _)) = warning.str().char_indices().find(|(_, c)| !is_printable(*c)) {
         errors.push(warning.invalid(format!(
             "must only contain printable UTF-8 characters; non-printable character found at index {index}"
         )));
@@ -101,35 +173,21 @@ fn deprecation(version: &At<'_>) -> ErrorList {
     errors
 }
 
-fn whole_schema(at: &At<'_>, has_status: bool, strict: Strict) -> ErrorList {
+fn whole_schema(at: &At<'_>, has_status: bool, options: &Options) -> ErrorList {
     if !at.is_set() {
         return ErrorList::new();
     }
     let mut errors = schema::root(at, has_status);
-    if strict.structural {
+    let convertible = if options.structural { structural::is_convertible(at.value) } else { Ok(()) };
+    if options.structural && convertible.is_ok() {
         let wrong = structural::validate(at);
-        errors.extend(if wrong.is_empty() { defaults::validate(at, strict.pruned) } else { wrong });
+        errors.extend(if wrong.is_empty() { defaults::validate(at, options.pruned) } else { wrong });
     }
-    errors.extend(schema::validate(at));
-    errors
-}
-
-/// Whether the defaults of all schemas are ones that are known, for updates of definitions that were stored before
-/// that was asked.
-pub fn has_pruned_defaults(spec: &At<'_>) -> bool {
-    spec.each("versions").all(|version| {
-        let schema = version.child("schema").child("openAPIV3Schema");
-        !schema.is_set()
-            || defaults::validate(&schema, true).len() == defaults::validate(&schema, false).len()
-    })
-}
-
-/// Whether a schema passes today's rules, for updates of definitions that were stored before them.
-pub fn is_structural(spec: &At<'_>) -> bool {
-    spec.each("versions").all(|version| {
-        let schema = version.child("schema").child("openAPIV3Schema");
-        !schema.is_set() || structural::validate(&schema).is_empty()
-    })
+    errors.extend(schema::validate(at, options));
+    match convertible {
+        Err(why) if errors.is_empty() => vec![Error::invalid(&at.path, "", why)],
+        _ => errors,
+    }
 }
 
 fn simple_path(path: &At<'_>) -> ErrorList {
@@ -139,7 +197,8 @@ fn simple_path(path: &At<'_>) -> ErrorList {
     vec![path.invalid("must be a simple json path starting with .")]
 }
 
-fn scale(scale: &At<'_>, path: &Path) -> ErrorList {
+fn scale(subresources: &At<'_>) -> ErrorList {
+    let (scale, path): (At<'_>, &Path) = (subresources.child("scale"), &subresources.path);
     let mut errors = ErrorList::new();
     if !scale.is_set() {
         return errors;
@@ -191,66 +250,6 @@ fn column(column: &At<'_>) -> ErrorList {
         errors.push(path.required(""));
     } else {
         errors.extend(simple_path(&path));
-    }
-    errors
-}
-
-/// The fields that lists are selected by, which upstream looks for in schemas that stand where the fields stand: with
-/// each version, or beside all of them.
-fn all_selectable(spec: &At<'_>, strict: Strict) -> ErrorList {
-    let (fields, schemas) =
-        (places(spec, "selectableFields", "selectableFields"), places(spec, "schema", "validation"));
-    let is_shared =
-        |places: &[At<'_>], key: &str| places.first().is_some_and(|at| at.path == spec.path.child(key));
-    let together = is_shared(&fields, "selectableFields") == is_shared(&schemas, "validation");
-    let missing = match is_shared(&fields, "selectableFields") {
-        true => "may only be set when validations.schema is included",
-        false => "may only be set when `version.schema.openAPIV3Schema` is not included",
-    };
-    let mut errors = ErrorList::new();
-    for (index, at) in fields.iter().enumerate().filter(|(_, at)| !at.is_empty()) {
-        let schema = schemas.get(index).filter(|_| together).map(|schema| schema.child("openAPIV3Schema"));
-        match schema.filter(At::is_set) {
-            Some(schema) => errors.extend(selectable(at, schema.value, strict)),
-            None => errors.push(Error::invalid(&at.path, "", missing)),
-        }
-    }
-    errors
-}
-
-fn selectable(fields: &At<'_>, schema: &Value, strict: Strict) -> ErrorList {
-    let mut errors = ErrorList::new();
-    let mut seen: Vec<Vec<String>> = Vec::new();
-    for field in fields.items() {
-        let path = field.child("jsonPath");
-        if path.is_empty() {
-            errors.push(path.required(""));
-            continue;
-        }
-        let (names, found) = match schema::find(path.str(), schema, false) {
-            Ok(found) => found,
-            Err(why) => {
-                errors.push(path.invalid(format!("is an invalid path: {why}")));
-                continue;
-            }
-        };
-        if names.first().is_some_and(|first| first == "metadata") {
-            errors.push(path.invalid("must not point to fields in metadata"));
-        }
-        if !matches!(found["type"].as_str(), Some("string" | "boolean" | "integer")) {
-            errors.push(path.invalid(
-                "must point to a field of type string, boolean or integer. Enum string fields and strings with formats \
-                 are allowed.",
-            ));
-        }
-        if seen.contains(&names) {
-            errors.push(path.duplicate());
-        } else {
-            seen.push(names);
-        }
-    }
-    if strict.selectable && seen.len() > MAX_SELECTABLE {
-        errors.push(Error::too_many(&fields.path, seen.len(), MAX_SELECTABLE));
     }
     errors
 }

@@ -3,8 +3,11 @@
 mod pem;
 mod request;
 mod rules;
+mod signature;
 
+pub(crate) use pem::check_authorities;
 pub use pem::request_subject;
+pub use signature::verify as verify_request;
 
 use crate::catalogue::{Resource, Selectable, Subresource};
 

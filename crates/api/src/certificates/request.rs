@@ -121,7 +121,7 @@ impl Strategy for CertificateSigningRequests {
 
     fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
         match subresource {
-            "status" => &[&["spec"]],
+            "status" => &[&["spec"], &["status", "conditions"]],
             "approval" => &[&["spec"], &["status", "certificate"]],
             _ => &[&["spec"], &["status"]],
         }
@@ -156,10 +156,9 @@ fn fill_times(request: &mut Object, old: &Object, now: &str) {
         if is_set(condition.get("lastTransitionTime")) {
             continue;
         }
-        let same = before.iter().find(|old| {
-            old.get("type") == condition.get("type") && old.get("status") == condition.get("status")
-        });
-        let time = same.and_then(|old| old.get("lastTransitionTime")).filter(|time| !time.is_null()).cloned();
+        let is_same = |old: &&Value| ["type", "status"].iter().all(|key| old.get(key) == condition.get(*key));
+        let mut times = before.iter().filter(is_same).filter_map(|old| old.get("lastTransitionTime"));
+        let time = times.find(|time| !time.is_null()).cloned();
         condition.insert("lastTransitionTime".into(), time.unwrap_or_else(|| json!(now)));
     }
 }
@@ -264,5 +263,44 @@ mod tests {
             &["status.conditions: Forbidden: updates may not remove a condition of type \"Approved\""],
         );
         assert_eq!(state(&denied), "Denied");
+    }
+
+    #[test]
+    fn a_request_is_approved_or_denied() {
+        let conditions = |kinds: &[&str]| -> Object {
+            let all: Vec<Value> = kinds.iter().map(|kind| json!({"type": kind, "status": "True"})).collect();
+            let mut object = request();
+            object.set(&["status", "conditions"], all);
+            object
+        };
+        let strategy = CertificateSigningRequests;
+        let both = conditions(&["Approved", "Denied"]);
+        check(
+            strategy.validate_subresource("approval", &both, &conditions(&["Approved"])),
+            &[
+                "status.conditions[1].type: Invalid value: \"Denied\": Approved and Denied conditions are mutually exclusive",
+            ],
+        );
+        check(strategy.validate_subresource("approval", &both, &both), &[]);
+        check(
+            strategy.validate_subresource("approval", &conditions(&["Odd", "Odd"]), &conditions(&[])),
+            &["status.conditions[1].type: Duplicate value: \"Odd\""],
+        );
+    }
+
+    #[test]
+    fn a_condition_keeps_the_time_of_its_change() {
+        let mut old = request();
+        let condition = |time: Value| json!({"type": "Failed", "status": "True", "lastTransitionTime": time});
+        old.set(
+            &["status", "conditions"],
+            json!([condition(Value::Null), condition(json!("2024-01-01T00:00:00Z"))]),
+        );
+        let mut new = request();
+        new.set(&["status", "conditions"], json!([condition(Value::Null)]));
+        fill_times(&mut new, &old, "2025-01-01T00:00:00Z");
+        let written = &new.get_array(&["status", "conditions"])[0];
+        assert_eq!(written["lastTransitionTime"], "2024-01-01T00:00:00Z");
+        assert_eq!(written["lastUpdateTime"], "2025-01-01T00:00:00Z");
     }
 }

@@ -172,8 +172,7 @@ fn conditions(conditions: &At<'_>, lenient: Lenient) -> ErrorList {
             _ => "",
         };
         if !lenient.both_decisions && !other.is_empty() && seen.contains(&other) {
-            let why = "Approved and Denied conditions are mutually exclusive";
-            errors.push(Error::invalid(&conditions.path, kind.str(), why));
+            errors.push(kind.invalid("Approved and Denied conditions are mutually exclusive"));
         }
         if !lenient.duplicate_conditions && seen.contains(&kind.str()) {
             errors.push(kind.duplicate());

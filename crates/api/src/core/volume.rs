@@ -227,12 +227,14 @@ fn is_old_source(source: &Value) -> bool {
     )
 }
 
-/// Either of the two fields for a source fills in the other.
+/// Either of the two fields for a source fills in the other; the old one knows no other namespaces.
 fn same_sources(claim: &mut Object) {
     let (source, reference) = (&["spec", "dataSource"], &["spec", "dataSourceRef"]);
+    let is_empty = |namespace: &Value| namespace.as_str().unwrap_or_default().is_empty();
     match (claim.get(source).cloned(), claim.get(reference).cloned()) {
         (Some(source), None) => claim.set(reference, source),
-        (None, Some(wanted)) if is_old_source(&wanted) && wanted.get("namespace").is_none() => {
+        (None, Some(Value::Object(mut wanted))) if wanted.get("namespace").is_none_or(is_empty) => {
+            wanted.remove("namespace");
             claim.set(source, wanted);
         }
         _ => {}
@@ -337,9 +339,14 @@ mod tests {
         assert!(odd.get(&["spec", "dataSource"]).is_none());
         let mut other = claim(json!({"dataSourceRef": {"kind": "X", "apiGroup": "y", "name": "z"}}));
         Claims.prepare_for_create(&mut other);
-        assert!(
-            other.get(&["spec", "dataSource"]).is_none() && other.get(&["spec", "dataSourceRef"]).is_some()
-        );
+        assert_eq!(other.get(&["spec", "dataSource"]), other.get(&["spec", "dataSourceRef"]));
+        let old = other.clone();
+        Claims.prepare_for_update(&mut other, &old);
+        assert_eq!(other, old);
+        let mut elsewhere =
+            claim(json!({"dataSourceRef": {"kind": "X", "apiGroup": "y", "name": "z", "namespace": "n"}}));
+        same_sources(&mut elsewhere);
+        assert!(elsewhere.get(&["spec", "dataSource"]).is_none());
     }
 
     #[test]

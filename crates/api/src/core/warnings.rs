@@ -175,6 +175,18 @@ fn no_pods(selector: &At<'_>) -> Option<String> {
     (!selector.is_set()).then_some(message)
 }
 
+/// Warnings about a selector of nodes that has the form of a selector of labels.
+pub(crate) fn selector_of_nodes(selector: &At<'_>) -> Vec<String> {
+    let mut out = node_selector_term(selector, false);
+    let labels = selector.child("matchLabels");
+    for (key, _) in labels.entries() {
+        if let Some(message) = deprecated_node_label(key) {
+            out.push(format!("{}: {message}", labels.path.child(key)));
+        }
+    }
+    out
+}
+
 /// Warnings about one term of a selector of nodes; where values are not validated, they are warned about.
 pub(crate) fn node_selector_term(term: &At<'_>, values: bool) -> Vec<String> {
     let mut out = Vec::new();

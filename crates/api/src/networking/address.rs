@@ -9,9 +9,10 @@ use serde_json::json;
 
 use crate::catalogue::Column;
 use crate::printers::{AGE, NAME, column};
-use crate::strategy::{Strategy, bump_generation, keep_status, reset_status_for_create};
+use crate::strategy::{Strategy, keep_metadata, keep_spec, keep_status};
 use crate::validation::at::At;
 use crate::validation::forms::unchanged;
+use crate::validation::value::go_struct;
 
 pub const ADDRESS_COLUMNS: &[Column] = &[
     NAME,
@@ -70,7 +71,10 @@ impl Strategy for IpAddresses {
 
     fn validate_update(&self, ip: &Object, old: &Object) -> ErrorList {
         let parent = |object| At::root(object).child("spec").child("parentRef");
-        unchanged(&parent(ip), &parent(old))
+        let (new, old) = (parent(ip), parent(old));
+        let mut errors = self.validate(ip);
+        errors.extend(unchanged(&new, &old).into_iter().map(|error| error.showing(shown(&new))));
+        errors
     }
 
     fn reset_fields(&self, _subresource: &str) -> &'static [&'static [&'static str]] {
@@ -78,16 +82,34 @@ impl Strategy for IpAddresses {
     }
 }
 
+/// A reference as upstream shows it.
+fn shown(parent: &At<'_>) -> String {
+    if !parent.is_set() {
+        return "null".to_owned();
+    }
+    let of = |key: &str| parent.text(key).into();
+    go_struct(&[
+        ("Group", of("group")),
+        ("Resource", of("resource")),
+        ("Namespace", of("namespace")),
+        ("Name", of("name")),
+    ])
+}
+
 pub struct ServiceCidrs;
 
 impl Strategy for ServiceCidrs {
     fn prepare_for_create(&self, range: &mut Object) {
-        reset_status_for_create(range);
+        range.remove(&["status"]);
     }
 
     fn prepare_for_update(&self, range: &mut Object, old: &Object) {
         keep_status(range, old);
-        bump_generation(range, old);
+    }
+
+    fn prepare_for_status_update(&self, range: &mut Object, old: &Object) {
+        keep_spec(range, old);
+        keep_metadata(range, old);
     }
 
     fn validate(&self, range: &Object) -> ErrorList {
@@ -155,6 +177,15 @@ mod tests {
         let errors = IpAddresses.validate(&ip);
         let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
         assert_eq!(fields, ["spec.parentRef.group", "spec.parentRef.resource", "spec.parentRef.name"]);
+        let of =
+            |name: &str| Object::from(json!({"spec": {"parentRef": {"resource": "services", "name": name}}}));
+        check(
+            IpAddresses.validate_update(&of("a/b"), &of("a")),
+            &[
+                "spec.parentRef.name: Invalid value: \"a/b\": may not contain '/'",
+                "spec.parentRef: Invalid value: {\"Group\":\"\",\"Resource\":\"services\",\"Namespace\":\"\",\"Name\":\"a/b\"}: field is immutable",
+            ],
+        );
     }
 
     #[test]
@@ -164,6 +195,9 @@ mod tests {
         let both = range(json!(["10.0.0.0/16", "fd00::/112"]));
         check(ServiceCidrs.validate(&both), &[]);
         check(ServiceCidrs.validate_update(&both, &one), &[]);
+        let mut grown = both.clone();
+        ServiceCidrs.prepare_for_update(&mut grown, &one);
+        assert_eq!(grown.generation(), 0);
         check(
             ServiceCidrs.validate_update(&one, &both),
             &["spec.cidrs: Invalid value: [\"10.0.0.0/16\"]: field is immutable"],

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::ingress_class::local_reference;
 use crate::catalogue::Column;
+use crate::core::warnings;
 use crate::printers::{AGE, NAME, column, or_none};
 use crate::strategy::{Strategy, bump_generation, keep_status, reset_status_for_create};
 use crate::validation::at::At;
@@ -26,15 +27,17 @@ pub const COLUMNS: &[Column] = &[
 
 const SHOWN: usize = 3;
 
+/// The first hosts, and how many rules there are beyond as many, whether or not these have hosts.
 fn hosts(ingress: &Object) -> String {
     let rules = ingress.get_array(&["spec", "rules"]);
-    let hosts: Vec<&str> =
-        rules.iter().filter_map(|rule| rule.get("host")?.as_str()).filter(|host| !host.is_empty()).collect();
-    match hosts.len() {
-        0 => "*".to_owned(),
-        n if n > SHOWN => format!("{} + {} more...", hosts[..SHOWN].join(","), n - SHOWN),
-        _ => hosts.join(","),
+    let mut hosts: Vec<&str> = Vec::new();
+    for rule in rules {
+        if hosts.len() == SHOWN {
+            return format!("{} + {} more...", hosts.join(","), rules.len() - SHOWN);
+        }
+        hosts.extend(rule.get("host").and_then(Value::as_str).filter(|host| !host.is_empty()));
     }
+    if hosts.is_empty() { "*".to_owned() } else { hosts.join(",") }
 }
 
 fn addresses(ingress: &Object) -> String {
@@ -102,7 +105,7 @@ impl Strategy for Ingresses {
         for entry in balancer.each("ingress") {
             let (ip, host) = (entry.child("ip"), entry.child("hostname"));
             if !ip.is_empty() {
-                errors.extend(names::is_valid_ip_for_legacy_field(&ip.path, ip.str(), &known));
+                errors.extend(ip.ip(&known));
             }
             if !host.is_empty() {
                 errors.extend(host.subdomain());
@@ -126,6 +129,12 @@ impl Strategy for Ingresses {
 
     fn warnings_on_update(&self, _ingress: &Object, _old: &Object) -> Vec<String> {
         Vec::new()
+    }
+
+    fn warnings_on_status_update(&self, ingress: &Object, _old: &Object) -> Vec<String> {
+        let balancer = At::of(ingress, &["status", "loadBalancer"]);
+        let addresses = balancer.each("ingress").map(|entry| entry.child("ip"));
+        addresses.filter_map(|ip| warnings::ip(ip.str(), &ip.path)).collect()
     }
 }
 
@@ -332,6 +341,36 @@ mod tests {
         let old = Object::from(json!({"spec": {"defaultBackend": backend(), "tls": [{"secretName": "A"}]}}));
         assert_eq!(Ingresses.validate(&old).len(), 1);
         check(Ingresses.validate_update(&old, &old), &[]);
+    }
+
+    #[test]
+    fn three_hosts_are_shown() {
+        let shown = |names: &[&str]| {
+            let rules: Vec<Value> = names.iter().map(|host| json!({"host": host})).collect();
+            hosts(&Object::from(json!({"spec": {"rules": rules}})))
+        };
+        assert_eq!(shown(&[]), "*");
+        assert_eq!(shown(&["", "a", "b"]), "a,b");
+        assert_eq!(shown(&["a", "b", "c"]), "a,b,c");
+        assert_eq!(shown(&["a", "b", "c", "d", "e"]), "a,b,c + 2 more...");
+        assert_eq!(shown(&["", "a", "b", "c", ""]), "a,b,c + 2 more...");
+    }
+
+    #[test]
+    fn addresses_of_a_status_are_canonical() {
+        let ingress = |ip: &str| Object::from(json!({"status": {"loadBalancer": {"ingress": [{"ip": ip}]}}}));
+        let (old, new) = (ingress("10.0.0.010"), ingress("10.0.0.011"));
+        check(Ingresses.validate_status_update(&old, &old), &[]);
+        check(
+            Ingresses.validate_status_update(&new, &old),
+            &["status.loadBalancer.ingress[0].ip: Invalid value: \"10.0.0.011\": must not have leading 0s"],
+        );
+        assert_eq!(
+            Ingresses.warnings_on_status_update(&old, &old),
+            [
+                "status.loadBalancer.ingress[0].ip: non-standard IP address \"10.0.0.010\" is invalid: use \"10.0.0.10\""
+            ]
+        );
     }
 
     #[test]

@@ -69,9 +69,6 @@ impl Strategy for IngressClasses {
 
 fn validate(spec: &At<'_>) -> ErrorList {
     let controller = spec.child("controller");
-    if controller.is_empty() {
-        return vec![controller.required("at least one controller is required")];
-    }
     let mut errors = ErrorList::new();
     if controller.len() > MAX_CONTROLLER {
         errors.push(controller.too_long(MAX_CONTROLLER));
@@ -130,7 +127,10 @@ mod tests {
     fn what_is_wrong_with_a_class() {
         let cases: Vec<(Value, Vec<&str>)> = vec![
             (json!({"controller": "example.com/ingress"}), vec![]),
-            (json!({}), vec!["spec.controller: Required value: at least one controller is required"]),
+            (
+                json!({"parameters": {"kind": "K"}}),
+                vec!["spec.controller: Required value", "spec.parameters.name: Required value"],
+            ),
             (
                 json!({"controller": "a.b/c", "parameters": {"kind": "K", "name": "n", "scope": "Namespace"}}),
                 vec!["spec.parameters.namespace: Required value: `parameters.scope` is set to 'Namespace'"],

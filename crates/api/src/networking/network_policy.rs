@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::catalogue::Column;
 use crate::core::defaults::{each, set};
+use crate::core::warnings;
 use crate::printers::{AGE, NAME, column, selector};
 use crate::strategy::{Strategy, bump_generation};
 use crate::validation::at::At;
@@ -21,6 +22,14 @@ pub const COLUMNS: &[Column] = &[
 ];
 
 const DIRECTIONS: [(&str, &str); 2] = [("ingress", "from"), ("egress", "to")];
+
+/// What an update lets pass since it was there before.
+#[derive(Default)]
+struct Lenient<'a> {
+    /// Blocks that are not judged again, wherever they stand now.
+    blocks: Vec<&'a str>,
+    selector_values: bool,
+}
 
 pub struct NetworkPolicies;
 
@@ -51,23 +60,21 @@ impl Strategy for NetworkPolicies {
     }
 
     fn validate(&self, policy: &Object) -> ErrorList {
-        validate(&At::root(policy).child("spec"), &[])
+        validate(&At::root(policy).child("spec"), &Lenient::default())
     }
 
-    /// Blocks that were there before are not judged again, wherever they stand now.
     fn validate_update(&self, policy: &Object, old: &Object) -> ErrorList {
-        let spec = old.get(&["spec"]).unwrap_or(&Value::Null);
-        let mut known: Vec<&str> = Vec::new();
-        for (direction, peers) in DIRECTIONS {
-            let rules = spec.get(direction).and_then(Value::as_array).into_iter().flatten();
-            for peer in rules.filter_map(|rule| rule.get(peers)?.as_array()).flatten() {
-                let Some(block) = peer.get("ipBlock") else { continue };
-                known.extend(block.get("cidr").and_then(Value::as_str));
-                let except = block.get("except").and_then(Value::as_array).into_iter().flatten();
-                known.extend(except.filter_map(Value::as_str));
-            }
-        }
-        validate(&At::root(policy).child("spec"), &known)
+        let before = At::root(old).child("spec");
+        let lenient = Lenient {
+            blocks: ranges(&before).iter().map(At::str).collect(),
+            selector_values: !before.child("podSelector").label_selector().is_empty(),
+        };
+        validate(&At::root(policy).child("spec"), &lenient)
+    }
+
+    fn warnings_on_create(&self, policy: &Object) -> Vec<String> {
+        let ranges = ranges(&At::root(policy).child("spec"));
+        ranges.iter().flat_map(|range| warnings::cidr(range.str(), &range.path)).collect()
     }
 
     fn reset_fields(&self, _subresource: &str) -> &'static [&'static [&'static str]] {
@@ -75,15 +82,28 @@ impl Strategy for NetworkPolicies {
     }
 }
 
-fn validate(spec: &At<'_>, known: &[&str]) -> ErrorList {
-    let mut errors = spec.child("podSelector").label_selector();
+/// All ranges of addresses in a policy, blocks and what they leave out.
+fn ranges<'a>(spec: &At<'a>) -> Vec<At<'a>> {
+    let mut ranges = Vec::new();
+    for (direction, peers) in DIRECTIONS {
+        for peer in spec.each(direction).flat_map(|rule| rule.each(peers)) {
+            let Some(block) = peer.field("ipBlock") else { continue };
+            ranges.push(block.child("cidr"));
+            ranges.extend(block.each("except"));
+        }
+    }
+    ranges
+}
+
+fn validate(spec: &At<'_>, lenient: &Lenient<'_>) -> ErrorList {
+    let mut errors = spec.child("podSelector").label_selector_with(lenient.selector_values);
     for (direction, peers) in DIRECTIONS {
         for rule in spec.each(direction) {
             for port in rule.each("ports") {
                 errors.extend(self::port(&port));
             }
             for peer in rule.each(peers) {
-                errors.extend(self::peer(&peer, known));
+                errors.extend(self::peer(&peer, lenient));
             }
         }
     }
@@ -127,20 +147,20 @@ fn port(entry: &At<'_>) -> ErrorList {
     errors
 }
 
-fn peer(peer: &At<'_>, known: &[&str]) -> ErrorList {
+fn peer(peer: &At<'_>, lenient: &Lenient<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
     let mut peers = 0;
     for key in ["podSelector", "namespaceSelector"] {
         let selector = peer.child(key);
         if selector.is_set() {
             peers += 1;
-            errors.extend(selector.label_selector());
+            errors.extend(selector.label_selector_with(lenient.selector_values));
         }
     }
     let block = peer.child("ipBlock");
     if block.is_set() {
         peers += 1;
-        errors.extend(ip_block(&block, known));
+        errors.extend(ip_block(&block, &lenient.blocks));
     }
     if peers == 0 {
         errors.push(peer.required("must specify a peer"));
@@ -155,10 +175,10 @@ fn ip_block(block: &At<'_>, known: &[&str]) -> ErrorList {
     if cidr.is_empty() {
         return vec![cidr.required("")];
     }
-    let mut errors = names::is_valid_cidr_for_legacy_field(&cidr.path, cidr.str(), known);
+    let mut errors = cidr.cidr(known);
     let Some((_, whole)) = Cidr::parse_sloppy(cidr.str()) else { return errors };
     for except in block.each("except") {
-        errors.extend(names::is_valid_cidr_for_legacy_field(&except.path, except.str(), known));
+        errors.extend(except.cidr(known));
         let Some((_, part)) = Cidr::parse_sloppy(except.str()) else { continue };
         if !whole.contains(part.address) || whole.prefix >= part.prefix {
             errors.push(except.invalid("must be a strict subset of `cidr`"));
@@ -230,6 +250,36 @@ mod tests {
             NetworkPolicies.default(&mut policy);
             assert_eq!(policy.get(&["spec", "policyTypes"]), Some(&types));
         }
+    }
+
+    #[test]
+    fn what_is_written_oddly_is_said() {
+        let policy = Object::from(json!({"spec": {
+            "ingress": [{"from": [{"podSelector": {}}, {"ipBlock": {"cidr": "2001:DB8::/32", "except": ["2001:db8:1::/48"]}}]}],
+            "egress": [{"to": [{"ipBlock": {"cidr": "010.0.0.0/8", "except": ["10.0.0.1/16"]}}]}],
+        }}));
+        let expected = [
+            "spec.ingress[0].from[1].ipBlock.cidr: IPv6 CIDR value \"2001:DB8::/32\" should be in RFC 5952 canonical format (\"2001:db8::/32\")",
+            "spec.egress[0].to[0].ipBlock.cidr: non-standard CIDR value \"010.0.0.0/8\" is invalid: use \"10.0.0.0/8\"",
+            "spec.egress[0].to[0].ipBlock.except[0]: CIDR value \"10.0.0.1/16\" is ambiguous in this context (should be \"10.0.0.0/16\" or \"10.0.0.1/32\"?)",
+        ];
+        assert_eq!(NetworkPolicies.warnings_on_create(&policy), expected);
+        assert_eq!(NetworkPolicies.warnings_on_update(&policy, &policy), expected);
+    }
+
+    #[test]
+    fn old_values_of_selectors_stay() {
+        let selector =
+            |value: &str| json!({"matchExpressions": [{"key": "a", "operator": "In", "values": [value]}]});
+        let policy = |value: &str| {
+            Object::from(
+                json!({"spec": {"podSelector": selector(value), "ingress": [{"from": [{"podSelector": selector("x y")}]}]}}),
+            )
+        };
+        let (old, fine) = (policy("not a value"), policy("value"));
+        assert_eq!(NetworkPolicies.validate(&old).len(), 2);
+        check(NetworkPolicies.validate_update(&old, &old), &[]);
+        assert_eq!(NetworkPolicies.validate_update(&fine, &fine).len(), 1);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Volume attachments.
 
-use apimachinery::Object;
 use apimachinery::field::{Error, ErrorList};
 use apimachinery::validation as names;
+use apimachinery::{Object, Value};
 use serde_json::json;
 
 use crate::catalogue::Column;
@@ -46,13 +46,7 @@ impl Strategy for VolumeAttachments {
     fn validate(&self, attachment: &Object) -> ErrorList {
         let spec = At::root(attachment).child("spec");
         let mut errors = validate(attachment);
-        errors.extend(
-            spec.child("attacher")
-                .driver_name()
-                .into_iter()
-                .filter(|error| !errors.contains(error))
-                .collect::<Vec<_>>(),
-        );
+        errors.extend(spec.child("attacher").driver_name());
         let volume = spec.child("source").child("persistentVolumeName");
         if volume.is_set() {
             errors.extend(volume.subdomain());
@@ -60,10 +54,13 @@ impl Strategy for VolumeAttachments {
         errors
     }
 
+    /// What is wrong is said twice, as upstream says it.
     fn validate_update(&self, attachment: &Object, old: &Object) -> ErrorList {
         let mut errors = validate(attachment);
+        errors.extend(errors.clone());
         if attachment.get(&["spec"]) != old.get(&["spec"]) {
-            errors.push(At::root(attachment).child("spec").invalid("field is immutable"));
+            let spec = At::root(attachment).child("spec");
+            errors.push(spec.invalid("field is immutable").showing(shown(&spec)));
         }
         errors
     }
@@ -87,6 +84,16 @@ impl Strategy for VolumeAttachments {
             _ => &[&["status"]],
         }
     }
+}
+
+/// A spec as upstream shows it.
+fn shown(spec: &At<'_>) -> String {
+    let source = spec.child("source");
+    let of = |key: &str| source.child(key).value;
+    let (volume, inline) = (of("persistentVolumeName"), of("inlineVolumeSpec"));
+    let (attacher, node): (Value, Value) = (spec.text("attacher").into(), spec.text("nodeName").into());
+    let source = format!("{{\"PersistentVolumeName\":{volume},\"InlineVolumeSpec\":{inline}}}");
+    format!("{{\"Attacher\":{attacher},\"Source\":{source},\"NodeName\":{node}}}")
 }
 
 fn validate(attachment: &Object) -> ErrorList {
@@ -153,6 +160,7 @@ mod tests {
                 "spec.attacher: Required value",
                 "spec.source: Required value: must specify exactly one of inlineVolumeSpec and persistentVolumeName",
                 "status.attachError.errorCode: Invalid value: -1: must be between 0 and 2147483647, inclusive",
+                "spec.attacher: Required value",
             ],
         );
         let mut inline = fine.clone();
@@ -170,6 +178,24 @@ mod tests {
         );
         let mut moved = fine.clone();
         moved.set(&["spec", "nodeName"], "m");
-        assert_eq!(VolumeAttachments.validate_update(&moved, &fine).len(), 1);
+        moved.set(&["status", "detachError"], json!({"errorCode": -2}));
+        const CODE: &str =
+            "status.detachError.errorCode: Invalid value: -2: must be between 0 and 2147483647, inclusive";
+        check(
+            VolumeAttachments.validate_update(&moved, &fine),
+            &[
+                CODE,
+                CODE,
+                "spec: Invalid value: {\"Attacher\":\"a.b\",\"Source\":{\"PersistentVolumeName\":\"v\",\"InlineVolumeSpec\":null},\"NodeName\":\"m\"}: field is immutable",
+            ],
+        );
+        moved.set(
+            &["metadata"],
+            json!({"labels": {"a": "b"}, "annotations": {"a": "b"}, "managedFields": [{}]}),
+        );
+        VolumeAttachments.prepare_for_status_update(&mut moved, &fine);
+        assert_eq!(moved.get(&["metadata"]), Some(&json!({"managedFields": [{}]})));
+        assert_eq!(moved.get(&["spec"]), fine.get(&["spec"]));
+        assert!(moved.get(&["status", "detachError"]).is_some());
     }
 }

@@ -1,10 +1,13 @@
 //! Storage classes and volume attributes classes.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use apimachinery::field::{Error, ErrorList};
 use apimachinery::{Object, Value};
 use serde_json::json;
 
 use crate::catalogue::Column;
+use crate::core::warnings::deprecated_node_label;
 use crate::printers::{AGE, NAME, column};
 use crate::strategy::Strategy;
 use crate::validation::at::At;
@@ -130,12 +133,18 @@ impl Strategy for StorageClasses {
 
     fn validate_update(&self, class: &Object, old: &Object) -> ErrorList {
         let (new, old) = (At::root(class), At::root(old));
-        let mut errors: ErrorList = ["parameters", "provisioner", "reclaimPolicy"]
-            .iter()
-            .flat_map(|key| fixed(&new, &old, key))
-            .collect();
+        let mut errors = self.validate(class);
+        let keys = ["parameters", "provisioner", "reclaimPolicy"];
+        errors.extend(keys.iter().flat_map(|key| fixed(&new, &old, key)));
         errors.extend(unchanged(&new.child("volumeBindingMode"), &old.child("volumeBindingMode")));
         errors
+    }
+
+    fn warnings_on_create(&self, class: &Object) -> Vec<String> {
+        let terms = At::root(class).child("allowedTopologies");
+        let expressions = terms.items().flat_map(|term| term.each("matchLabelExpressions"));
+        let keys = expressions.map(|expression| expression.child("key"));
+        keys.filter_map(|key| Some(format!("{}: {}", key.path, deprecated_node_label(key.str())?))).collect()
     }
 
     fn reset_fields(&self, _subresource: &str) -> &'static [&'static [&'static str]] {
@@ -143,11 +152,16 @@ impl Strategy for StorageClasses {
     }
 }
 
+/// What a term asks of the labels of a node: values by key.
+type Topology<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
+
 fn topologies(topologies: &At<'_>) -> ErrorList {
     let mut errors = ErrorList::new();
-    for (index, term) in topologies.items().enumerate() {
+    // upstream starts with as many empty terms as there are terms, of which a term that asks nothing is a duplicate
+    let mut before: Vec<Topology<'_>> = vec![Topology::new(); topologies.len()];
+    for term in topologies.items() {
         let expressions = term.child("matchLabelExpressions");
-        let mut keys: Vec<&str> = Vec::new();
+        let mut topology = Topology::new();
         for expression in expressions.items() {
             let (key, values) = (expression.child("key"), expression.child("values"));
             if values.is_empty() {
@@ -159,14 +173,13 @@ fn topologies(topologies: &At<'_>) -> ErrorList {
                 }
             }
             errors.extend(key.qualified_name());
-            if keys.contains(&key.str()) {
+            if topology.insert(key.str(), expression.strings("values").into_iter().collect()).is_some() {
                 errors.push(key.duplicate());
             }
-            keys.push(key.str());
         }
-        if topologies.list()[..index].contains(term.value) {
-            errors.push(Error::duplicate(&expressions.path, ""));
-        }
+        let same = before.iter().filter(|other| **other == topology).count();
+        errors.extend((0..same).map(|_| Error::duplicate(&expressions.path, "")));
+        before.push(topology);
     }
     errors
 }
@@ -233,14 +246,41 @@ mod tests {
     }
 
     #[test]
+    fn terms_of_a_class_differ() {
+        let of = |terms: Value| {
+            StorageClasses.validate(&class(json!({"provisioner": "a.b/c", "allowedTopologies": terms})))
+        };
+        let zones = |zones: Value| json!({"matchLabelExpressions": [{"key": "zone", "values": zones}]});
+        const DUPLICATE: &str = "allowedTopologies[1].matchLabelExpressions: Duplicate value: \"\"";
+        check(of(json!([zones(json!(["a", "b"])), zones(json!(["a"]))])), &[]);
+        check(of(json!([zones(json!(["a", "b"])), zones(json!(["b", "a"]))])), &[DUPLICATE]);
+        check(of(json!([zones(json!(["a"])), {}])), &[DUPLICATE, DUPLICATE]);
+    }
+
+    #[test]
+    fn labels_that_nodes_no_longer_have_are_said() {
+        let class = class(json!({"provisioner": "a.b/c", "allowedTopologies": [{"matchLabelExpressions": [
+            {"key": "topology.kubernetes.io/zone", "values": ["a"]},
+            {"key": "failure-domain.beta.kubernetes.io/zone", "values": ["a"]},
+        ]}]}));
+        let expected = [
+            "allowedTopologies[0].matchLabelExpressions[1].key: deprecated since v1.17; use \"topology.kubernetes.io/zone\" instead",
+        ];
+        assert_eq!(StorageClasses.warnings_on_create(&class), expected);
+        assert_eq!(StorageClasses.warnings_on_update(&class, &class), expected);
+    }
+
+    #[test]
     fn classes_do_not_change() {
         let old = class(json!({"provisioner": "a.b/c", "parameters": {"a": "b"}}));
         let new = class(json!({
             "provisioner": "a.b/d", "reclaimPolicy": "Retain", "volumeBindingMode": "WaitForFirstConsumer",
+            "allowedTopologies": [{"matchLabelExpressions": [{"key": "zone"}]}],
         }));
         check(
             StorageClasses.validate_update(&new, &old),
             &[
+                "allowedTopologies[0].matchLabelExpressions[0].values: Required value",
                 "parameters: Forbidden: updates to parameters are forbidden.",
                 "provisioner: Forbidden: updates to provisioner are forbidden.",
                 "reclaimPolicy: Forbidden: updates to reclaimPolicy are forbidden.",

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::catalogue::Column;
 use crate::core::defaults::set;
 use crate::printers::{AGE, NAME, column};
-use crate::strategy::Strategy;
+use crate::strategy::{Strategy, bump_generation};
 use crate::validation::at::At;
 use crate::validation::forms::unchanged;
 
@@ -74,12 +74,9 @@ impl Strategy for CsiDrivers {
         drop_gated(driver, None);
     }
 
-    /// Some changes count: tokens, republishing, what the scheduler and the kubelet look at.
     fn prepare_for_update(&self, driver: &mut Object, old: &Object) {
         drop_gated(driver, Some(old));
-        let counted = ["tokenRequests", "requiresRepublish", "seLinuxMount", "storageCapacity"];
-        let moved = counted.iter().any(|key| driver.get(&["spec", key]) != old.get(&["spec", key]));
-        driver.set_generation(old.generation() + i64::from(moved));
+        bump_generation(driver, old);
     }
 
     fn validate(&self, driver: &Object) -> ErrorList {
@@ -208,5 +205,9 @@ mod tests {
         );
         CsiDrivers.prepare_for_update(&mut odd, &driver);
         assert_eq!(odd.generation(), 1);
+        let mut told = driver.clone();
+        told.set(&["spec", "podInfoOnMount"], true);
+        CsiDrivers.prepare_for_update(&mut told, &driver);
+        assert_eq!(told.generation(), 1);
     }
 }

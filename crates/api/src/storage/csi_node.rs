@@ -8,6 +8,7 @@ use crate::catalogue::Column;
 use crate::printers::{AGE, NAME, column};
 use crate::strategy::Strategy;
 use crate::validation::at::At;
+use crate::validation::value::{go_struct, text};
 
 pub const COLUMNS: &[Column] = &[
     NAME,
@@ -30,10 +31,12 @@ impl Strategy for CsiNodes {
         validate(&At::root(node).child("spec"))
     }
 
-    /// A driver keeps its id and topology; only how many volumes it takes may move.
+    /// A driver keeps its id and topology; only how many volumes it takes may move. What else is wrong is said twice,
+    /// as upstream says it.
     fn validate_update(&self, node: &Object, old: &Object) -> ErrorList {
         let spec = At::root(node).child("spec");
         let mut errors = validate(&spec);
+        errors.extend(errors.clone());
         let fixed = |driver: &Value| {
             let mut driver = driver.clone();
             driver.as_object_mut().map(|map| map.remove("allocatable"));
@@ -43,7 +46,9 @@ impl Strategy for CsiNodes {
             for now in spec.each("drivers").filter(|now| now.value["name"] == before["name"]) {
                 let (now, before) = (fixed(now.value), fixed(before));
                 if now != before {
-                    errors.push(Error::invalid(&spec.path.child("drivers"), now, "field is immutable"));
+                    let error =
+                        Error::invalid(&spec.path.child("drivers"), Value::Null, "field is immutable");
+                    errors.push(error.showing(shown(&now)));
                 }
             }
         }
@@ -57,6 +62,16 @@ impl Strategy for CsiNodes {
     fn reset_fields(&self, _subresource: &str) -> &'static [&'static [&'static str]] {
         &[]
     }
+}
+
+/// A driver as upstream shows it, without what may move.
+fn shown(driver: &Value) -> String {
+    go_struct(&[
+        ("Name", text(driver, "name").into()),
+        ("NodeID", text(driver, "nodeID").into()),
+        ("TopologyKeys", driver["topologyKeys"].clone()),
+        ("Allocatable", Value::Null),
+    ])
 }
 
 fn validate(spec: &At<'_>) -> ErrorList {
@@ -131,6 +146,20 @@ mod tests {
             ]),
         );
         check(CsiNodes.validate_update(&more, &old), &[]);
-        assert!(!CsiNodes.validate_update(&new, &old).is_empty());
+        const COUNT: &str =
+            "spec.drivers[0].allocatable.count: Invalid value: -1: must be greater than or equal to 0";
+        let mut moved = old.clone();
+        moved.set(
+            &["spec", "drivers"],
+            json!([{"name": "a.b", "nodeID": "m", "topologyKeys": ["zone"], "allocatable": {"count": -1}}]),
+        );
+        check(
+            CsiNodes.validate_update(&moved, &old),
+            &[
+                COUNT,
+                COUNT,
+                "spec.drivers: Invalid value: {\"Name\":\"a.b\",\"NodeID\":\"m\",\"TopologyKeys\":[\"zone\"],\"Allocatable\":null}: field is immutable",
+            ],
+        );
     }
 }

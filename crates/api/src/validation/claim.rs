@@ -75,11 +75,7 @@ fn claim_spec(spec: &At<'_>, excused: Excused) -> ErrorList {
         errors.push(modes.required("at least 1 access mode is required"));
     }
     if let Some(selector) = spec.field("selector") {
-        let mut wrong = selector.label_selector();
-        if excused.selector_values {
-            wrong.retain(|error| !error.field.contains(".values["));
-        }
-        errors.extend(wrong);
+        errors.extend(selector.label_selector_with(excused.selector_values));
     }
     errors.extend(access_modes(&modes));
     let resources = spec.child("resources");

@@ -138,6 +138,14 @@ impl At<'_> {
         errors
     }
 
+    /// A selector of labels, which on an update may have `any_values`.
+    pub fn label_selector_with(&self, any_values: bool) -> ErrorList {
+        if any_values {
+            return names::validate_label_selector_with_any_values(self.value, &self.path);
+        }
+        self.label_selector()
+    }
+
     /// `example.com/some/path`.
     pub fn domain_prefixed_path(&self) -> ErrorList {
         const HTTP_PATH: &str = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+";

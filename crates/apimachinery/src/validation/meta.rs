@@ -225,6 +225,16 @@ fn validate_managed_fields(object: &Object, path: &Path) -> ErrorList {
 
 /// A `LabelSelector` as it stands in an object.
 pub fn validate_label_selector(selector: &Value, path: &Path) -> ErrorList {
+    label_selector(selector, path, true)
+}
+
+/// As [`validate_label_selector`], but for the form of the values that expressions name: for updates of objects that
+/// were stored before it was judged.
+pub fn validate_label_selector_with_any_values(selector: &Value, path: &Path) -> ErrorList {
+    label_selector(selector, path, false)
+}
+
+fn label_selector(selector: &Value, path: &Path, judge_values: bool) -> ErrorList {
     let mut errors = ErrorList::new();
     if let Some(labels) = selector.get("matchLabels").and_then(Value::as_object) {
         errors.extend(validate_labels(labels, &path.child("matchLabels")));
@@ -232,7 +242,7 @@ pub fn validate_label_selector(selector: &Value, path: &Path) -> ErrorList {
     let expressions = selector.get("matchExpressions").and_then(Value::as_array);
     for (index, expression) in expressions.into_iter().flatten().enumerate() {
         let path = path.child("matchExpressions").index(index);
-        errors.extend(validate_label_selector_requirement(expression, UnknownOperator::Refused, &path));
+        errors.extend(requirement(expression, UnknownOperator::Refused, judge_values, &path));
     }
     errors
 }
@@ -273,9 +283,13 @@ pub fn validate_label_selector_requirement(
     unknown: UnknownOperator,
     path: &Path,
 ) -> ErrorList {
+    self::requirement(requirement, unknown, true, path)
+}
+
+fn requirement(requirement: &Value, unknown: UnknownOperator, judge_values: bool, path: &Path) -> ErrorList {
     let mut errors: ErrorList = validate_operator(requirement, unknown, path).into_iter().collect();
     errors.extend(validate_label_name(text(requirement.get("key")), &path.child("key")));
-    for (at, value) in selector_values(requirement).iter().enumerate() {
+    for (at, value) in selector_values(requirement).iter().enumerate().filter(|_| judge_values) {
         let value = text(Some(value));
         let path = path.child("values").index(at);
         errors.extend(is_valid_label_value(value).into_iter().map(|m| Error::invalid(&path, value, m)));

@@ -13,6 +13,7 @@ mod namespace_lifecycle;
 mod node_restriction;
 mod optional;
 mod owner_references;
+mod parameters;
 mod plugins;
 mod pod_node_selector;
 mod pod_security;
@@ -32,7 +33,7 @@ mod webhook;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use apimachinery::{Object, Status};
+use apimachinery::{Object, Status, field};
 
 pub use config::Options;
 use metrics::{AdmissionMetrics, Step};
@@ -307,6 +308,18 @@ impl Admission {
         run!(self, laps, DenyServiceExternalIPs, optional::deny_external_ips(attributes));
         run!(self, laps, ValidatingAdmissionWebhook, self.webhooks.validate(registry, ctx, attributes).await);
         Ok(())
+    }
+
+    /// What a valid object of a policy or a binding refers to that its writer may not read.
+    pub async fn unreadable_parameters(
+        &self,
+        registry: &Registry,
+        ctx: &Context,
+        kind: &Kind,
+        new: &Object,
+        old: Option<&Object>,
+    ) -> Option<field::Error> {
+        parameters::unreadable(self.authorizer.get()?.as_ref(), registry, ctx, kind, new, old).await
     }
 
     /// Charges quotas for what everybody else has let pass; last of all.

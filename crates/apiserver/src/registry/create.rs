@@ -93,6 +93,9 @@ impl Registry {
         resource.strategy.prepare_for_create(&mut object);
         let mut errors = ErrorList::from_iter(metadata::validate_namespace(self, kind, &object, None));
         errors.extend(metadata::validate_new(resource, &object));
+        if errors.is_empty() {
+            errors.extend(self.admission.unreadable_parameters(self, ctx, kind, &object, None).await);
+        }
         if !errors.is_empty() {
             return Err(Status::invalid(&resource.group_kind(), object.name(), &errors));
         }

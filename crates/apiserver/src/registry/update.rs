@@ -183,6 +183,9 @@ impl Registry {
             Part::Status => strategy.validate_status_update(&object, old),
             Part::Other(name) => strategy.validate_subresource(name, &object, old),
         });
+        if errors.is_empty() && part == Part::Main {
+            errors.extend(self.admission.unreadable_parameters(self, ctx, kind, &object, Some(old)).await);
+        }
         if !errors.is_empty() {
             return Err(Status::invalid(&resource.group_kind(), object.name(), &errors));
         }
