@@ -279,8 +279,9 @@ mod tests {
     /// What of the metadata `status` leaves as it was, and what server-side apply resets through it.
     #[test]
     fn status_moves_what_upstream_lets_it_move() {
-        let exceptions: [(&str, &[&str], &[&[&str]]); 9] = [
+        let exceptions: [(&str, &[&str], &[&[&str]]); 11] = [
             ("APIService", &METADATA, METADATA_AND_SPEC),
+            ("CertificateSigningRequest", &[], &[&["spec"], &["status", "conditions"]]),
             ("Deployment", &["labels"], &[&["spec"], &["metadata", "labels"]]),
             ("FlowSchema", &METADATA, METADATA_AND_SPEC),
             (
@@ -290,6 +291,7 @@ mod tests {
             ),
             ("PriorityLevelConfiguration", &METADATA, METADATA_AND_SPEC),
             ("ResourceClaim", &METADATA, &[&["spec"]]),
+            ("ServiceCIDR", &METADATA, &[&["spec"]]),
             ("ValidatingAdmissionPolicy", &METADATA, METADATA_AND_SPEC),
             ("VolumeAttachment", &METADATA, METADATA_AND_SPEC),
             ("", &[], &[&["spec"]]),

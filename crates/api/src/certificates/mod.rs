@@ -6,7 +6,7 @@ mod rules;
 mod signature;
 
 pub(crate) use pem::check_authorities;
-pub use pem::request_subject;
+pub use pem::{request_der, request_subject};
 pub use signature::verify as verify_request;
 
 use crate::catalogue::{Resource, Selectable, Subresource};

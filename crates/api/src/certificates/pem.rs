@@ -55,10 +55,15 @@ pub fn check_request(text: &[u8]) -> Result<(), String> {
     with_request(text, signature::verify)?
 }
 
-fn with_request<T>(text: &[u8], read: impl Fn(&X509CertificationRequest<'_>) -> T) -> Result<T, String> {
+/// The DER of a certificate request.
+pub fn request_der(text: &[u8]) -> Result<Vec<u8>, String> {
     let first = blocks(text).into_iter().next().filter(|block| block.label == REQUEST);
-    let block = first.ok_or_else(|| format!("PEM block type must be {REQUEST}"))?;
-    let (_, request) = X509CertificationRequest::from_der(&block.contents)
+    first.map(|block| block.contents).ok_or_else(|| format!("PEM block type must be {REQUEST}"))
+}
+
+fn with_request<T>(text: &[u8], read: impl Fn(&X509CertificationRequest<'_>) -> T) -> Result<T, String> {
+    let der = request_der(text)?;
+    let (_, request) = X509CertificationRequest::from_der(&der)
         .map_err(|_| "asn1: structure error: malformed certificate request".to_owned())?;
     Ok(read(&request))
 }

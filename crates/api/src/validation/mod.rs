@@ -23,7 +23,7 @@ mod sources;
 pub mod testing;
 #[cfg(test)]
 mod tests;
-pub(crate) mod url;
+pub mod url;
 pub mod value;
 mod volume;
 

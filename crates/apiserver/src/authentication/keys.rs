@@ -17,7 +17,7 @@ use x509_parser::public_key::PublicKey as Parsed;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::es512;
-use crate::outgoing::url;
+use api::validation::url;
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {

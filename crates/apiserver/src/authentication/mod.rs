@@ -51,7 +51,7 @@ pub fn default_issuer(cluster_domain: &str) -> String {
 
 /// The scheme of a URL, if Go would take it for one.
 pub fn check_url(text: &str) -> Result<String, String> {
-    crate::outgoing::url::parse(text).map(|url| url.scheme)
+    api::validation::url::parse(text).map(|url| url.scheme)
 }
 
 /// A caller inside this process, put into the request's extensions by the in-process transport and by nothing

@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use api::validation::url;
 use apimachinery::codec;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use serde::Deserialize;
 
-use super::{Credentials, HttpsClient, bearer, url};
+use super::{Credentials, HttpsClient, bearer};
 use crate::configuration::drop_nulls;
 use crate::pki::KeyAndCertificate;
 

@@ -5,7 +5,6 @@ pub mod kubeconfig;
 pub mod retry;
 pub mod trust;
 pub mod ttl_cache;
-pub mod url;
 
 use std::error::Error as StdError;
 use std::time::Duration;

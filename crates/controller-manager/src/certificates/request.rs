@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
-use x509_parser::pem::Pem;
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Name;
 
@@ -64,12 +63,8 @@ pub fn read_subject(name: &X509Name<'_>) -> Result<Vec<(&'static [u64], Vec<Stri
 impl Request {
     /// Reads the PEM of `spec.request`.
     pub fn parse(pem: &[u8]) -> Result<Self, String> {
-        let wrong_type = || "PEM block type must be CERTIFICATE REQUEST".to_owned();
-        let block = Pem::iter_from_buffer(pem).next().and_then(Result::ok).ok_or_else(wrong_type)?;
-        if block.label != "CERTIFICATE REQUEST" {
-            return Err(wrong_type());
-        }
-        let (_, parsed) = X509CertificationRequest::from_der(&block.contents)
+        let der = api::certificates::request_der(pem)?;
+        let (_, parsed) = X509CertificationRequest::from_der(&der)
             .map_err(|error| format!("unable to parse certificate request: {error}"))?;
         api::certificates::verify_request(&parsed)
             .map_err(|error| format!("unable to verify certificate request signature: {error}"))?;
@@ -195,6 +190,8 @@ pub fn check_client(usages: &[String]) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use x509_parser::pem::Pem;
+
     use super::*;
     use crate::certificates::testing::{request_pem, usages};
 

@@ -7,7 +7,7 @@ use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 
 use crate::configuration::FileKind;
-use crate::outgoing::url;
+use api::validation::url;
 
 const FILE: FileKind = FileKind {
     kind: "AuthenticationConfiguration",
