@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use api::validation::url;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use component_helpers::pem::pem;
@@ -17,7 +18,6 @@ use x509_parser::public_key::PublicKey as Parsed;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::es512;
-use api::validation::url;
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {

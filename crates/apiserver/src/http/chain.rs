@@ -31,6 +31,9 @@ use crate::{handlers, nonresource};
 /// How long a request that is no watch and no stream may take.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// How much longer a write may take that nobody waits for any more: it ends by itself, unless it waits for its client.
+const ALONE: Duration = Duration::from_secs(30);
+
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 
 /// Answers one request. Never fails and never panics: what goes wrong becomes a `Status`.
@@ -185,11 +188,13 @@ async fn answer(
     let _left = left.drop_guard();
     let work = carry_out(server.clone(), ctx, request, accepted);
     let Some(deadline) = deadline else { return work.await };
-    let work = if writes { Either::Left(to_the_end(work)) } else { Either::Right(work) };
-    tokio::time::timeout_at(deadline.into(), work).await.unwrap_or_else(|_| {
-        let status = Status::timeout("request did not complete within the allotted timeout", 0);
-        respond::failure(&status, accepted)
-    })
+    let work = if writes { Either::Left(to_the_end(work, deadline + ALONE)) } else { Either::Right(work) };
+    let done = tokio::time::timeout_at(deadline.into(), work).await;
+    done.unwrap_or_else(|_| respond::failure(&timed_out(), accepted))
+}
+
+fn timed_out() -> Status {
+    Status::timeout("request did not complete within the allotted timeout", 0)
 }
 
 /// Does what an admitted request asks for.
@@ -211,9 +216,10 @@ async fn carry_out(
 
 /// Goes on with a write when nobody waits for it any more: a client that hangs up must not leave half of one behind.
 /// What has not happened by then is given up in order, by [`Context::left`].
-async fn to_the_end(work: impl Future<Output = Response> + Send + 'static) -> Response {
-    match tokio::spawn(work).await {
-        Ok(response) => response,
+async fn to_the_end(work: impl Future<Output = Response> + Send + 'static, end: Instant) -> Response {
+    match tokio::spawn(tokio::time::timeout_at(end.into(), work)).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => respond::failure(&timed_out(), None),
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => respond::failure(&Status::service_unavailable("the server is shutting down"), None),

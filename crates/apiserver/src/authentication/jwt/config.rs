@@ -1,5 +1,6 @@
 //! `AuthenticationConfiguration`: which issuers of tokens are believed and what their claims mean. Pure.
 
+use api::validation::url;
 use apimachinery::field::{Error, ErrorList, Path, aggregate};
 use apimachinery::validation::{is_dns1123_subdomain, regex_error};
 use rustls::pki_types::CertificateDer;
@@ -7,7 +8,6 @@ use rustls::pki_types::pem::PemObject;
 use serde::Deserialize;
 
 use crate::configuration::FileKind;
-use api::validation::url;
 
 const FILE: FileKind = FileKind {
     kind: "AuthenticationConfiguration",

@@ -427,14 +427,7 @@ fn coalesce(issuer: &str) -> String {
 }
 
 fn cannot_unmarshal(value: &Value, into: &str) -> String {
-    let sort = match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(_) => "number",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    };
+    let sort = apimachinery::codec::go_kind(value);
     format!("json: cannot unmarshal {sort} into Go value of type {into}")
 }
 
