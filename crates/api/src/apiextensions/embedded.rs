@@ -98,14 +98,11 @@ fn resource(at: &At<'_>) -> ErrorList {
 fn metadata(value: &Value) -> Result<Object, String> {
     let schema = Schema::builtin("k8s.io.apimachinery.pkg.apis.meta.v1", "ObjectMeta");
     let schema = schema.ok_or("there is no ObjectMeta")?;
+    if value.is_null() {
+        return Ok(Object::default());
+    }
     if !value.is_object() {
-        let got = match value {
-            Value::Array(_) => "array",
-            Value::String(_) => "string",
-            Value::Bool(_) => "bool",
-            Value::Number(_) => "number",
-            _ => return Ok(Object::default()),
-        };
+        let got = codec::go_kind(value);
         return Err(format!("json: cannot unmarshal {got} into Go value of type v1.ObjectMeta"));
     }
     let mut metadata = Object::from(value.clone());
