@@ -7,8 +7,81 @@ use serde_json::{Value, json};
 
 pub struct Stub {
     pub row: &'static Resource,
-    /// With a name and its type, for any namespace.
+    /// With a name and its type, for the namespace `default`.
     pub object: Value,
+}
+
+impl Stub {
+    pub fn name(&self) -> &str {
+        self.object["metadata"]["name"].as_str().expect("a name")
+    }
+
+    /// The kind without its version, as upstream's tests name it.
+    pub fn group_resource(&self) -> String {
+        self.row.group_resource().to_string()
+    }
+
+    pub fn has_status(&self) -> bool {
+        self.row.subresource("status").is_some()
+    }
+
+    /// A merge patch of what the kind is for; none where nothing of it can change.
+    pub fn change(&self) -> Option<Value> {
+        let image = json!({"spec": {"containers": [{"name": "c", "image": "other"}]}});
+        let change = match self.row.kind {
+            "Namespace" => json!({"finalizers": ["example.com/f"]}),
+            "Node" => json!({"unschedulable": false}),
+            "PersistentVolume" => json!({"capacity": {"storage": "23M"}}),
+            "PersistentVolumeClaim" => json!({"resources": {"requests": {"storage": "21M"}}}),
+            "Pod" => image["spec"].clone(),
+            "ReplicationController" => json!({"replicas": 7}),
+            "ResourceQuota" => json!({"hard": {"cpu": "25M"}}),
+            "Service" => json!({"sessionAffinity": "ClientIP"}),
+            "DaemonSet" | "Deployment" | "ReplicaSet" | "StatefulSet" => json!({"template": image}),
+            "HorizontalPodAutoscaler" => json!({"maxReplicas": 23}),
+            "Job" => json!({"parallelism": 7}),
+            "CronJob" => json!({"schedule": "1 * * * *"}),
+            "FlowSchema" => json!({"priorityLevelConfiguration": {"name": "catch-all"}}),
+            "PriorityLevelConfiguration" => json!({"limited": {"nominalConcurrencyShares": 23}}),
+            "Ingress" => json!({"defaultBackend": {"service": {"name": "other"}}}),
+            "PodDisruptionBudget" => json!({"minAvailable": 7}),
+            "ValidatingAdmissionPolicy" => json!({"failurePolicy": "Ignore"}),
+            "CustomResourceDefinition" => json!({"names": {"shortNames": ["th"]}}),
+            "APIService" => json!({"versionPriority": 23}),
+            _ => return None,
+        };
+        Some(json!({"spec": change}))
+    }
+
+    /// Two merge patches of `status` that say something different.
+    pub fn statuses(&self) -> [Value; 2] {
+        let addresses = |ip: &str| match self.row.kind {
+            "Service" => json!({"loadBalancer": {"ingress": [{"ip": ip, "ipMode": "VIP"}]}}),
+            _ => json!({"loadBalancer": {"ingress": [{"ip": ip}]}}),
+        };
+        let condition = |status: &str| {
+            json!({"conditions": [{"type": "Mine", "status": status, "reason": "Because", "message": "m",
+                "lastTransitionTime": "2026-01-02T03:04:05Z"}]})
+        };
+        let of_node = |value: &str| {
+            json!({"nodeSelector": {"nodeSelectorTerms": [
+                {"matchExpressions": [{"key": "k", "operator": "In", "values": [value]}]}]}})
+        };
+        let both = match self.row.kind {
+            "Service" | "Ingress" => [addresses("127.0.0.1"), addresses("127.0.0.2")],
+            "ResourceQuota" => [json!({"used": {"cpu": "5M"}}), json!({"used": {"cpu": "25M"}})],
+            "PersistentVolume" => [json!({"message": "one"}), json!({"message": "two"})],
+            "HorizontalPodAutoscaler" => [json!({"currentReplicas": 5}), json!({"currentReplicas": 25})],
+            "CronJob" => {
+                ["2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z"].map(|t| json!({"lastScheduleTime": t}))
+            }
+            "PodDisruptionBudget" => [json!({"currentHealthy": 5}), json!({"currentHealthy": 25})],
+            "VolumeAttachment" => [json!({"attached": true}), json!({"attached": false})],
+            "ResourceClaim" => ["a", "b"].map(|value| json!({"allocation": of_node(value)})),
+            _ => ["True", "False"].map(condition),
+        };
+        both.map(|status| json!({"status": status}))
+    }
 }
 
 /// One of each version of each kind.
@@ -92,7 +165,10 @@ fn objects() -> BTreeMap<(&'static str, &'static str), Value> {
         (("", "ReplicationController"), json!({"spec": {"selector": {"a": "b"}, "template": template}})),
         (("", "ResourceQuota"), json!({"spec": {"hard": {"cpu": "5M"}}})),
         (("", "Secret"), json!({"data": {"a": "YQ=="}})),
-        (("", "Service"), json!({"spec": {"ports": [{"port": 80}], "selector": {"a": "b"}}})),
+        (
+            ("", "Service"),
+            json!({"spec": {"type": "LoadBalancer", "ports": [{"port": 80}], "selector": {"a": "b"}}}),
+        ),
         (("", "ServiceAccount"), json!({"secrets": [{"name": "s"}]})),
         ((admission, "MutatingWebhookConfiguration"), json!({"webhooks": hook})),
         ((admission, "ValidatingWebhookConfiguration"), json!({"webhooks": hook})),
