@@ -3,6 +3,7 @@
 mod common;
 
 use apiserver::AdmissionOptions;
+use common::managed::owned;
 use common::stubs::{self, Stub};
 use common::{Answer, Cluster};
 use serde_json::{Value, json};
@@ -175,12 +176,6 @@ async fn dependents_go_along_and_only_pods_take_their_time() {
     graceful.check();
 }
 
-async fn apply(cluster: &Cluster, uri: &str, manager: &str, object: &Value) -> Answer {
-    let uri = format!("{uri}?fieldManager={manager}&force=true");
-    let headers = [("content-type", "application/apply-patch+yaml")];
-    cluster.ask("admin", &["system:masters"], "PATCH", &uri, object.clone(), &headers).await
-}
-
 /// Whether an object has all that a patch of it says.
 fn has(object: &Value, patch: &Value) -> bool {
     match (object, patch) {
@@ -205,15 +200,6 @@ fn merge(object: &mut Value, patch: &Value) {
     }
 }
 
-/// What a manager owns through a subresource.
-fn owned(object: &Value, manager: &str, subresource: &str) -> Value {
-    let entries = object["metadata"]["managedFields"].as_array();
-    let is_own = |entry: &&Value| {
-        entry["manager"] == manager && entry["subresource"].as_str().unwrap_or_default() == subresource
-    };
-    entries.into_iter().flatten().find(is_own).map_or(Value::Null, |entry| entry["fieldsV1"].clone())
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn each_part_changes_what_is_its_own_and_owns_no_more() {
     let cluster = cluster().await;
@@ -231,7 +217,7 @@ async fn each_part_changes_what_is_its_own_and_owns_no_more() {
         let [status, other] = stub.statuses();
         let mut object = stub.object.clone();
         merge(&mut object, &status);
-        let answer = apply(&cluster, &one(&stub), "main", &object).await;
+        let answer = cluster.force_apply(&one(&stub), "main", &object).await;
         assert_eq!(answer.code, 201, "{gvk}: {}", answer.body);
         born_with.note(&stub, has(&answer.body, &status));
 
@@ -240,7 +226,7 @@ async fn each_part_changes_what_is_its_own_and_owns_no_more() {
         let label = json!({"metadata": {"labels": {"from": "status"}}});
         merge(&mut through_status, &label);
         let status_of = format!("{}/status", one(&stub));
-        let answer = apply(&cluster, &status_of, "controller", &through_status).await;
+        let answer = cluster.force_apply(&status_of, "controller", &through_status).await;
         assert_eq!(answer.code, 200, "{gvk}: {}", answer.body);
         let now = cluster.admin("GET", &one(&stub), Value::Null).await.body;
         assert!(owned(&now, "main", "").get("f:status").is_none(), "{gvk}: {now}");

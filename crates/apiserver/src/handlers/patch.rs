@@ -136,6 +136,18 @@ pub fn read_apply(bytes: &[u8]) -> Result<(Object, Vec<String>), Status> {
     }
 }
 
+/// Who applies says who it is, and only who applies may override others.
+pub fn check_options(ctx: &Context, media_type: &str, options: WriteOptions) -> Result<(), Status> {
+    let error = if media_type != APPLY && options.force {
+        field::Error::forbidden(&field::Path::new("force"), "may not be specified for non-apply patch")
+    } else if media_type == APPLY && ctx.query.text("fieldManager").is_empty() {
+        field::Error::required(&field::Path::new("fieldManager"), "is required for apply patch")
+    } else {
+        return Ok(());
+    };
+    Err(Status::invalid(&GroupKind::new("meta.k8s.io", "PatchOptions"), "", &[error]))
+}
+
 /// What is applied says of which kind it is.
 pub fn check_applied_type(applied: &Object, expected: &GroupVersionKind) -> Result<(), Status> {
     let said = GroupVersion::parse(applied.api_version()).map(|version| version.with_kind(applied.kind()));
@@ -151,14 +163,9 @@ impl Call<'_> {
         let options = self.ctx.write_options("PatchOptions")?;
         let media_type = negotiate::media_type(request.headers()).to_owned();
         let bytes = body::read(request.into_body()).await?;
+        check_options(self.ctx, &media_type, options)?;
         if media_type == APPLY {
             return self.apply(&bytes, part, options).await;
-        }
-        if options.force {
-            let path = field::Path::new("force");
-            let error = field::Error::forbidden(&path, "may not be specified for non-apply patch");
-            let kind = GroupKind::new("meta.k8s.io", "PatchOptions");
-            return Err(Status::invalid(&kind, "", &[error]));
         }
         let (parsed, duplicates) = match media_type.as_str() {
             JSON_PATCH | MERGE_PATCH | STRATEGIC => {
@@ -187,12 +194,6 @@ impl Call<'_> {
     }
 
     async fn apply(&self, bytes: &[u8], part: Part, options: WriteOptions) -> Result<Response, Status> {
-        if self.ctx.query.text("fieldManager").is_empty() {
-            let path = field::Path::new("fieldManager");
-            let error = field::Error::required(&path, "is required for apply patch");
-            let kind = GroupKind::new("meta.k8s.io", "PatchOptions");
-            return Err(Status::invalid(&kind, "", &[error]));
-        }
         let (mut applied, duplicates) = read_apply(bytes)?;
         if let Some(trail) = &self.ctx.audit {
             trail.request_object(&applied);

@@ -1,13 +1,14 @@
 //! `scale`: how many replicas, whatever the kind.
 
-use apimachinery::codec;
+use apimachinery::apply::{self, managers_from_scale, managers_to_scale};
 use apimachinery::schema::Schema;
-use apimachinery::{GroupVersionKind, Object, Status, Value, patch};
+use apimachinery::{GroupResource, GroupVersionKind, Object, Status, Value};
 use http::StatusCode;
 use serde_json::json;
 
 use super::patch::{
-    APPLY, JSON_PATCH, MERGE_PATCH, Read, STRATEGIC, TYPES, check_applied_type, read_apply, read_patch,
+    APPLY, JSON_PATCH, MERGE_PATCH, Read, STRATEGIC, TYPES, check_applied_type, check_options, read_apply,
+    read_patch,
 };
 use super::{Call, decode};
 use crate::context::{Context, WriteOptions};
@@ -62,6 +63,9 @@ impl Call<'_> {
         let options =
             self.ctx.write_options(if info.verb == "patch" { "PatchOptions" } else { "UpdateOptions" })?;
         let media_type = negotiate::media_type(request.headers()).to_owned();
+        if info.verb == "patch" {
+            check_options(self.ctx, &media_type, options)?;
+        }
         let format = negotiate::content(request.headers());
         let bytes = body::read(request.into_body()).await?;
         let put = match info.verb {
@@ -76,9 +80,12 @@ impl Call<'_> {
         let transform = |old: Option<&Object>| {
             let old =
                 old.ok_or_else(|| Status::not_found(&self.kind.resource.group_resource(), &info.name))?;
+            let mut scale = scale_of(old);
+            managers_to_scale(old, &mut scale).map_err(Status::internal)?;
+            let write = Write { ctx: self.ctx, old: &scale, schema: &schema, options };
             let wanted = match &put {
-                Some(scale) => scale.clone(),
-                None => patched(self.ctx, &media_type, &bytes, &scale_of(old), &schema, options)?,
+                Some(scale) => write.updated_to(scale.clone()),
+                None => write.patched(&media_type, &bytes)?,
             };
             self.check_scale_name(&wanted)?;
             let replicas = wanted.get_i64(&["spec", "replicas"]).unwrap_or_default();
@@ -89,16 +96,27 @@ impl Call<'_> {
                 let kind = apimachinery::GroupKind::new("autoscaling", "Scale");
                 return Err(Status::invalid(&kind, &info.name, &[error]));
             }
+            let resource = self.kind.resource.group_resource();
+            if !["", old.uid()].contains(&wanted.uid()) {
+                let why = format!(
+                    "Precondition failed: UID in precondition: {}, UID in object meta: {}",
+                    wanted.uid(),
+                    old.uid()
+                );
+                let scale = GroupResource::new(&resource.group, &format!("{}/scale", resource.resource));
+                return Err(Status::conflict(&scale, old.name(), why));
+            }
             let version = wanted.resource_version();
             if !version.is_empty() && version != old.resource_version() {
-                return Err(Status::modified(&self.kind.resource.group_resource(), &info.name));
+                return Err(Status::modified(&resource, &info.name));
             }
             let mut new = old.clone();
             new.set(&["spec", "replicas"], replicas);
             new.set_generation(
                 old.generation() + i64::from(old.get_i64(&["spec", "replicas"]) != Some(replicas)),
             );
-            self.managed(Some(old), new, "scale")
+            managers_from_scale(&wanted, &mut new).map_err(Status::internal)?;
+            Ok(new)
         };
         let updated = self
             .server
@@ -125,29 +143,40 @@ impl Call<'_> {
     }
 }
 
-fn patched(
-    ctx: &Context,
-    media_type: &str,
-    bytes: &[u8],
-    scale: &Object,
-    schema: &Schema,
+/// A write to a scale.
+struct Write<'a> {
+    ctx: &'a Context,
+    /// The scale as it is, with its managers.
+    old: &'a Object,
+    schema: &'a Schema,
     options: WriteOptions,
-) -> Result<Object, Status> {
-    match media_type {
-        JSON_PATCH | MERGE_PATCH | STRATEGIC => {
-            let (parsed, duplicates) = read_patch(media_type, bytes, options.field_validation)?;
-            let read = Read { media_type, parsed: &parsed, duplicates: &duplicates };
-            read.applied_to(ctx, scale, schema, &gvk(), options.field_validation)
+}
+
+impl Write<'_> {
+    fn updated_to(&self, new: Object) -> Object {
+        let (manager, now) = (self.ctx.field_manager(), self.ctx.now_time());
+        apply::update(Some(self.old), new, self.schema, &manager, now, "scale", None)
+    }
+
+    fn patched(&self, media_type: &str, bytes: &[u8]) -> Result<Object, Status> {
+        let Self { ctx, old, schema, options } = *self;
+        match media_type {
+            JSON_PATCH | MERGE_PATCH | STRATEGIC => {
+                let (parsed, duplicates) = read_patch(media_type, bytes, options.field_validation)?;
+                let read = Read { media_type, parsed: &parsed, duplicates: &duplicates };
+                let new = read.applied_to(ctx, old, schema, &gvk(), options.field_validation)?;
+                Ok(self.updated_to(new))
+            }
+            APPLY => {
+                let (mut applied, _) = read_apply(bytes)?;
+                check_applied_type(&applied, &gvk())?;
+                if applied.name().is_empty() {
+                    applied.set_name(old.name());
+                }
+                let (manager, now) = (ctx.field_manager(), ctx.now_time());
+                apply::apply(Some(old), &applied, schema, &manager, options.force, now, "scale", None)
+            }
+            _ => Err(negotiate::unsupported(&TYPES)),
         }
-        APPLY => {
-            let (applied, _) = read_apply(bytes)?;
-            check_applied_type(&applied, &gvk())?;
-            let mut value = scale.as_value().clone();
-            patch::merge_patch(&mut value, applied.as_value())?;
-            let mut merged = Object::from(value);
-            codec::normalize(&mut merged, schema).map_err(|error| Status::bad_request(error.to_string()))?;
-            Ok(merged)
-        }
-        _ => Err(negotiate::unsupported(&TYPES)),
     }
 }

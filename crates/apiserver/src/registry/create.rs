@@ -4,7 +4,7 @@ use apimachinery::field::ErrorList;
 use apimachinery::{Object, Status};
 use storage::Expect;
 
-use super::{Registry, metadata};
+use super::{Registry, metadata, rights};
 use crate::admission::{Attributes, Operation};
 use crate::context::{Context, WriteOptions};
 use crate::kinds::Kind;
@@ -104,6 +104,9 @@ impl Registry {
         }
         resource.strategy.canonicalize(&mut object);
         apimachinery::codec::normalize(&mut object, &kind.schema).map_err(Status::internal)?;
+        if let (true, Some(authorizer)) = (ctx.info.verb != "create", self.admission.authorizer()) {
+            rights::to_create(authorizer, ctx, kind, &object).await?;
+        }
         attributes.object = Some(object);
         self.admission.validate(self, ctx, attributes).await?;
         let charge = self.admission.charge(self, attributes).await?;

@@ -3,6 +3,7 @@
 
 pub mod hook;
 pub mod https;
+pub mod managed;
 pub mod stubs;
 pub mod tokens;
 

@@ -136,7 +136,7 @@ fn objects() -> BTreeMap<(&'static str, &'static str), Value> {
         "resources": ["*"]}]});
     let scale = json!({"scaleTargetRef": {"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"},
         "maxReplicas": 3});
-    let claim = json!({"devices": {"requests": [{"name": "a", "exactly": {"deviceClassName": "c"}}]}});
+    let claim = json!({"devices": {"requests": [{"name": "a", "exactly": {"deviceClassName": "c", "allocationMode": "ExactCount", "count": 1}}]}});
     let admission = "admissionregistration.k8s.io";
     BTreeMap::from([
         (("", "ConfigMap"), json!({"data": {"a": "b"}})),
@@ -162,19 +162,22 @@ fn objects() -> BTreeMap<(&'static str, &'static str), Value> {
         ),
         (("", "Pod"), json!({"spec": template["spec"]})),
         (("", "PodTemplate"), json!({"template": template})),
-        (("", "ReplicationController"), json!({"spec": {"selector": {"a": "b"}, "template": template}})),
+        (
+            ("", "ReplicationController"),
+            json!({"spec": {"replicas": 1, "selector": {"a": "b"}, "template": template}}),
+        ),
         (("", "ResourceQuota"), json!({"spec": {"hard": {"cpu": "5M"}}})),
         (("", "Secret"), json!({"data": {"a": "YQ=="}})),
         (
             ("", "Service"),
-            json!({"spec": {"type": "LoadBalancer", "ports": [{"port": 80}], "selector": {"a": "b"}}}),
+            json!({"spec": {"type": "LoadBalancer", "sessionAffinity": "None", "ports": [{"port": 80}], "selector": {"a": "b"}}}),
         ),
         (("", "ServiceAccount"), json!({"secrets": [{"name": "s"}]})),
         ((admission, "MutatingWebhookConfiguration"), json!({"webhooks": hook})),
         ((admission, "ValidatingWebhookConfiguration"), json!({"webhooks": hook})),
         (
             (admission, "ValidatingAdmissionPolicy"),
-            json!({"spec": {"matchConstraints": matches, "validations": [{"expression": "true"}]}}),
+            json!({"spec": {"failurePolicy": "Fail", "matchConstraints": matches, "validations": [{"expression": "true"}]}}),
         ),
         (
             (admission, "ValidatingAdmissionPolicyBinding"),
@@ -190,7 +193,7 @@ fn objects() -> BTreeMap<(&'static str, &'static str), Value> {
         (
             ("apiextensions.k8s.io", "CustomResourceDefinition"),
             json!({"metadata": {"name": "things.example.com"}, "spec": {"group": "example.com", "scope": "Cluster",
-                "names": {"plural": "things", "kind": "Thing"}, "versions": [{"name": "v1", "served": true,
+                "names": {"plural": "things", "kind": "Thing", "shortNames": ["tg"]}, "versions": [{"name": "v1", "served": true,
                     "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}]}}),
         ),
         (
@@ -208,7 +211,7 @@ fn objects() -> BTreeMap<(&'static str, &'static str), Value> {
             json!({"spec": {"serviceName": "s", "selector": selector, "template": template}}),
         ),
         (("autoscaling", "HorizontalPodAutoscaler"), json!({"spec": scale})),
-        (("batch", "Job"), json!({"spec": {"template": once}})),
+        (("batch", "Job"), json!({"spec": {"parallelism": 1, "template": once}})),
         (
             ("batch", "CronJob"),
             json!({"spec": {"schedule": "* * * * *", "jobTemplate": {"spec": {"template": once}}}}),
@@ -232,7 +235,7 @@ fn objects() -> BTreeMap<(&'static str, &'static str), Value> {
         ),
         (
             ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration"),
-            json!({"spec": {"type": "Limited", "limited": {"limitResponse": {"type": "Reject"}}}}),
+            json!({"spec": {"type": "Limited", "limited": {"nominalConcurrencyShares": 3, "limitResponse": {"type": "Reject"}}}}),
         ),
         (
             ("networking.k8s.io", "IPAddress"),
@@ -247,7 +250,7 @@ fn objects() -> BTreeMap<(&'static str, &'static str), Value> {
         (("networking.k8s.io", "NetworkPolicy"), json!({"spec": {"podSelector": {}}})),
         (("networking.k8s.io", "ServiceCIDR"), json!({"spec": {"cidrs": ["10.97.0.0/16"]}})),
         (("node.k8s.io", "RuntimeClass"), json!({"handler": "h"})),
-        (("policy", "PodDisruptionBudget"), json!({"spec": {"selector": selector}})),
+        (("policy", "PodDisruptionBudget"), json!({"spec": {"minAvailable": 1, "selector": selector}})),
         (("rbac.authorization.k8s.io", "ClusterRole"), json!({"rules": []})),
         (("rbac.authorization.k8s.io", "ClusterRoleBinding"), json!({"roleRef": role, "subjects": subject})),
         (("rbac.authorization.k8s.io", "Role"), json!({"rules": []})),
