@@ -105,9 +105,14 @@ pub fn read_patch(
     let refuse = |why: String| {
         Status::bad_request(if with_words { format!("error decoding patch: {why}") } else { why })
     };
-    let (parsed, duplicates) = codec::parse_json_strict(bytes).map_err(|error| refuse(error.to_string()))?;
+    let (parsed, mut duplicates) =
+        codec::parse_json_strict(bytes).map_err(|error| refuse(error.to_string()))?;
     let wanted = match (media_type, &parsed) {
-        (JSON_PATCH, Value::Array(_) | Value::Null) | (MERGE_PATCH | STRATEGIC, Value::Object(_)) => {
+        (JSON_PATCH, Value::Array(operations)) => {
+            add_unknown(operations, &mut duplicates);
+            return Ok((parsed, duplicates));
+        }
+        (JSON_PATCH, Value::Null) | (MERGE_PATCH | STRATEGIC, Value::Object(_)) => {
             return Ok((parsed, duplicates));
         }
         (STRATEGIC, Value::Null) => return Ok((parsed, duplicates)),
@@ -118,6 +123,21 @@ pub fn read_patch(
     };
     let got = codec::go_kind(&parsed);
     Err(refuse(format!("json: cannot unmarshal {got} into Go value of type {wanted}")))
+}
+
+/// Adds the fields that operations do not have to what is wrong with these, operation by operation.
+fn add_unknown(operations: &[Value], errors: &mut Vec<String>) {
+    const KNOWN: [&str; 4] = ["op", "path", "from", "value"];
+    for (index, operation) in operations.iter().enumerate() {
+        let fields = operation.as_object().into_iter().flat_map(|fields| fields.keys());
+        for field in fields.filter(|field| !KNOWN.contains(&field.as_str())) {
+            errors.push(format!("unknown field \"[{index}].{field}\""));
+        }
+    }
+    let index_of = |error: &String| -> usize {
+        error.split_once('[').and_then(|(_, rest)| rest.split_once(']')?.0.parse().ok()).unwrap_or_default()
+    };
+    errors.sort_by_key(index_of);
 }
 
 /// What is applied, as the user wrote it and no more, and what strict validation says of it.
@@ -239,7 +259,7 @@ impl Call<'_> {
                             "error strict decoding YAML: {NOT_JSON}: {why}"
                         )));
                     }
-                    FieldValidation::Warn => self.ctx.warn(format!("{NOT_JSON}: {why}")),
+                    FieldValidation::Warn => decode::warn_of(&self.ctx, why),
                     FieldValidation::Ignore => {}
                 }
             }

@@ -66,6 +66,7 @@ impl Registry {
         };
         self.admission.admit(self, ctx, &mut attributes).await?;
         let mut object = attributes.object.take().unwrap_or_default();
+        metadata::drop_repeated_owners(ctx, &mut object, true);
         metadata::match_namespace(resource, namespace, &mut object)?;
         metadata::keep_new(&mut object, &uid, ctx);
         let allocation = self.allocators.begin_create(self, kind, &mut object, options.dry_run).await?;

@@ -110,7 +110,10 @@ impl Registry {
     ) -> Result<Deleted, Status> {
         options.validate()?;
         let resource = kind.resource;
-        if let Some(why) = resource.strategy.forbids_delete(name) {
+        // upstream asks only whoever names the object
+        if ctx.info.verb != "deletecollection"
+            && let Some(why) = resource.strategy.forbids_delete(name)
+        {
             return Err(Status::forbidden(&resource.group_resource(), name, why));
         }
         if options.propagation_policy.is_none() && options.orphan_dependents.is_none() {
@@ -249,7 +252,8 @@ fn plan_delete(ctx: &Context, kind: &Kind, old: &Object, options: &DeleteOptions
             mark(ctx, &mut object, grace, Some(before));
             return Ok(Plan::Mark(object));
         }
-        return Ok(if finalizers_moved { Plan::Mark(object) } else { Plan::Nothing });
+        // what waits for its grace to end is not touched
+        return Ok(if finalizers_moved && !graceful { Plan::Mark(object) } else { Plan::Nothing });
     }
     if grace == 0 && finalizers.is_empty() {
         return Ok(Plan::Remove(object));

@@ -169,11 +169,11 @@ impl Cluster {
     }
 
     /// A request of the administrator whose body need be no JSON.
-    pub async fn send_text(&self, method: &str, uri: &str, content: &[u8]) -> Value {
+    pub async fn raw(&self, method: &str, uri: &str, media_type: &str, content: &[u8]) -> Answer {
         let user = InProcessUser(Arc::new(UserInfo::new("admin", &["system:masters"])));
-        let request = Request::builder().method(method).uri(uri).header("content-type", "application/json");
+        let request = Request::builder().method(method).uri(uri).header("content-type", media_type);
         let request = request.extension(user).body(body::full(content.to_vec())).unwrap();
-        Self::read(chain::handle(self.server.clone(), request).await).await.body
+        Self::read(chain::handle(self.server.clone(), request).await).await
     }
 
     /// What becomes of a request without a body. Of an answer that does not end, no more than its head is read.
