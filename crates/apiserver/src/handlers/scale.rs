@@ -1,5 +1,7 @@
 //! `scale`: how many replicas, whatever the kind.
 
+use api::Column;
+use api::printers::{AGE, NAME, column};
 use apimachinery::apply::{self, managers_from_scale, managers_to_scale};
 use apimachinery::schema::Schema;
 use apimachinery::{GroupResource, GroupVersionKind, Object, Status, Value};
@@ -17,6 +19,17 @@ use crate::http::{negotiate, respond};
 use crate::registry::{Part, check_name};
 
 const PACKAGE: &str = "k8s.io.api.autoscaling.v1";
+
+const COLUMNS: &[Column] = &[
+    Column { format: "", ..NAME },
+    column("Desired", "integer", "The number of replicas that are asked for.", |scale, _| {
+        json!(scale.get_i64(&["spec", "replicas"]).unwrap_or_default())
+    }),
+    column("Available", "integer", "The number of replicas that there are.", |scale, _| {
+        json!(scale.get_i64(&["status", "replicas"]).unwrap_or_default())
+    }),
+    AGE,
+];
 
 fn gvk() -> GroupVersionKind {
     GroupVersionKind::new("autoscaling", "v1", "Scale")
@@ -53,8 +66,16 @@ impl Call<'_> {
             Schema::builtin(PACKAGE, "Scale").ok_or_else(|| Status::internal("no schema of Scale"))?;
         let info = &self.ctx.info;
         let answer = |object: &Object| {
-            let accepted = self.accepted;
-            respond::encoded(StatusCode::OK, accepted.format, accepted.pretty, &scale_of(object), &schema)
+            let scale = scale_of(object);
+            respond::one(
+                self.accepted,
+                StatusCode::OK,
+                self.ctx,
+                COLUMNS,
+                &schema,
+                "*autoscaling.Scale",
+                &scale,
+            )
         };
         if info.verb == "get" {
             let entry = self.server.registry.get(self.kind, &info.namespace, &info.name, "").await?;

@@ -98,8 +98,21 @@ pub fn encoded(code: StatusCode, format: Format, pretty: bool, object: &Object, 
 
 /// One object of a kind, in whatever shape the client asked for.
 pub fn object(accepted: Accepted, code: StatusCode, ctx: &Context, kind: &Kind, object: &Object) -> Response {
+    one(accepted, code, ctx, kind.resource.columns, &kind.schema, &go_type(kind), object)
+}
+
+/// One object of these columns, of what need not be a kind of its own. `what` is its type, as Go prints it.
+pub fn one(
+    accepted: Accepted,
+    code: StatusCode,
+    ctx: &Context,
+    columns: &[Column],
+    schema: &Schema,
+    what: &str,
+    object: &Object,
+) -> Response {
     match accepted.r#as {
-        As::Itself => encoded(code, accepted.format, accepted.pretty, object, &kind.schema),
+        As::Itself => encoded(code, accepted.format, accepted.pretty, object, schema),
         As::PartialObjectMetadata => {
             match (metadata_of(object), Schema::builtin(META, "PartialObjectMetadata")) {
                 (object, Some(schema)) => encoded(code, accepted.format, accepted.pretty, &object, &schema),
@@ -108,13 +121,12 @@ pub fn object(accepted: Accepted, code: StatusCode, ctx: &Context, kind: &Kind, 
         }
         As::Table => {
             let version = object.resource_version();
-            let rows = vec![row(kind.resource.columns, object, ctx)];
+            let rows = vec![row(columns, object, ctx)];
             let meta = list_meta(version, "", None);
-            as_table(accepted, code, ctx, &table(kind.resource.columns, rows, meta, true))
+            as_table(accepted, code, ctx, &table(columns, rows, meta, true))
         }
         As::PartialObjectMetadataList => {
-            let what = go_type(kind);
-            failure(&unfit("PartialObjectMetadataList", "not a list", &what), Some(accepted))
+            failure(&unfit("PartialObjectMetadataList", "not a list", what), Some(accepted))
         }
     }
 }
