@@ -190,3 +190,20 @@ async fn patches_change_what_is_there_and_nothing_of_who_it_is() {
         }
     }
 }
+
+/// What follows from what the server prepared is there at once, not only when it is read again.
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_have_the_labels_of_their_pods() {
+    let cluster = cluster("10.96.0.0/16").await;
+    let jobs = "/apis/batch/v1/namespaces/default/jobs";
+    let containers = json!([{"name": "c", "image": "i"}]);
+    let template = json!({"spec": {"restartPolicy": "Never", "containers": containers}});
+    let made =
+        cluster.admin("POST", jobs, json!({"metadata": {"name": "j"}, "spec": {"template": template}})).await;
+    assert_eq!(made.code, 201, "{}", made.body);
+    let labels = &made.body["metadata"]["labels"];
+    assert_eq!(*labels, made.body["spec"]["template"]["metadata"]["labels"]);
+    assert_eq!(labels["batch.kubernetes.io/job-name"], "j");
+    let read = cluster.admin("GET", &format!("{jobs}/j"), Value::Null).await;
+    assert_eq!(read.body["metadata"]["labels"], *labels);
+}

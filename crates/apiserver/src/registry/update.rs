@@ -205,7 +205,8 @@ impl Registry {
         attributes.object = Some(object);
         self.admission.validate(self, ctx, attributes).await?;
         let charge = self.admission.charge(self, attributes).await?;
-        let object = attributes.object.take().unwrap_or_default();
+        let mut object = attributes.object.take().unwrap_or_default();
+        strategy.default(&mut object);
 
         // an update that changes nothing but the time of its own bookkeeping is no update, unless the object lies
         // in the store as it should no longer lie there
