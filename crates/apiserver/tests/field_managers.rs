@@ -462,7 +462,7 @@ async fn items_that_are_there_twice_are_owned_as_one() {
     let env = |name: &str, value: &str| json!({"name": name, "value": value});
     let of = |object: &Value, manager: &str| {
         let container = "/f:spec/f:template/f:spec/f:containers/k:{\"name\":\"c\"}";
-        let owned = owned(object, manager, "").pointer(&container).cloned().unwrap_or_default();
+        let owned = owned(object, manager, "").pointer(container).cloned().unwrap_or_default();
         (owned["f:ports"].clone(), owned["f:env"].clone())
     };
     let counts = |object: &Value| {

@@ -391,6 +391,68 @@ async fn nodes_write_nothing_that_lets_them_do_more() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nodes_ask_tokens_for_those_whom_pods_name() {
+    let cluster = cluster().await;
+    account(&cluster, "a").await;
+    made(&cluster, "/api/v1/nodes", json!({"metadata": {"name": "n1"}})).await;
+    let tokens = json!([{"audience": "of-driver"}, {"audience": "of-inline"}]);
+    for (name, tokens) in [("claimed", &tokens[0]), ("inline", &tokens[1])] {
+        let driver = json!({"metadata": {"name": name}, "spec": {"tokenRequests": [tokens],
+            "volumeLifecycleModes": ["Persistent", "Ephemeral"]}});
+        made(&cluster, "/apis/storage.k8s.io/v1/csidrivers", driver).await;
+    }
+    let one = json!({"requests": {"storage": "1"}});
+    let claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": one,
+        "volumeName": "v"}});
+    made(&cluster, "/api/v1/namespaces/default/persistentvolumeclaims", claim).await;
+    let volume = json!({"metadata": {"name": "v"}, "spec": {"accessModes": ["ReadWriteOnce"],
+        "capacity": {"storage": "1"}, "csi": {"driver": "claimed", "volumeHandle": "h"}}});
+    made(&cluster, "/api/v1/persistentvolumes", volume).await;
+    let sources = json!([{"serviceAccountToken": {"path": "a"}},
+        {"serviceAccountToken": {"path": "b", "audience": "projected"}}]);
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n1", "serviceAccountName": "a",
+        "containers": [{"name": "c", "image": "i"}], "volumes": [
+            {"name": "t", "projected": {"sources": sources}},
+            {"name": "c", "persistentVolumeClaim": {"claimName": "c"}},
+            {"name": "i", "csi": {"driver": "inline"}}]}});
+    let pod = made(&cluster, "/api/v1/namespaces/default/pods", pod).await;
+    let bound = json!({"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": pod["metadata"]["uid"]});
+    let ask = async |audiences: &Value| -> Answer {
+        let request = json!({"spec": {"audiences": audiences, "boundObjectRef": bound}});
+        let uri = "/api/v1/namespaces/default/serviceaccounts/a/token";
+        cluster.ask("system:node:n1", &["system:nodes"], "POST", uri, request, &[]).await
+    };
+    // the authorizer sees the pod soon
+    for tries in 0.. {
+        if ask(&json!([])).await.code == 201 {
+            break;
+        }
+        assert!(tries < 500);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for audience in ["projected", "of-driver", "of-inline"] {
+        let issued = ask(&json!([audience])).await;
+        assert_eq!(issued.code, 201, "{audience}: {}", issued.body);
+    }
+    let refused = ask(&json!(["projected", "of-driver"])).await;
+    assert!(refused.message().ends_with("node may only request 0 or 1 audiences"), "{}", refused.message());
+    let refused = ask(&json!(["other"])).await;
+    assert_eq!(refused.code, 403, "{}", refused.body);
+    assert!(
+        refused.message().ends_with(
+            "audience \"other\" not found in pod spec volume, system:node:n1 is not authorized to request tokens \
+             for this audience"
+        ),
+        "{}",
+        refused.message()
+    );
+    role(&cluster, "ask", &["request-serviceaccounts-token-audience"], "", "other").await;
+    bind(&cluster, "ask", "", &["system:node:n1"]).await;
+    let issued = ask(&json!(["other"])).await;
+    assert_eq!(issued.code, 201, "{}", issued.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tokens_last_as_long_as_what_they_are_bound_to() {
     let cluster = cluster().await;
     let tokens = "/api/v1/namespaces/default/serviceaccounts/a/token";

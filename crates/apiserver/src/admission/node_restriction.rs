@@ -5,6 +5,7 @@ use serde_json::Map;
 
 use super::{Attributes, Operation, certificate_subject};
 use crate::authorization::node_graph::{Referent, references};
+use crate::authorization::{self, Authorizer};
 use crate::context::Context;
 use crate::registry::Registry;
 
@@ -39,7 +40,12 @@ fn node_of(ctx: &Context) -> Option<Result<&str, ()>> {
     Some(user.name.strip_prefix("system:node:").filter(|name| !name.is_empty()).ok_or(()))
 }
 
-pub fn check(registry: &Registry, ctx: &Context, attributes: &Attributes<'_>) -> Result<(), Status> {
+pub async fn check(
+    registry: &Registry,
+    authorizer: Option<&dyn Authorizer>,
+    ctx: &Context,
+    attributes: &Attributes<'_>,
+) -> Result<(), Status> {
     let node = match node_of(ctx) {
         None => return Ok(()),
         Some(Ok(node)) => node,
@@ -68,7 +74,11 @@ pub fn check(registry: &Registry, ctx: &Context, attributes: &Attributes<'_>) ->
         ("", "nodes", _) => self_only(node, attributes),
         ("", "persistentvolumeclaims", "status") => claim_status(node, attributes),
         ("", "persistentvolumeclaims", _) => Err(attributes.forbidden("may only update PVC status")),
-        ("", "serviceaccounts", "token") => token(registry, node, attributes),
+        ("", "serviceaccounts", "token") => {
+            let Some(request) = &attributes.object else { return Ok(()) };
+            let pod = bound_pod(registry, node, request, attributes)?;
+            audience(registry, authorizer, ctx, request, &pod, attributes).await
+        }
         ("coordination.k8s.io", "leases", _) => lease(node, attributes),
         ("storage.k8s.io", "csinodes", _) if named(attributes) != node => {
             Err(attributes.forbidden("can only access CSINode with the same name as the requesting node"))
@@ -344,8 +354,13 @@ fn is_restricted(key: &str) -> bool {
     !KUBELET_LABELS.contains(&key) && !KUBELET_LABEL_DOMAINS.iter().any(|allowed| below(allowed))
 }
 
-fn token(registry: &Registry, node: &str, attributes: &Attributes<'_>) -> Result<(), Status> {
-    let Some(request) = &attributes.object else { return Ok(()) };
+/// The pod that a token is for, which runs on the node.
+fn bound_pod(
+    registry: &Registry,
+    node: &str,
+    request: &Object,
+    attributes: &Attributes<'_>,
+) -> Result<Object, Status> {
     let bound = |key: &str| request.get_str(&["spec", "boundObjectRef", key]);
     if bound("kind") != "Pod" || bound("apiVersion") != "v1" || bound("name").is_empty() {
         return Err(attributes.forbidden("node requested token not bound to a pod"));
@@ -363,7 +378,80 @@ fn token(registry: &Registry, node: &str, attributes: &Attributes<'_>) -> Result
     if !on(&pod, node) {
         return Err(attributes.forbidden("node requested token bound to a pod scheduled on a different node"));
     }
-    Ok(())
+    Ok(pod)
+}
+
+/// A token is for whom a volume of the pod names, or for whom the node may ask tokens for anyhow.
+async fn audience(
+    registry: &Registry,
+    authorizer: Option<&dyn Authorizer>,
+    ctx: &Context,
+    request: &Object,
+    pod: &Object,
+    attributes: &Attributes<'_>,
+) -> Result<(), Status> {
+    let audience = match request.get_array(&["spec", "audiences"]) {
+        [] => "",
+        [audience] => audience.as_str().unwrap_or_default(),
+        _ => return Err(attributes.forbidden("node may only request 0 or 1 audiences")),
+    };
+    if names_audience(registry, pod, audience) {
+        return Ok(());
+    }
+    let asked = authorization::Attributes {
+        namespace: &attributes.namespace,
+        name: &attributes.name,
+        api_version: "v1",
+        ..authorization::Attributes::resource(
+            &ctx.user,
+            "request-serviceaccounts-token-audience",
+            "",
+            audience,
+        )
+    };
+    if let Some(authorizer) = authorizer
+        && authorizer.authorize(&asked).await.is_allowed()
+    {
+        return Ok(());
+    }
+    let user = &ctx.user.name;
+    Err(attributes.forbidden(format_args!(
+        "audience {audience:?} not found in pod spec volume, {user} is not authorized to request tokens for this audience"
+    )))
+}
+
+/// Whether a volume of a pod is given tokens for an audience, itself or by the driver behind it.
+fn names_audience(registry: &Registry, pod: &Object, audience: &str) -> bool {
+    let text = |value: &Value, path: [&str; 2]| value[path[0]][path[1]].as_str().map(str::to_owned);
+    let driver_of = |claim: &str| -> Option<String> {
+        let claim = registry.peek(registry.core("persistentvolumeclaims"), pod.namespace(), claim)?;
+        let volume =
+            registry.peek(registry.core("persistentvolumes"), "", claim.get_str(&["spec", "volumeName"]))?;
+        Some(volume.get_str(&["spec", "csi", "driver"]).to_owned())
+    };
+    let gives = |driver: String| -> bool {
+        let kind = registry.kind("storage.k8s.io", "v1", "csidrivers");
+        let driver = kind.and_then(|kind| registry.peek(kind, "", &driver));
+        driver.is_some_and(|driver| {
+            let mut tokens = driver.get_array(&["spec", "tokenRequests"]).iter();
+            tokens.any(|token| token["audience"].as_str().unwrap_or_default() == audience)
+        })
+    };
+    pod.get_array(&["spec", "volumes"]).iter().any(|volume| {
+        let mut sources = volume["projected"]["sources"].as_array().into_iter().flatten();
+        if sources.any(|source| {
+            source.get("serviceAccountToken").is_some()
+                && text(source, ["serviceAccountToken", "audience"]).unwrap_or_default() == audience
+        }) {
+            return true;
+        }
+        let claim = match volume.get("ephemeral") {
+            Some(_) => volume["name"].as_str().map(|name| format!("{}-{name}", pod.name())),
+            None => text(volume, ["persistentVolumeClaim", "claimName"]),
+        };
+        let driver = claim.and_then(|claim| driver_of(&claim)).or_else(|| text(volume, ["csi", "driver"]));
+        driver.is_some_and(gives)
+    })
 }
 
 fn lease(node: &str, attributes: &Attributes<'_>) -> Result<(), Status> {

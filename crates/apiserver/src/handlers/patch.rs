@@ -259,7 +259,7 @@ impl Call<'_> {
                             "error strict decoding YAML: {NOT_JSON}: {why}"
                         )));
                     }
-                    FieldValidation::Warn => decode::warn_of(&self.ctx, why),
+                    FieldValidation::Warn => decode::warn_of(self.ctx, why),
                     FieldValidation::Ignore => {}
                 }
             }

@@ -124,7 +124,7 @@ impl Call<'_> {
                     wanted.uid(),
                     old.uid()
                 );
-                let scale = GroupResource::new(&resource.group, &format!("{}/scale", resource.resource));
+                let scale = GroupResource::new(&resource.group, format!("{}/scale", resource.resource));
                 return Err(Status::conflict(&scale, old.name(), why));
             }
             let version = wanted.resource_version();
