@@ -28,6 +28,8 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 /// How often what may drift is put right.
 const RECONCILE: std::time::Duration = std::time::Duration::from_secs(10);
 
+// Writes are boxed here: many of them wait at once, and each is large to hold.
+
 /// Makes all of it, then keeps true what only the server itself has a say in.
 pub async fn run(server: Arc<Server>, trust: Arc<Trust>) -> Result<(), Status> {
     let ctx = Context::internal();
@@ -127,7 +129,7 @@ async fn ensure(
     if server.registry.peek(kind, &namespace, object.name()).is_some() {
         return Ok(false);
     }
-    match server.registry.create(ctx, kind, &namespace, object, WriteOptions::default()).await {
+    match Box::pin(server.registry.create(ctx, kind, &namespace, object, WriteOptions::default())).await {
         Ok(_) => Ok(true),
         Err(status) if status.is(Reason::AlreadyExists) => Ok(false),
         Err(status) => Err(status),
@@ -160,7 +162,8 @@ async fn put(
         Ok(new)
     };
     let options = WriteOptions::default();
-    server.registry.update(ctx, kind, &namespace, &name, Part::Main, &transform, true, options).await?;
+    Box::pin(server.registry.update(ctx, kind, &namespace, &name, Part::Main, &transform, true, options))
+        .await?;
     Ok(())
 }
 
@@ -179,7 +182,7 @@ async fn set_status(
         Ok(new)
     };
     let options = WriteOptions::default();
-    server.registry.update(ctx, kind, "", name, Part::Status, &transform, false, options).await?;
+    Box::pin(server.registry.update(ctx, kind, "", name, Part::Status, &transform, false, options)).await?;
     Ok(())
 }
 
@@ -202,7 +205,7 @@ async fn reconcile_rbac(
     let registry = &server.registry;
     let options = WriteOptions::default();
     let Some(old) = registry.peek(kind, &namespace, &name) else {
-        return match registry.create(ctx, kind, &namespace, wanted, options).await {
+        return match Box::pin(registry.create(ctx, kind, &namespace, wanted, options)).await {
             Err(status) if !status.is(Reason::AlreadyExists) => Err(status),
             _ => Ok(()),
         };
@@ -217,12 +220,13 @@ async fn reconcile_rbac(
                     _ => old,
                 })
             };
-            registry.update(ctx, kind, &namespace, &name, Part::Main, &transform, false, options).await?;
+            Box::pin(registry.update(ctx, kind, &namespace, &name, Part::Main, &transform, false, options))
+                .await?;
             Ok(())
         }
         Reconciled::Recreate(new) => {
-            registry.delete(ctx, kind, &namespace, &name, &DeleteOptions::default()).await?;
-            registry.create(ctx, kind, &namespace, new, options).await?;
+            Box::pin(registry.delete(ctx, kind, &namespace, &name, &DeleteOptions::default())).await?;
+            Box::pin(registry.create(ctx, kind, &namespace, new, options)).await?;
             Ok(())
         }
     }

@@ -96,7 +96,10 @@ async fn no_address_is_given_away_twice() {
         let (made, refused) =
             race(&servers, SERVICES, (0..200).map(|index| service(index, "ClusterIP"))).await;
         for answer in &refused {
-            assert!(answer.message().ends_with("range 10.96.0.0/27 is full"), "{answer:?}");
+            assert!(
+                answer.message().ends_with("failed to allocate a serviceIP: range is full"),
+                "{answer:?}"
+            );
         }
         assert_eq!((made.len(), refused.len()), (free, 200 - free), "{round}");
         assert_eq!(distinct(&made, "/spec/clusterIP"), free, "{round}");

@@ -1,6 +1,7 @@
 //! NodeRestriction: what RBAC cannot say of a kubelet: it writes its own node, its own pods, its own lease.
 
 use apimachinery::{Object, Status, Value};
+use futures::future::BoxFuture;
 use serde_json::Map;
 
 use super::{Attributes, Operation, certificate_subject};
@@ -40,12 +41,7 @@ fn node_of(ctx: &Context) -> Option<Result<&str, ()>> {
     Some(user.name.strip_prefix("system:node:").filter(|name| !name.is_empty()).ok_or(()))
 }
 
-pub async fn check(
-    registry: &Registry,
-    authorizer: Option<&dyn Authorizer>,
-    ctx: &Context,
-    attributes: &Attributes<'_>,
-) -> Result<(), Status> {
+pub fn check(registry: &Registry, ctx: &Context, attributes: &Attributes<'_>) -> Result<(), Status> {
     let node = match node_of(ctx) {
         None => return Ok(()),
         Some(Ok(node)) => node,
@@ -74,11 +70,10 @@ pub async fn check(
         ("", "nodes", _) => self_only(node, attributes),
         ("", "persistentvolumeclaims", "status") => claim_status(node, attributes),
         ("", "persistentvolumeclaims", _) => Err(attributes.forbidden("may only update PVC status")),
-        ("", "serviceaccounts", "token") => {
-            let Some(request) = &attributes.object else { return Ok(()) };
-            let pod = bound_pod(registry, node, request, attributes)?;
-            audience(registry, authorizer, ctx, request, &pod, attributes).await
-        }
+        ("", "serviceaccounts", "token") => match &attributes.object {
+            Some(request) => bound_pod(registry, node, request, attributes).map(drop),
+            None => Ok(()),
+        },
         ("coordination.k8s.io", "leases", _) => lease(node, attributes),
         ("storage.k8s.io", "csinodes", _) if named(attributes) != node => {
             Err(attributes.forbidden("can only access CSINode with the same name as the requesting node"))
@@ -381,43 +376,50 @@ fn bound_pod(
     Ok(pod)
 }
 
-/// A token is for whom a volume of the pod names, or for whom the node may ask tokens for anyhow.
-async fn audience(
-    registry: &Registry,
-    authorizer: Option<&dyn Authorizer>,
-    ctx: &Context,
-    request: &Object,
-    pod: &Object,
-    attributes: &Attributes<'_>,
-) -> Result<(), Status> {
-    let audience = match request.get_array(&["spec", "audiences"]) {
-        [] => "",
-        [audience] => audience.as_str().unwrap_or_default(),
-        _ => return Err(attributes.forbidden("node may only request 0 or 1 audiences")),
-    };
-    if names_audience(registry, pod, audience) {
-        return Ok(());
+/// A token is for whom a volume of the pod names, or for whom the node may ask tokens for anyhow. There is nothing to
+/// wait for unless a node asks for a token.
+pub fn audience<'a>(
+    registry: &'a Registry,
+    authorizer: Option<&'a dyn Authorizer>,
+    ctx: &'a Context,
+    attributes: &'a Attributes<'_>,
+) -> Option<BoxFuture<'a, Result<(), Status>>> {
+    let node = node_of(ctx)?.ok()?;
+    if attributes.kind.resource.plural != "serviceaccounts" || attributes.subresource != "token" {
+        return None;
     }
-    let asked = authorization::Attributes {
-        namespace: &attributes.namespace,
-        name: &attributes.name,
-        api_version: "v1",
-        ..authorization::Attributes::resource(
-            &ctx.user,
-            "request-serviceaccounts-token-audience",
-            "",
-            audience,
-        )
-    };
-    if let Some(authorizer) = authorizer
-        && authorizer.authorize(&asked).await.is_allowed()
-    {
-        return Ok(());
-    }
-    let user = &ctx.user.name;
-    Err(attributes.forbidden(format_args!(
-        "audience {audience:?} not found in pod spec volume, {user} is not authorized to request tokens for this audience"
-    )))
+    let request = attributes.object.as_ref()?;
+    Some(Box::pin(async move {
+        let pod = bound_pod(registry, node, request, attributes)?;
+        let audience = match request.get_array(&["spec", "audiences"]) {
+            [] => "",
+            [audience] => audience.as_str().unwrap_or_default(),
+            _ => return Err(attributes.forbidden("node may only request 0 or 1 audiences")),
+        };
+        if names_audience(registry, &pod, audience) {
+            return Ok(());
+        }
+        let asked = authorization::Attributes {
+            namespace: &attributes.namespace,
+            name: &attributes.name,
+            api_version: "v1",
+            ..authorization::Attributes::resource(
+                &ctx.user,
+                "request-serviceaccounts-token-audience",
+                "",
+                audience,
+            )
+        };
+        if let Some(authorizer) = authorizer
+            && authorizer.authorize(&asked).await.is_allowed()
+        {
+            return Ok(());
+        }
+        let user = &ctx.user.name;
+        Err(attributes.forbidden(format_args!(
+            "audience {audience:?} not found in pod spec volume, {user} is not authorized to request tokens for this audience"
+        )))
+    }))
 }
 
 /// Whether a volume of a pod is given tokens for an audience, itself or by the driver behind it.

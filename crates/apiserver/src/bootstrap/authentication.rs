@@ -36,7 +36,8 @@ pub async fn run(server: &Server, ctx: &Context, authorities: &Authorities) -> R
         return Ok(());
     }
     let options = WriteOptions::default();
-    server.registry.update(ctx, kind, &namespace, &name, Part::Main, &transform, true, options).await?;
+    Box::pin(server.registry.update(ctx, kind, &namespace, &name, Part::Main, &transform, true, options))
+        .await?;
     Ok(())
 }
 

@@ -40,7 +40,7 @@ async fn reconcile(
     let wanted = typed(kind, object.into_value());
     let name = wanted.name().to_owned();
     let Some(old) = server.registry.peek(kind, "", &name) else {
-        return match server.registry.create(ctx, kind, "", wanted, WriteOptions::default()).await {
+        return match Box::pin(server.registry.create(ctx, kind, "", wanted, WriteOptions::default())).await {
             Err(status) if !status.is(Reason::AlreadyExists) => Err(status),
             _ => Ok(()),
         };
@@ -53,7 +53,7 @@ async fn reconcile(
         Ok(corrected(&old, &wanted, mandatory).unwrap_or(old))
     };
     let options = WriteOptions::default();
-    server.registry.update(ctx, kind, "", &name, Part::Main, &transform, false, options).await?;
+    Box::pin(server.registry.update(ctx, kind, "", &name, Part::Main, &transform, false, options)).await?;
     Ok(())
 }
 

@@ -34,7 +34,17 @@ pub async fn run(server: &Server, ctx: &Context) -> Result<(), Status> {
         Ok(map)
     };
     let options = WriteOptions::default();
-    server.registry.update(ctx, kind, "kube-system", TRACKING, Part::Main, &transform, true, options).await?;
+    Box::pin(server.registry.update(
+        ctx,
+        kind,
+        "kube-system",
+        TRACKING,
+        Part::Main,
+        &transform,
+        true,
+        options,
+    ))
+    .await?;
     Ok(())
 }
 
