@@ -38,7 +38,7 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
         ["apis", group] => discovery::group(server, headers, query, group),
         ["apis", group, version] => discovery::resources(server, headers, query, group, version),
         ["openapi", "v2"] => Ok(openapi::v2(server, headers)),
-        ["openapi", "v3"] => Ok(openapi::v3_index(server, headers)),
+        ["openapi", "v3"] => Ok(openapi::v3_index(server)),
         ["openapi", "v3", rest @ ..] => Ok(openapi::v3(server, headers, &ctx.query, &rest.join("/"))),
         [".well-known", "openid-configuration"] => Ok(key_document(server, |documents| {
             (OpenIdMetadata::CONFIGURATION_TYPE, &documents.configuration)

@@ -121,3 +121,36 @@ async fn open_api_documents_vary() {
         assert_eq!(get(&cluster, uri, "text/html").await.code, 406, "{uri}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_api_comes_as_protobuf() {
+    let cluster = Cluster::start(RequestOptions::default()).await;
+    for (uri, version) in [("/openapi/v2", "v2"), ("/openapi/v3/apis/apps/v1", "v3")] {
+        let json = get(&cluster, uri, "application/json").await;
+        for name in ["@", "."] {
+            let accept = format!("application/com.github.proto-openapi.spec.{version}{name}v1.0+protobuf");
+            let answer = get(&cluster, uri, &accept).await;
+            assert_eq!(
+                (answer.code.as_u16(), media_type(&answer)),
+                (200, format!("application/com.github.proto-openapi.spec.{version}.v1.0+protobuf").as_str()),
+            );
+            assert_eq!(answer.headers["etag"], json.headers["etag"], "{uri}");
+            assert_eq!(answer.headers["vary"], "Accept");
+            let text = answer.body.as_str().unwrap();
+            assert!(text.contains("io.k8s.api.apps.v1.Deployment") && !text.starts_with('{'), "{uri}");
+        }
+    }
+    let index = get(&cluster, "/openapi/v3", "application/json").await;
+    let paths: Value = match index.body.as_str() {
+        Some(text) => serde_json::from_str(text).unwrap(),
+        None => index.body.clone(),
+    };
+    let url = paths["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap();
+    let accept = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
+    let kept = get(&cluster, url, accept).await;
+    assert_eq!((kept.code.as_u16(), kept.headers["cache-control"].to_str().unwrap()), (200, "public, immutable"));
+    let old = get(&cluster, "/openapi/v3/apis/apps/v1?hash=OLD", accept).await;
+    assert_eq!((old.code.as_u16(), old.headers["location"].to_str().unwrap()), (301, url));
+    assert_eq!(get(&cluster, "/openapi/v3/apis/apps/v1?hash=OLD", "text/html").await.code, 406);
+    assert_eq!(get(&cluster, "/openapi/v3/apis/none/v1", accept).await.code, 404);
+}
