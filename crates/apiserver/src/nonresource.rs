@@ -15,12 +15,12 @@ use crate::{discovery, health, openapi};
 pub const VERSION: &str = "v1.36.3";
 
 pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Result<Response, Status> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Ok(chain::method_not_allowed(request.method()));
-    }
     let (headers, query) = (request.headers(), &ctx.query);
     let path = ctx.info.path.trim_end_matches('/');
     let parts: Vec<&str> = path.split('/').skip(1).collect();
+    if *request.method() != Method::GET && is_read_by_get_alone(&parts) {
+        return Err(Status::method_not_allowed());
+    }
     match parts.as_slice() {
         [] => Ok(respond::json(StatusCode::OK, &json!({"paths": server.paths()}))),
         ["livez" | "readyz" | "healthz", rest @ ..] => {
@@ -49,6 +49,12 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
         ["debug", "api_priority_and_fairness", table] => Ok(flow_table(server, ctx, table)),
         _ => Ok(chain::not_found()),
     }
+}
+
+/// Paths that upstream routes by method, as it does those of resources: not even HEAD reads them. What it serves by path
+/// alone takes any method.
+fn is_read_by_get_alone(parts: &[&str]) -> bool {
+    matches!(parts, ["version"] | ["api"] | ["api", _] | ["apis", _, _] | [".well-known" | "openid", ..])
 }
 
 /// What priority and fairness is about right now, as text.

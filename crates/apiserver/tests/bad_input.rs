@@ -150,6 +150,49 @@ async fn lists_of_revisions_that_are_gone() {
     assert_eq!(last["metadata"].get("continue"), None);
 }
 
+/// Upstream's router knows the methods that a path was given. HEAD is none of them, though it is authorized like GET.
+#[tokio::test(flavor = "multi_thread")]
+async fn methods_that_a_path_is_not_served_by() {
+    let cluster = Cluster::start(RequestOptions::default()).await;
+    assert_eq!(cluster.admin("POST", MAPS, json!({"metadata": {"name": "a"}})).await.code, 201);
+    let not_allowed = "the server does not allow this method on the requested resource";
+    let one = format!("{MAPS}/a");
+    let watched = format!("{MAPS}?watch=1");
+    for uri in [
+        MAPS,
+        &one,
+        &watched,
+        "/api/v1/watch/configmaps",
+        "/api/v1/namespaces/default/pods/p/log",
+        "/api",
+        "/api/v1",
+        "/apis/apps/v1",
+        "/version",
+        "/.well-known/openid-configuration",
+        "/openid/v1/jwks",
+    ] {
+        for method in ["HEAD", "OPTIONS"] {
+            let answer = cluster.admin(method, uri, Value::Null).await;
+            assert_eq!(
+                (answer.code.as_u16(), answer.message(), &answer.body["reason"]),
+                (405, not_allowed, &json!("MethodNotAllowed")),
+                "{method} {uri}"
+            );
+        }
+    }
+    for uri in ["/healthz", "/livez/ping", "/apis", "/apis/apps", "/openapi/v2", "/openapi/v3", "/metrics", "/"] {
+        for method in ["HEAD", "POST"] {
+            assert_eq!(cluster.admin(method, uri, Value::Null).await.code, 200, "{method} {uri}");
+        }
+    }
+    for uri in ["/api/v1/nothings", "/apis/apps/v1/nothings"] {
+        assert_eq!(cluster.admin("HEAD", uri, Value::Null).await.code, 404, "{uri}");
+    }
+    let stranger = cluster.ask("stranger", &[], "HEAD", MAPS, Value::Null, &[]).await;
+    assert_eq!(stranger.code, 403, "{stranger:?}");
+    assert!(stranger.message().contains("cannot list resource"), "{stranger:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_and_paths_that_do_not_fit() {
     let cluster = Cluster::start(RequestOptions::default()).await;

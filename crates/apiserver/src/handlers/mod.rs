@@ -57,6 +57,10 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
     if !kind.resource.namespaced && !info.namespace.is_empty() && kind.resource.plural != "namespaces" {
         return Err(Status::no_such_path());
     }
+    // authorized like GET, but only what is connected to is told of it
+    if *request.method() == Method::HEAD && info.subresource != "proxy" {
+        return Err(Status::method_not_allowed());
+    }
     // reviews, bindings, tokens and evictions are shown to nobody
     let shown = kind.resource.access != api::Access::CreateOnly
         && !matches!(info.subresource.as_str(), "binding" | "eviction" | "token");
@@ -117,7 +121,7 @@ impl Call<'_> {
             "get" => self.get().await,
             "list" => self.list().await,
             // a path can say that it is a watch, whatever the method
-            "watch" if matches!(*request.method(), Method::GET | Method::HEAD) => self.watch(request).await,
+            "watch" if *request.method() == Method::GET => self.watch(request).await,
             "create" => self.create(request).await,
             "update" | "patch" => self.part(request, Part::Main).await,
             "delete" => self.delete(request).await,
