@@ -4,6 +4,7 @@
 mod authentication;
 mod flowcontrol;
 mod identity;
+pub(crate) mod kubernetes;
 mod legacy_tokens;
 
 use std::sync::Arc;
@@ -52,7 +53,7 @@ pub async fn run(server: Arc<Server>, trust: Arc<Trust>) -> Result<(), Status> {
                 set_status(&server, &ctx, "networking.k8s.io", "servicecidrs", "kubernetes", cidr_status)
                     .await?;
             }
-            kubernetes_service(&server, &ctx).await
+            kubernetes::run(&server, &ctx).await
         },
         priority_classes(&server, &ctx),
         flowcontrol::run(&server, &ctx),
@@ -66,6 +67,19 @@ pub async fn run(server: Arc<Server>, trust: Arc<Trust>) -> Result<(), Status> {
     Ok(())
 }
 
+/// Says goodbye before the server stops: clients are led to others that live.
+pub async fn stop(server: &Server) {
+    if server.stopping.is_cancelled() {
+        return;
+    }
+    let ctx = Context::internal();
+    match tokio::time::timeout(2 * RECONCILE, kubernetes::leave(server, &ctx)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(status)) => tracing::info!(%status, "default/kubernetes goes on to name this server"),
+        Err(_) => tracing::warn!("this server could not be taken from default/kubernetes in time"),
+    }
+}
+
 async fn keep(server: Arc<Server>, trust: Arc<Trust>) {
     let holder = uuid::Uuid::new_v4().to_string();
     loop {
@@ -76,7 +90,7 @@ async fn keep(server: Arc<Server>, trust: Arc<Trust>) {
         if let Err(status) = identity::collect(&server, &ctx).await {
             tracing::warn!(%status, "leases of servers that are gone could not be removed");
         }
-        if let Err(status) = kubernetes_endpoints(&server, &ctx).await {
+        if let Err(status) = kubernetes::reconcile(&server, &ctx, kubernetes::Ports::Theirs).await {
             tracing::warn!(%status, "the endpoints of default/kubernetes could not be put right");
         }
         if let Err(status) = authentication::run(&server, &ctx, &trust.authorities()).await {
@@ -255,40 +269,4 @@ async fn api_services(server: &Server, ctx: &Context) -> Result<(), Status> {
     let each = services
         .map(|it| put(server, ctx, "apiregistration.k8s.io", "apiservices", it.into_value(), &["spec"]));
     try_join_all(each).await.map(drop)
-}
-
-async fn kubernetes_service(server: &Server, ctx: &Context) -> Result<(), Status> {
-    let ip = server.config.service_cidr.primary.nth(1).to_string();
-    let port = server.config.advertise.port();
-    let service = json!({
-        "metadata": {"namespace": "default", "name": "kubernetes", "labels": {
-            "component": "apiserver", "provider": "kubernetes",
-        }},
-        "spec": {"type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip], "sessionAffinity": "None",
-            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]},
-    });
-    ensure(server, ctx, "", "v1", "services", service).await?;
-    kubernetes_endpoints(server, ctx).await
-}
-
-async fn kubernetes_endpoints(server: &Server, ctx: &Context) -> Result<(), Status> {
-    let address = server.config.advertise;
-    let ip = address.ip().to_string();
-    let endpoints = json!({
-        "metadata": {"namespace": "default", "name": "kubernetes", "labels": {
-            "endpointslice.kubernetes.io/skip-mirror": "true",
-        }},
-        "subsets": [{"addresses": [{"ip": ip}],
-            "ports": [{"name": "https", "port": address.port(), "protocol": "TCP"}]}],
-    });
-    put(server, ctx, "", "endpoints", endpoints, &["subsets"]).await?;
-    let slice = json!({
-        "metadata": {"namespace": "default", "name": "kubernetes", "labels": {
-            "kubernetes.io/service-name": "kubernetes",
-        }},
-        "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
-        "endpoints": [{"addresses": [ip], "conditions": {"ready": true}}],
-        "ports": [{"name": "https", "port": address.port(), "protocol": "TCP"}],
-    });
-    put(server, ctx, "discovery.k8s.io", "endpointslices", slice, &["endpoints", "ports"]).await
 }

@@ -82,7 +82,8 @@ async fn versions_that_are_none_or_not_there() {
     is(&watch, 422, &format!("configmaps \"\" is invalid: {NONE}"));
     for (method, uri) in [("GET", format!("{MAPS}/a")), ("DELETE", MAPS.to_owned())] {
         for (version, why) in [("%2B1", "invalid syntax"), ("18446744073709551616", "value out of range")] {
-            let answer = cluster.admin(method, &format!("{uri}?resourceVersion={version}"), Value::Null).await;
+            let answer =
+                cluster.admin(method, &format!("{uri}?resourceVersion={version}"), Value::Null).await;
             assert!(answer.message().ends_with(why), "{method} {version} {answer:?}");
             assert_eq!(answer.code, if method == "GET" { 500 } else { 400 }, "{answer:?}");
         }
@@ -135,7 +136,11 @@ async fn versions_of_objects_that_are_none_or_not_theirs() {
             let name = if uri == scale { "d" } else { "a" };
             let answer = cluster.admin(method, uri, map(name, version)).await;
             is(&answer, 500, why);
-            assert_eq!((answer.body.get("reason"), answer.body.get("details")), (None, None), "{method} {uri}");
+            assert_eq!(
+                (answer.body.get("reason"), answer.body.get("details")),
+                (None, None),
+                "{method} {uri}"
+            );
         }
         let new = cluster.admin("PUT", &format!("{leases}/new"), map("new", version)).await;
         is(&new, 500, why);
@@ -247,7 +252,9 @@ async fn methods_that_a_path_is_not_served_by() {
             );
         }
     }
-    for uri in ["/healthz", "/livez/ping", "/apis", "/apis/apps", "/openapi/v2", "/openapi/v3", "/metrics", "/"] {
+    for uri in
+        ["/healthz", "/livez/ping", "/apis", "/apis/apps", "/openapi/v2", "/openapi/v3", "/metrics", "/"]
+    {
         for method in ["HEAD", "POST"] {
             assert_eq!(cluster.admin(method, uri, Value::Null).await.code, 200, "{method} {uri}");
         }
@@ -265,7 +272,11 @@ async fn methods_that_a_path_is_not_served_by() {
 async fn bodies_that_nest_too_deep() {
     let cluster = Cluster::start(RequestOptions::default()).await;
     let body = |levels: usize| {
-        format!("{{\"metadata\":{{\"name\":\"deep\"}},\"nothing\":{}{}}}", "[".repeat(levels), "]".repeat(levels))
+        format!(
+            "{{\"metadata\":{{\"name\":\"deep\"}},\"nothing\":{}{}}}",
+            "[".repeat(levels),
+            "]".repeat(levels)
+        )
     };
     let refused = cluster.send_text("POST", MAPS, body(10_000).as_bytes()).await;
     assert_eq!(

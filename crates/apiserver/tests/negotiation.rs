@@ -148,7 +148,10 @@ async fn open_api_comes_as_protobuf() {
     let url = paths["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap();
     let accept = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
     let kept = get(&cluster, url, accept).await;
-    assert_eq!((kept.code.as_u16(), kept.headers["cache-control"].to_str().unwrap()), (200, "public, immutable"));
+    assert_eq!(
+        (kept.code.as_u16(), kept.headers["cache-control"].to_str().unwrap()),
+        (200, "public, immutable")
+    );
     let old = get(&cluster, "/openapi/v3/apis/apps/v1?hash=OLD", accept).await;
     assert_eq!((old.code.as_u16(), old.headers["location"].to_str().unwrap()), (301, url));
     assert_eq!(get(&cluster, "/openapi/v3/apis/apps/v1?hash=OLD", "text/html").await.code, 406);

@@ -64,7 +64,9 @@ enum Scheme {
 impl Scheme {
     fn of(algorithm: &AlgorithmIdentifier<'_>) -> Result<Self, &'static str> {
         Ok(match algorithm.algorithm.to_id_string().as_str() {
-            "1.2.840.113549.1.1.4" => return Err("x509: cannot verify signature: insecure algorithm MD5-RSA"),
+            "1.2.840.113549.1.1.4" => {
+                return Err("x509: cannot verify signature: insecure algorithm MD5-RSA");
+            }
             "1.2.840.113549.1.1.5" | "1.3.14.3.2.29" => Self::Rsa(Hash::Sha1),
             "1.2.840.113549.1.1.11" => Self::Rsa(Hash::Sha256),
             "1.2.840.113549.1.1.12" => Self::Rsa(Hash::Sha384),
@@ -90,7 +92,9 @@ impl Scheme {
 /// The hash function of RSA-PSS. Of all that could be chosen, Go knows three ways: one function for the message and the
 /// mask, and as much salt as it makes bytes.
 fn pss_hash(algorithm: &AlgorithmIdentifier<'_>) -> Option<Hash> {
-    let Ok(SignatureAlgorithm::RSASSA_PSS(params)) = SignatureAlgorithm::try_from(algorithm) else { return None };
+    let Ok(SignatureAlgorithm::RSASSA_PSS(params)) = SignatureAlgorithm::try_from(algorithm) else {
+        return None;
+    };
     let (hash, salt) = match Hash::named(&params.hash_algorithm_oid().to_id_string())? {
         Hash::Sha1 => return None,
         Hash::Sha256 => (Hash::Sha256, 32),
@@ -109,12 +113,16 @@ pub fn verify(request: &X509CertificationRequest<'_>) -> Result<(), String> {
     let scheme = Scheme::of(&request.signature_algorithm);
     let mismatch = |scheme: Scheme, key: &str| {
         let wanted = scheme.key();
-        Err(format!("x509: signature algorithm specifies an {wanted} public key, but have public key of type {key}"))
+        Err(format!(
+            "x509: signature algorithm specifies an {wanted} public key, but have public key of type {key}"
+        ))
     };
     let key = &info.subject_pki;
     match key.algorithm.algorithm.to_id_string().as_str() {
         RSA_KEY => {
-            let Ok(PublicKey::RSA(key)) = key.parsed() else { return refused("x509: invalid RSA public key") };
+            let Ok(PublicKey::RSA(key)) = key.parsed() else {
+                return refused("x509: invalid RSA public key");
+            };
             let (modulus, exponent) =
                 (BigUint::from_bytes_be(key.modulus), BigUint::from_bytes_be(key.exponent));
             let Ok(key) = RsaPublicKey::new_with_max_size(modulus, exponent, LONGEST_RSA_KEY) else {
@@ -243,7 +251,8 @@ mod tests {
 
     #[test]
     fn requests_of_all_keys_that_go_knows() {
-        let too_short = "crypto/rsa: 512-bit keys are insecure (see https://go.dev/pkg/crypto/rsa#hdr-Minimum_key_size)";
+        let too_short =
+            "crypto/rsa: 512-bit keys are insecure (see https://go.dev/pkg/crypto/rsa#hdr-Minimum_key_size)";
         let ecdsa = Err("x509: ECDSA verification failure");
         let rsa = Err("crypto/rsa: verification error");
         macro_rules! request {
@@ -306,7 +315,10 @@ mod tests {
             swapped(rsa, &sha256, &other(4)),
             "x509: cannot verify signature: insecure algorithm MD5-RSA"
         );
-        assert_eq!(swapped(rsa, &sha256, &other(14)), "x509: cannot verify signature: algorithm unimplemented");
+        assert_eq!(
+            swapped(rsa, &sha256, &other(14)),
+            "x509: cannot verify signature: algorithm unimplemented"
+        );
         assert_eq!(swapped(rsa, &sha256, &other(12)), "crypto/rsa: verification error");
         let ec = include_str!("testdata/p256-sha512.csr");
         // ecdsa-with-SHA512, and something as long

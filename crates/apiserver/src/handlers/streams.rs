@@ -99,9 +99,7 @@ impl Call<'_> {
         let since_seconds = number("sinceSeconds")?;
         let since_time = match query.get("sinceTime") {
             None | Some("" | "null") => None,
-            Some(text) => {
-                Some(time::parse(text).map_err(|error| Status::bad_request(error.to_string()))?)
-            }
+            Some(text) => Some(time::parse(text).map_err(|error| Status::bad_request(error.to_string()))?),
         };
         let (tail_lines, limit_bytes) = (number("tailLines")?, number("limitBytes")?);
 

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use apimachinery::Status;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Either};
+use http::StatusCode;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue, USER_AGENT};
 use http::request::Parts;
-use http::StatusCode;
 use tokio_util::sync::CancellationToken;
 
 use super::body::{Request, Response};

@@ -142,7 +142,11 @@ pub fn check_version(resource: &Resource, object: &Object, old: &Object) -> Resu
         let error = field::Error::invalid(&path, 0, "must be specified for an update");
         // upstream has but the resource at hand there
         let resource = resource.group_resource();
-        return Err(Status::invalid(&GroupKind::new(resource.group, resource.resource), old.name(), &[error]));
+        return Err(Status::invalid(
+            &GroupKind::new(resource.group, resource.resource),
+            old.name(),
+            &[error],
+        ));
     }
     if version != version_of(old)? {
         return Err(Status::modified(&resource.group_resource(), object.name()));

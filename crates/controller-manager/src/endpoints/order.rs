@@ -56,8 +56,11 @@ fn print_port(port: &EndpointPort, out: &mut String) {
 fn print_address(address: &EndpointAddress, out: &mut String) {
     let (hostname, node) =
         (text(address.hostname.as_deref()), address.node_name.as_deref().unwrap_or("<nil>"));
-    let _ =
-        write!(out, "{{IP:(string){} Hostname:(string){hostname} NodeName:(*string){node} TargetRef:", address.ip);
+    let _ = write!(
+        out,
+        "{{IP:(string){} Hostname:(string){hostname} NodeName:(*string){node} TargetRef:",
+        address.ip
+    );
     out.push_str("(*v1.ObjectReference)");
     let Some(target) = &address.target_ref else { return out.push_str("<nil>}") };
     let fields = [
@@ -112,7 +115,10 @@ mod tests {
                 vec![port("http", 80, "TCP", Some("http")), port("https", 443, "TCP", Some("https"))],
                 vec!["https", "http"],
             ),
-            (vec![port("websecure", 8443, "TCP", None), port("web", 8000, "TCP", None)], vec!["web", "websecure"]),
+            (
+                vec![port("websecure", 8443, "TCP", None), port("web", 8000, "TCP", None)],
+                vec!["web", "websecure"],
+            ),
         ];
         for (mut ports, expected) in cases {
             sort_ports(&mut ports);

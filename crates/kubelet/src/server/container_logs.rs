@@ -58,7 +58,8 @@ impl Refused {
 
 /// The streams of a log can be asked for one by one behind a feature gate (`PodLogsQuerySplitStreams`) that is closed.
 fn options(query: &Query, now: Timestamp) -> Result<Options, Refused> {
-    let number = |name: &str| query.get(name).map(str::parse::<i64>).transpose().map_err(|_| Refused::Unreadable);
+    let number =
+        |name: &str| query.get(name).map(str::parse::<i64>).transpose().map_err(|_| Refused::Unreadable);
     let since_time: Option<Timestamp> =
         query.get("sinceTime").map(str::parse).transpose().map_err(|_| Refused::Unreadable)?;
     let (seconds, limit) = (number("sinceSeconds")?, number("limitBytes")?);
@@ -75,7 +76,10 @@ fn options(query: &Query, now: Timestamp) -> Result<Options, Refused> {
         }
         (None, None) => None,
     };
-    if tail.is_some_and(|lines| lines < 0) || limit.is_some_and(|bytes| bytes < 1) || query.get("stream").is_some() {
+    if tail.is_some_and(|lines| lines < 0)
+        || limit.is_some_and(|bytes| bytes < 1)
+        || query.get("stream").is_some()
+    {
         return Err(Refused::Invalid);
     }
     Ok(Options {
