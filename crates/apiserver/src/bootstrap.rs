@@ -20,7 +20,7 @@ use crate::authorization::rbac::Kind as RbacKind;
 use crate::authorization::reconcile::{Reconciled, reconcile};
 use crate::context::{Context, WriteOptions};
 use crate::kinds::Kind;
-use crate::pki::Trust;
+use crate::pki::{Authorities, Trust};
 use crate::registry::{DeleteOptions, Part};
 use crate::server::Server;
 
@@ -58,7 +58,10 @@ pub async fn run(server: Arc<Server>, trust: Arc<Trust>) -> Result<(), Status> {
         priority_classes(&server, &ctx),
         flowcontrol::run(&server, &ctx),
         api_services(&server, &ctx),
-        authentication::run(&server, &ctx, &authorities),
+        async {
+            tell_whom_it_believes(&server, &ctx, &authorities).await;
+            Ok(())
+        },
         legacy_tokens::run(&server, &ctx),
     )?;
     server.bootstrapped.store(true, Ordering::Release);
@@ -93,9 +96,7 @@ async fn keep(server: Arc<Server>, trust: Arc<Trust>) {
         if let Err(status) = kubernetes::reconcile(&server, &ctx, kubernetes::Ports::Theirs).await {
             tracing::warn!(%status, "the endpoints of default/kubernetes could not be put right");
         }
-        if let Err(status) = authentication::run(&server, &ctx, &trust.authorities()).await {
-            tracing::warn!(%status, "whom the server believes could not be told to extension servers");
-        }
+        tell_whom_it_believes(&server, &ctx, &trust.authorities()).await;
         if let Err(status) = legacy_tokens::run(&server, &ctx).await {
             tracing::warn!(%status, "since when uses of tokens are noted could not be told");
         }
@@ -109,6 +110,13 @@ async fn keep(server: Arc<Server>, trust: Arc<Trust>) {
             () = server.stopping.cancelled() => return,
             () = tokio::time::sleep(RECONCILE) => {}
         }
+    }
+}
+
+/// A server can go on without.
+async fn tell_whom_it_believes(server: &Server, ctx: &Context, authorities: &Authorities) {
+    if let Err(status) = authentication::run(server, ctx, authorities).await {
+        tracing::warn!(%status, "whom the server believes could not be told to extension servers");
     }
 }
 
