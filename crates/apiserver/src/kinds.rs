@@ -221,6 +221,11 @@ impl Kinds {
         named.iter().find(|kind| kind.resource.group == group && kind.resource.version == version)
     }
 
+    /// Whether anything of a group is served.
+    pub fn has_group(&self, group: &str) -> bool {
+        self.order.iter().any(|kind| kind.resource.group == group)
+    }
+
     pub fn all(&self) -> impl Iterator<Item = &Arc<Kind>> {
         self.order.iter()
     }

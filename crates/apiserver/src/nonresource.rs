@@ -18,6 +18,11 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
     let (headers, query) = (request.headers(), &ctx.query);
     let path = ctx.info.path.trim_end_matches('/');
     let parts: Vec<&str> = path.split('/').skip(1).collect();
+    if let ["apis", group, ..] = parts.as_slice()
+        && !server.registry.kinds.has_group(group)
+    {
+        return Ok(chain::not_found());
+    }
     if *request.method() != Method::GET && is_read_by_get_alone(&parts) {
         return Err(Status::method_not_allowed());
     }
@@ -55,6 +60,14 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
 /// alone takes any method.
 fn is_read_by_get_alone(parts: &[&str]) -> bool {
     matches!(parts, ["version"] | ["api"] | ["api", _] | ["apis", _, _] | [".well-known" | "openid", ..])
+}
+
+/// The answer to a resource that there is not. Of a group that nobody serves, no part of upstream feels responsible.
+pub fn no_such_resource(server: &Server, group: &str) -> Result<Response, Status> {
+    match group.is_empty() || server.registry.kinds.has_group(group) {
+        true => Err(Status::no_such_path()),
+        false => Ok(chain::not_found()),
+    }
 }
 
 /// What priority and fairness is about right now, as text.

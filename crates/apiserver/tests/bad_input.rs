@@ -262,6 +262,23 @@ async fn methods_that_a_path_is_not_served_by() {
     for uri in ["/api/v1/nothings", "/apis/apps/v1/nothings"] {
         assert_eq!(cluster.admin("HEAD", uri, Value::Null).await.code, 404, "{uri}");
     }
+    // nobody feels responsible for a group that there is not
+    let no_such_path = "the server could not find the requested resource";
+    for uri in ["/api/v1/nothings", "/apis/apps/v1/nothings", "/apis/apps/v9", "/apis/apps/v9/deployments"] {
+        is(&cluster.admin("GET", uri, Value::Null).await, 404, no_such_path);
+    }
+    for uri in
+        ["/apis/none", "/apis/none/v1", "/apis/none/v1/nothings", "/apis/none/v1/namespaces/a/nothings/b"]
+    {
+        for method in ["GET", "POST"] {
+            let answer = cluster.admin(method, uri, Value::Null).await;
+            assert_eq!(
+                (answer.code.as_u16(), &answer.body),
+                (404, &json!("404 page not found\n")),
+                "{method} {uri}"
+            );
+        }
+    }
     let stranger = cluster.ask("stranger", &[], "HEAD", MAPS, Value::Null, &[]).await;
     assert_eq!(stranger.code, 403, "{stranger:?}");
     assert!(stranger.message().contains("cannot list resource"), "{stranger:?}");

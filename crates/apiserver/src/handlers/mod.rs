@@ -24,6 +24,7 @@ use crate::context::Context;
 use crate::http::body::{Request, Response};
 use crate::http::negotiate::{self, Accepted};
 use crate::kinds::Kind;
+use crate::nonresource;
 use crate::registry::Part;
 use crate::server::Server;
 
@@ -41,11 +42,9 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
     if info.verb == "proxy" {
         return Err(Status::no_such_path());
     }
-    let kind = server
-        .registry
-        .kind(&info.group, &info.version, &info.resource)
-        .ok_or_else(Status::no_such_path)?
-        .clone();
+    let Some(kind) = server.registry.kind(&info.group, &info.version, &info.resource).cloned() else {
+        return nonresource::no_such_resource(server, &info.group);
+    };
     if kind.resource.namespaced && info.namespace.is_empty() && !matches!(info.verb, "list" | "watch") {
         // a namespaced object without a namespace has no address; only lists go across
         return Err(if info.verb == "deletecollection" || info.verb == "create" {
