@@ -91,9 +91,9 @@ mod tests {
             (&[("b", true, None), ("a", false, None)], &[": b / a"]),
             (
                 &[("b", true, Some(2)), ("b", true, Some(1)), ("a", true, Some(1)), ("a", true, Some(2))],
-                &["1,2: a,b / "],
+                &["2,1: a,b / "],
             ),
-            (&[("a", true, Some(1)), ("b", false, Some(1)), ("b", false, Some(2))], &["2:  / b", "1: a / b"]),
+            (&[("a", true, Some(1)), ("b", false, Some(1)), ("b", false, Some(2))], &["1: a / b", "2:  / b"]),
             (
                 &[("a", true, Some(1)), ("a", true, Some(9)), ("b", true, Some(2)), ("b", true, Some(9))],
                 &["2: b / ", "1: a / ", "9: a,b / "],
