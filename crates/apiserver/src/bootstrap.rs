@@ -149,7 +149,8 @@ async fn ensure(
     if server.registry.peek(kind, &namespace, object.name()).is_some() {
         return Ok(false);
     }
-    match server.registry.create(ctx, kind, &namespace, object, WriteOptions::default()).await {
+    // boxed, as all writes here: many wait side by side, and each would have room for all that a write needs
+    match Box::pin(server.registry.create(ctx, kind, &namespace, object, WriteOptions::default())).await {
         Ok(_) => Ok(true),
         Err(status) if status.is(Reason::AlreadyExists) => Ok(false),
         Err(status) => Err(status),
@@ -182,8 +183,8 @@ async fn put(
         Ok(new)
     };
     let options = WriteOptions::default();
-    server.registry.update(ctx, kind, &namespace, &name, Part::Main, &transform, true, options).await?;
-    Ok(())
+    let update = server.registry.update(ctx, kind, &namespace, &name, Part::Main, &transform, true, options);
+    Box::pin(update).await.map(drop)
 }
 
 async fn set_status(
@@ -201,8 +202,8 @@ async fn set_status(
         Ok(new)
     };
     let options = WriteOptions::default();
-    server.registry.update(ctx, kind, "", name, Part::Status, &transform, false, options).await?;
-    Ok(())
+    let update = server.registry.update(ctx, kind, "", name, Part::Status, &transform, false, options);
+    Box::pin(update).await.map(drop)
 }
 
 /// Bootstrap roles get back what was taken from them, unless they opt out; what was added stays.
@@ -224,7 +225,7 @@ async fn reconcile_rbac(
     let registry = &server.registry;
     let options = WriteOptions::default();
     let Some(old) = registry.peek(kind, &namespace, &name) else {
-        return match registry.create(ctx, kind, &namespace, wanted, options).await {
+        return match Box::pin(registry.create(ctx, kind, &namespace, wanted, options)).await {
             Err(status) if !status.is(Reason::AlreadyExists) => Err(status),
             _ => Ok(()),
         };
@@ -239,13 +240,13 @@ async fn reconcile_rbac(
                     _ => old,
                 })
             };
-            registry.update(ctx, kind, &namespace, &name, Part::Main, &transform, false, options).await?;
-            Ok(())
+            let update =
+                registry.update(ctx, kind, &namespace, &name, Part::Main, &transform, false, options);
+            Box::pin(update).await.map(drop)
         }
         Reconciled::Recreate(new) => {
-            registry.delete(ctx, kind, &namespace, &name, &DeleteOptions::default()).await?;
-            registry.create(ctx, kind, &namespace, new, options).await?;
-            Ok(())
+            Box::pin(registry.delete(ctx, kind, &namespace, &name, &DeleteOptions::default())).await?;
+            Box::pin(registry.create(ctx, kind, &namespace, new, options)).await.map(drop)
         }
     }
 }

@@ -43,8 +43,8 @@ pub async fn run(server: &Server, ctx: &Context, authorities: &Authorities) -> R
         return Ok(());
     }
     let options = WriteOptions::default();
-    server.registry.update(ctx, kind, &namespace, &name, Part::Main, &transform, true, options).await?;
-    Ok(())
+    let update = server.registry.update(ctx, kind, &namespace, &name, Part::Main, &transform, true, options);
+    Box::pin(update).await.map(drop)
 }
 
 /// Adds what this server believes. Nothing else stays in the map, as upstream has it.

@@ -162,7 +162,8 @@ async fn publish(server: &Server, ctx: &Context, ports: Ports) -> Result<(), Sta
         Ok(new)
     };
     let (registry, options) = (&server.registry, WriteOptions::default());
-    let updated = registry.update(ctx, kind, NAMESPACE, NAME, Part::Main, &transform, true, options).await?;
+    let update = registry.update(ctx, kind, NAMESPACE, NAME, Part::Main, &transform, true, options);
+    let updated = Box::pin(update).await?;
     slice(server, ctx, &updated.object).await
 }
 
@@ -215,7 +216,7 @@ async fn slice(server: &Server, ctx: &Context, endpoints: &Object) -> Result<(),
     let old = server.registry.peek(slices, NAMESPACE, NAME);
     if old.is_some_and(|old| old.get_str(&["addressType"]) != family) {
         let options = DeleteOptions::default();
-        server.registry.delete(ctx, slices, NAMESPACE, NAME, &options).await?;
+        Box::pin(server.registry.delete(ctx, slices, NAMESPACE, NAME, &options)).await?;
     }
     let slice = json!({
         "metadata": {"namespace": NAMESPACE, "name": NAME, "labels": {"kubernetes.io/service-name": NAME}},
