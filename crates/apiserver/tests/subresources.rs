@@ -125,9 +125,47 @@ async fn bindings_tokens_and_logs_that_do_not_fit() {
             422,
             "PodLogOptions \"a\" is invalid: tailLines: Invalid value: -1: must be greater than or equal to 0",
         ),
+        ("tailLines=", 400, "strconv.ParseInt: parsing \"\": invalid syntax"),
+        (
+            "limitBytes=0&sinceSeconds=0&stream=All",
+            422,
+            "PodLogOptions \"a\" is invalid: [limitBytes: Invalid value: 0: must be greater than 0, sinceSeconds: Invalid \
+             value: 0: must be greater than 0, stream: Forbidden: may not be specified]",
+        ),
+        (
+            "sinceSeconds=0&sinceTime=2026-01-01T00:00:00Z",
+            422,
+            "PodLogOptions \"a\" is invalid: []: Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified",
+        ),
+        ("stream=Stdout", 422, "PodLogOptions \"a\" is invalid: stream: Forbidden: may not be specified"),
+        ("container=x", 400, "container x is not valid for pod a"),
     ] {
         cluster.admin("POST", &uri, binding("a", node.clone())).await;
         is(&cluster.admin("GET", &format!("{PODS}/a/log?{query}"), Value::Null).await, code, why);
+    }
+    let absent = cluster.admin("GET", &format!("{PODS}/b/log?stream=All"), Value::Null).await;
+    is(&absent, 422, "PodLogOptions \"b\" is invalid: stream: Forbidden: may not be specified");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_is_named_where_there_are_several() {
+    let cluster = Cluster::start(RequestOptions::default()).await;
+    make_pod(&cluster, "other").await;
+    let named = |names: &[&str]| -> Vec<Value> {
+        names.iter().map(|name| json!({"name": name, "image": "i"})).collect()
+    };
+    for (name, containers) in [("one", &["a"] as &[_]), ("two", &["a", "b"])] {
+        let pod = json!({
+            "metadata": {"name": name},
+            "spec": {"initContainers": named(&["first"]), "containers": named(containers)},
+        });
+        let made = cluster.admin("POST", PODS, pod).await;
+        assert_eq!(made.code, 201, "{made:?}");
+    }
+    assert_eq!(cluster.admin("GET", &format!("{PODS}/one/log"), Value::Null).await.code, 200);
+    let why = "a container name must be specified for pod two, choose one of: [first a b]";
+    for subresource in ["log", "attach", "exec?command=x"] {
+        is(&cluster.admin("GET", &format!("{PODS}/two/{subresource}"), Value::Null).await, 400, why);
     }
 }
 

@@ -83,8 +83,9 @@ impl Running {
         &self.stop
     }
 
-    /// Lets running requests end, then closes the store.
+    /// Leads clients to other servers, lets running requests end, then closes the store.
     pub async fn finish(self) -> anyhow::Result<()> {
+        bootstrap::stop(&self.server).await;
         self.stop.cancel();
         if tokio::time::timeout(STOP, self.serving).await.is_err() {
             tracing::warn!("some requests did not end in time");

@@ -40,7 +40,7 @@ async fn reconcile(
     let wanted = typed(kind, object.into_value());
     let name = wanted.name().to_owned();
     let Some(old) = server.registry.peek(kind, "", &name) else {
-        return match server.registry.create(ctx, kind, "", wanted, WriteOptions::default()).await {
+        return match Box::pin(server.registry.create(ctx, kind, "", wanted, WriteOptions::default())).await {
             Err(status) if !status.is(Reason::AlreadyExists) => Err(status),
             _ => Ok(()),
         };
@@ -53,8 +53,8 @@ async fn reconcile(
         Ok(corrected(&old, &wanted, mandatory).unwrap_or(old))
     };
     let options = WriteOptions::default();
-    server.registry.update(ctx, kind, "", &name, Part::Main, &transform, false, options).await?;
-    Ok(())
+    let update = server.registry.update(ctx, kind, "", &name, Part::Main, &transform, false, options);
+    Box::pin(update).await.map(drop)
 }
 
 /// What becomes of an object that is there already; `None` when it stays as it is.

@@ -42,8 +42,8 @@ pub async fn renew(server: &Server, ctx: &Context, holder: &str) -> Result<(), S
         Ok(new)
     };
     let options = WriteOptions::default();
-    server.registry.update(ctx, kind, NAMESPACE, &name, Part::Main, &transform, true, options).await?;
-    Ok(())
+    let update = server.registry.update(ctx, kind, NAMESPACE, &name, Part::Main, &transform, true, options);
+    Box::pin(update).await.map(drop)
 }
 
 /// Whether nobody renewed a lease in time, or nobody can tell.
@@ -74,7 +74,7 @@ pub async fn collect(server: &Server, ctx: &Context) -> Result<(), Status> {
             resource_version: Some(entry.revision().to_string()),
             ..DeleteOptions::default()
         };
-        match server.registry.delete(ctx, kind, NAMESPACE, entry.name(), &options).await {
+        match Box::pin(server.registry.delete(ctx, kind, NAMESPACE, entry.name(), &options)).await {
             Err(status) if !status.is(Reason::NotFound) && !status.is(Reason::Conflict) => {
                 return Err(status);
             }

@@ -24,6 +24,7 @@ use crate::context::Context;
 use crate::http::body::{Request, Response};
 use crate::http::negotiate::{self, Accepted};
 use crate::kinds::Kind;
+use crate::nonresource;
 use crate::registry::Part;
 use crate::server::Server;
 
@@ -41,11 +42,9 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
     if info.verb == "proxy" {
         return Err(Status::no_such_path());
     }
-    let kind = server
-        .registry
-        .kind(&info.group, &info.version, &info.resource)
-        .ok_or_else(Status::no_such_path)?
-        .clone();
+    let Some(kind) = server.registry.kind(&info.group, &info.version, &info.resource).cloned() else {
+        return nonresource::no_such_resource(server, &info.group);
+    };
     if kind.resource.namespaced && info.namespace.is_empty() && !matches!(info.verb, "list" | "watch") {
         // a namespaced object without a namespace has no address; only lists go across
         return Err(if info.verb == "deletecollection" || info.verb == "create" {
@@ -56,6 +55,10 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
     }
     if !kind.resource.namespaced && !info.namespace.is_empty() && kind.resource.plural != "namespaces" {
         return Err(Status::no_such_path());
+    }
+    // authorized like GET, but only what is connected to is told of it
+    if *request.method() == Method::HEAD && info.subresource != "proxy" {
+        return Err(Status::method_not_allowed());
     }
     // reviews, bindings, tokens and evictions are shown to nobody
     let shown = kind.resource.access != api::Access::CreateOnly
@@ -117,7 +120,7 @@ impl Call<'_> {
             "get" => self.get().await,
             "list" => self.list().await,
             // a path can say that it is a watch, whatever the method
-            "watch" if matches!(*request.method(), Method::GET | Method::HEAD) => self.watch(request).await,
+            "watch" if *request.method() == Method::GET => self.watch(request).await,
             "create" => self.create(request).await,
             "update" | "patch" => self.part(request, Part::Main).await,
             "delete" => self.delete(request).await,

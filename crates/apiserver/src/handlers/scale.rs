@@ -89,11 +89,10 @@ impl Call<'_> {
                 let kind = apimachinery::GroupKind::new("autoscaling", "Scale");
                 return Err(Status::invalid(&kind, &info.name, &[error]));
             }
-            let version = wanted.resource_version();
-            if !version.is_empty() && version != old.resource_version() {
-                return Err(Status::modified(&self.kind.resource.group_resource(), &info.name));
-            }
             let mut new = old.clone();
+            if !wanted.resource_version().is_empty() {
+                new.set_resource_version(wanted.resource_version());
+            }
             new.set(&["spec", "replicas"], replicas);
             new.set_generation(
                 old.generation() + i64::from(old.get_i64(&["spec", "replicas"]) != Some(replicas)),

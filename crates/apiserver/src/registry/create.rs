@@ -48,7 +48,8 @@ impl Registry {
         options: WriteOptions,
     ) -> Result<Object, Status> {
         let resource = kind.resource;
-        if !object.resource_version().is_empty() && object.resource_version() != "0" {
+        // as upstream, which takes what is no number for none
+        if metadata::version_of(&object).is_ok_and(|version| version != 0) {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
         metadata::match_namespace(resource, namespace, &mut object)?;

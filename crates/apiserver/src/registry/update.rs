@@ -68,6 +68,7 @@ impl Registry {
                 }
                 let object = transform(None)?;
                 check_name(name, &object)?;
+                metadata::version_of(&object)?;
                 match self.create(ctx, kind, namespace, object, options).await {
                     Ok(object) => return Ok(Updated { object, created: true }),
                     Err(status) if status.is(Reason::AlreadyExists) => {

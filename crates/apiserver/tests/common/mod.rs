@@ -166,12 +166,17 @@ impl Cluster {
         Self::read(chain::handle(server.clone(), request).await).await
     }
 
-    /// A request of the administrator whose body need be no JSON.
+    /// A request of the administrator whose body need be no JSON, though it says so.
     pub async fn send_text(&self, method: &str, uri: &str, content: &[u8]) -> Value {
+        self.send_as("application/json", method, uri, content).await.body
+    }
+
+    /// The same, of any media type.
+    pub async fn send_as(&self, media_type: &str, method: &str, uri: &str, content: &[u8]) -> Answer {
         let user = InProcessUser(Arc::new(UserInfo::new("admin", &["system:masters"])));
-        let request = Request::builder().method(method).uri(uri).header("content-type", "application/json");
+        let request = Request::builder().method(method).uri(uri).header("content-type", media_type);
         let request = request.extension(user).body(body::full(content.to_vec())).unwrap();
-        Self::read(chain::handle(self.server.clone(), request).await).await.body
+        Self::read(chain::handle(self.server.clone(), request).await).await
     }
 
     /// What becomes of a request without a body. Of an answer that does not end, no more than its head is read.
