@@ -1,5 +1,6 @@
 //! `scale`: how many replicas, whatever the kind.
 
+use api::autoscaling::SCALE_COLUMNS;
 use apimachinery::codec;
 use apimachinery::schema::Schema;
 use apimachinery::{GroupVersionKind, Object, Status, Value, patch};
@@ -12,7 +13,8 @@ use super::patch::{
 use super::{Call, decode};
 use crate::context::{Context, WriteOptions};
 use crate::http::body::{self, Request, Response};
-use crate::http::{negotiate, respond};
+use crate::http::negotiate;
+use crate::http::respond::{self, Look};
 use crate::registry::{Part, check_name};
 
 const PACKAGE: &str = "k8s.io.api.autoscaling.v1";
@@ -52,8 +54,8 @@ impl Call<'_> {
             Schema::builtin(PACKAGE, "Scale").ok_or_else(|| Status::internal("no schema of Scale"))?;
         let info = &self.ctx.info;
         let answer = |object: &Object| {
-            let accepted = self.accepted;
-            respond::encoded(StatusCode::OK, accepted.format, accepted.pretty, &scale_of(object), &schema)
+            let look = Look { schema: &schema, columns: SCALE_COLUMNS, go_type: "*autoscaling.Scale" };
+            respond::shaped(self.accepted, StatusCode::OK, self.ctx, look, &scale_of(object))
         };
         if info.verb == "get" {
             let entry = self.server.registry.get(self.kind, &info.namespace, &info.name, "").await?;
@@ -95,24 +97,12 @@ impl Call<'_> {
             }
             let mut new = old.clone();
             new.set(&["spec", "replicas"], replicas);
-            new.set_generation(
-                old.generation() + i64::from(old.get_i64(&["spec", "replicas"]) != Some(replicas)),
-            );
             self.managed(Some(old), new, "scale")
         };
         let updated = self
             .server
             .registry
-            .update(
-                self.ctx,
-                self.kind,
-                &info.namespace,
-                &info.name,
-                Part::Other("scale"),
-                &transform,
-                false,
-                options,
-            )
+            .update(self.ctx, self.kind, &info.namespace, &info.name, Part::Scale, &transform, false, options)
             .await?;
         Ok(answer(&updated.object))
     }

@@ -79,6 +79,7 @@ impl Registry {
         stored.set_resource_version("");
         kind.convert_to_stored(&mut stored);
         let bytes = kind.seal(key, kind.encode_stored(&stored)).map_err(Status::internal)?;
+        kind.default_stored(&mut stored);
         let lease = (kind.resource.prefix == "events").then_some(EVENT_TTL);
         let stored = Arc::new(stored);
         let json = (!kind.converts()).then(|| Arc::new(EncodedJson::new(&stored, &kind.stored_schema)));
