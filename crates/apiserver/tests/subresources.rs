@@ -127,6 +127,67 @@ async fn a_scale_moves_the_generation_of_what_it_scales() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_applied_scale_owns_the_replicas() {
+    let cluster = Cluster::start(RequestOptions::default()).await;
+    let one = "/apis/apps/v1/namespaces/default/replicasets/s";
+    let labels = json!({"a": "b"});
+    let set = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "metadata": {"name": "s"}, "spec": {
+        "replicas": 2, "selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    let apply =
+        async |uri: String, body: Value| patch(&cluster, &uri, "application/apply-patch+yaml", body).await;
+    assert_eq!(apply(format!("{one}?fieldManager=first"), set).await.code, 201);
+    let of = |metadata: Value, replicas: Value| json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": metadata, "spec": {"replicas": replicas}});
+    let scale = |replicas: i64| of(json!({"name": "s"}), json!(replicas));
+    let uri = format!("{one}/scale?fieldManager=second");
+    is(
+        &apply(uri.clone(), scale(3)).await,
+        409,
+        "Apply failed with 1 conflict: conflict with \"first\": .spec.replicas",
+    );
+    let forced = format!("{uri}&force=true");
+    let done = apply(forced.clone(), scale(3)).await;
+    assert_eq!((done.code.as_u16(), &done.body["spec"]["replicas"]), (200, &json!(3)), "{}", done.body);
+    assert_eq!(apply(uri.clone(), scale(4)).await.code, 200);
+    let read = cluster.admin("GET", one, Value::Null).await.body;
+    let managers: Vec<_> = read["metadata"]["managedFields"].as_array().unwrap().iter().collect();
+    let of_second = managers.iter().find(|entry| entry["manager"] == "second").unwrap();
+    assert_eq!(
+        (
+            &of_second["operation"],
+            &of_second["subresource"],
+            &of_second["apiVersion"],
+            &of_second["fieldsV1"]
+        ),
+        (&json!("Apply"), &json!("scale"), &json!("apps/v1"), &json!({"f:spec": {"f:replicas": {}}}))
+    );
+    let of_first = managers.iter().find(|entry| entry["manager"] == "first").unwrap();
+    assert!(of_first["fieldsV1"]["f:spec"].get("f:replicas").is_none(), "{of_first}");
+    // whoever scales otherwise takes them
+    let put = json!({"metadata": {"name": "s"}, "spec": {"replicas": 5}});
+    assert_eq!(cluster.admin("PUT", &format!("{one}/scale?fieldManager=third"), put).await.code, 200);
+    is(
+        &apply(uri.clone(), scale(6)).await,
+        409,
+        "Apply failed with 1 conflict: conflict with \"third\" with subresource \"scale\" using apps/v1: .spec.replicas",
+    );
+    let wrong = apply(forced.clone(), of(json!({"name": "s"}), json!("x"))).await;
+    assert!(
+        wrong.message().contains(".spec.replicas: expected numeric (int or float), got string"),
+        "{}",
+        wrong.body
+    );
+    let stranger = of(json!({"name": "s", "uid": "other"}), json!(1));
+    let uid = read["metadata"]["uid"].as_str().unwrap();
+    let why = format!(
+        "Operation cannot be fulfilled on replicasets/scale.apps \"s\": Precondition failed: UID in \
+         precondition: other, UID in object meta: {uid}"
+    );
+    is(&apply(forced, stranger.clone()).await, 409, &why);
+    is(&cluster.admin("PUT", &format!("{one}/scale"), stranger).await, 409, &why);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_scale_has_columns_of_its_own() {
     let cluster = Cluster::start(RequestOptions::default()).await;
     let sets = "/apis/apps/v1/namespaces/default/replicasets";
