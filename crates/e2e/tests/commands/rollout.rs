@@ -61,7 +61,7 @@ fn a_deployment_goes_back_and_forth() {
     walk.ok("rollout restart deployment d");
     revision("7");
     let managers = walk.field("deployment d --show-managed-fields", "{.metadata.managedFields[*].manager}");
-    for manager in ["kubectl-rollout", "kubectl-annotate", "kube-controller-manager"] {
+    for manager in ["kubectl-rollout", "kube-controller-manager"] {
         assert!(managers.split(' ').any(|name| name == manager), "{managers}");
     }
 
