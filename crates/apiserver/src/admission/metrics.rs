@@ -1,5 +1,6 @@
 //! `apiserver_admission_…`: how long plugins and webhooks took, and how they ended.
 
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -18,6 +19,8 @@ pub enum Step {
 }
 
 impl Step {
+    const COUNT: usize = 2;
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Admit => "admit",
@@ -102,11 +105,36 @@ struct FailOpenLabels {
 
 type Durations<L> = Family<L, Histogram, fn() -> Histogram>;
 
+/// How long plugins took. A write passes a score of them, so that their series are looked up once.
+#[derive(Clone, Debug)]
+struct PluginDurations {
+    family: Durations<PluginLabels>,
+    found: Arc<[OnceLock<Histogram>]>,
+}
+
+impl PluginDurations {
+    fn new(constructor: fn() -> Histogram) -> Self {
+        let count = Plugin::COUNT * Step::COUNT * Operation::COUNT * 2;
+        Self {
+            family: Family::new_with_constructor(constructor),
+            found: std::iter::repeat_with(OnceLock::new).take(count).collect(),
+        }
+    }
+
+    fn of(&self, plugin: Plugin, step: Step, operation: Operation, rejected: bool) -> &Histogram {
+        let at = (plugin as usize * Step::COUNT + step as usize) * Operation::COUNT + operation as usize;
+        self.found[at * 2 + usize::from(rejected)].get_or_init(|| {
+            let (name, r#type, operation) = (plugin.name(), step.name(), operation.name());
+            self.family.get_or_create(&PluginLabels { name, r#type, operation, rejected }).clone()
+        })
+    }
+}
+
 /// Clones count together.
 #[derive(Clone, Debug)]
 pub struct AdmissionMetrics {
     steps: Durations<StepLabels>,
-    plugins: Durations<PluginLabels>,
+    plugins: PluginDurations,
     webhooks: Durations<WebhookLabels>,
     requests: Family<WebhookRequestLabels, Counter>,
     rejections: Family<RejectionLabels, Counter>,
@@ -121,7 +149,7 @@ impl Default for AdmissionMetrics {
         let own: fn() -> Histogram = || Histogram::new([0.005, 0.025, 0.1, 0.5, 1.0, 2.5]);
         Self {
             steps: Family::new_with_constructor(own),
-            plugins: Family::new_with_constructor(own),
+            plugins: PluginDurations::new(own),
             webhooks: Family::new_with_constructor(|| {
                 Histogram::new([0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 10.0, 25.0])
             }),
@@ -138,7 +166,11 @@ impl AdmissionMetrics {
         let steps = "Seconds that all of admission took, by step, operation and outcome";
         registry.register(name("step_admission_duration_seconds"), steps, self.steps.clone());
         let plugins = "Seconds that a plugin took, by step, operation and outcome";
-        registry.register(name("controller_admission_duration_seconds"), plugins, self.plugins.clone());
+        registry.register(
+            name("controller_admission_duration_seconds"),
+            plugins,
+            self.plugins.family.clone(),
+        );
         let webhooks = "Seconds that a webhook took, by step, operation and outcome";
         registry.register(name("webhook_admission_duration_seconds"), webhooks, self.webhooks.clone());
         let requests = "Webhooks that were asked, by step, operation, code and outcome";
@@ -210,14 +242,9 @@ pub struct Laps<'a> {
 impl Laps<'_> {
     pub fn ended(&mut self, plugin: Plugin, rejected: bool) {
         let now = Instant::now();
-        let labels = PluginLabels {
-            name: plugin.name(),
-            r#type: self.step.name(),
-            operation: self.operation.name(),
-            rejected,
-        };
         let took = now - self.begun;
-        self.metrics.plugins.get_or_create(&labels).observe(took.as_secs_f64());
+        let durations = self.metrics.plugins.of(plugin, self.step, self.operation, rejected);
+        durations.observe(took.as_secs_f64());
         self.begun = now;
     }
 }

@@ -54,6 +54,8 @@ pub enum Operation {
 }
 
 impl Operation {
+    pub const COUNT: usize = 4;
+
     /// As webhooks and policies name it.
     pub fn name(self) -> &'static str {
         match self {

@@ -14,6 +14,8 @@ macro_rules! plugins {
         impl Plugin {
             const ALL: &[Self] = &[$(Self::$name),*];
 
+            pub const COUNT: usize = Self::ALL.len();
+
             /// As flags and configurations name it.
             pub fn name(self) -> &'static str {
                 match self {

@@ -2,7 +2,9 @@
 //! authenticate, audit, impersonate, find a place, authorize, dispatch, deadline, and an answer in every case.
 
 use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 
 use apimachinery::Status;
@@ -11,6 +13,7 @@ use futures::future::{BoxFuture, Either};
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue, USER_AGENT};
 use http::request::Parts;
 use http::{Method, StatusCode};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use super::body::{Request, Response};
@@ -185,10 +188,14 @@ async fn answer(
         warnings: found.warnings.into(),
     };
     let writes = ctx.info.is_resource && max_in_flight::is_mutating(&ctx.info);
-    let _left = left.drop_guard();
-    let work = carry_out(server.clone(), ctx, request, accepted);
+    // boxed, because what a request goes through is large to move
+    let work = Box::pin(carry_out(server.clone(), ctx, request, accepted));
     let Some(deadline) = deadline else { return work.await };
-    let work = if writes { Either::Left(to_the_end(work, deadline + ALONE)) } else { Either::Right(work) };
+    let work = if writes {
+        Either::Left(ToTheEnd { work: Some(work), left, end: deadline + ALONE })
+    } else {
+        Either::Right(work)
+    };
     let done = tokio::time::timeout_at(deadline.into(), work).await;
     done.unwrap_or_else(|_| respond::failure(&timed_out(), accepted))
 }
@@ -214,16 +221,37 @@ async fn carry_out(
     ctx.place.leave(response)
 }
 
-/// Goes on with a write when nobody waits for it any more: a client that hangs up must not leave half of one behind.
-/// What has not happened by then is given up in order, by [`Context::left`].
-async fn to_the_end(work: impl Future<Output = Response> + Send + 'static, end: Instant) -> Response {
-    match tokio::spawn(tokio::time::timeout_at(end.into(), work)).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(_)) => respond::failure(&timed_out(), None),
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => respond::failure(&Status::service_unavailable("the server is shutting down"), None),
-        },
+/// A write. Dropped before its end, since its client hung up or its deadline came, it goes on by itself: it must not
+/// be left half done. What it has not asked by then it gives up asking, by [`Context::left`].
+struct ToTheEnd<F: Future<Output = Response> + Send + 'static> {
+    /// None while it is polled and after its end.
+    work: Option<Pin<Box<F>>>,
+    left: CancellationToken,
+    /// It does not go on after this.
+    end: Instant,
+}
+
+impl<F: Future<Output = Response> + Send + 'static> Future for ToTheEnd<F> {
+    type Output = Response;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Response> {
+        // taken out, so that work that panics is not gone on with
+        let Some(mut work) = self.work.take() else { return Poll::Pending };
+        let polled = work.as_mut().poll(cx);
+        if polled.is_pending() {
+            self.work = Some(work);
+        }
+        polled
+    }
+}
+
+impl<F: Future<Output = Response> + Send + 'static> Drop for ToTheEnd<F> {
+    fn drop(&mut self) {
+        let Some(work) = self.work.take() else { return };
+        self.left.cancel();
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(tokio::time::timeout_at(self.end.into(), work));
+        }
     }
 }
 
@@ -379,7 +407,45 @@ pub fn method_not_allowed(_method: &Method) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
+
+    /// A write that takes so long, and whether it came to its end.
+    fn write_of(took: Duration) -> (ToTheEnd<impl Future<Output = Response> + Send>, Arc<AtomicBool>) {
+        let ended = Arc::new(AtomicBool::new(false));
+        let seen = ended.clone();
+        let work = async move {
+            tokio::time::sleep(took).await;
+            seen.store(true, Ordering::SeqCst);
+            not_found()
+        };
+        let end = tokio::time::Instant::now().into_std() + Duration::from_secs(10);
+        (ToTheEnd { work: Some(Box::pin(work)), left: CancellationToken::new(), end }, ended)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_nobody_waits_for_goes_on_until_its_end_or_the_last_moment() {
+        for (took, ends) in [(5, true), (9, true), (11, false)] {
+            let (mut write, ended) = write_of(Duration::from_secs(took));
+            assert!((&mut write).now_or_never().is_none());
+            let left = write.left.clone();
+            drop(write);
+            assert!(left.is_cancelled());
+            assert!(!ended.load(Ordering::SeqCst));
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            assert_eq!(ended.load(Ordering::SeqCst), ends, "{took} s");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_is_waited_for_ends_once() {
+        let (write, ended) = write_of(Duration::from_secs(20));
+        let left = write.left.clone();
+        assert_eq!(write.await.status(), StatusCode::NOT_FOUND);
+        assert!(ended.load(Ordering::SeqCst));
+        assert!(!left.is_cancelled());
+    }
 
     #[test]
     fn durations_are_those_of_go() {

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::compaction::Sweep;
@@ -58,7 +58,15 @@ pub fn spawn(
     // A process may have ended in the middle of a compaction.
     sweep.resume(swept_revision, shared.index.compact_revision());
     let expiry = shared.index.expiring().into_iter().collect();
-    let writer = Writer { connection, shared, expiry, expire_after: None, sweep, poisoned: None };
+    let writer = Writer {
+        connection,
+        shared,
+        expiry,
+        expire_after: None,
+        sweep,
+        poisoned: None,
+        pace: Pace::default(),
+    };
     std::thread::Builder::new()
         .name("storage-writer".into())
         .spawn(move || {
@@ -81,8 +89,35 @@ struct Writer {
     /// Not before this: after a failed commit, so as not to try without end.
     expire_after: Option<Instant>,
     sweep: Sweep,
+    pace: Pace,
     /// Why nothing is written any more.
     poisoned: Option<String>,
+}
+
+/// When many write at once, commits that follow each other without a rest take few of them each, and cost the
+/// writers the time that they need to bring the next ones. So a commit then waits a little for more to go with it.
+#[derive(Default)]
+struct Pace {
+    many: bool,
+    /// How long the last commit took.
+    took: Duration,
+}
+
+impl Pace {
+    /// So many in one commit show that many write; then it takes fewer than these to show that they stopped.
+    const MANY: usize = 12;
+    const FEW: usize = 6;
+    const MAX_PAUSE: Duration = Duration::from_micros(500);
+
+    fn committed(&mut self, writes: usize, took: Duration) {
+        self.many = writes >= if self.many { Self::FEW } else { Self::MANY };
+        self.took = took;
+    }
+
+    /// How long to wait after the first write of the next commit.
+    fn pause(&self) -> Duration {
+        if self.many { (2 * self.took).min(Self::MAX_PAUSE) } else { Duration::ZERO }
+    }
 }
 
 /// Answers that wait for the commit.
@@ -114,6 +149,9 @@ impl Writer {
                     return None;
                 }
             };
+            if first.is_some() {
+                std::thread::sleep(self.pace.pause());
+            }
             let mut batch: Vec<Request> = first.into_iter().collect();
             let mut bytes = 0;
             while batch.len() < MAX_BATCH
@@ -137,7 +175,9 @@ impl Writer {
                     write => writes.push(write),
                 }
             }
+            let (count, begun) = (writes.len(), Instant::now());
             self.commit(writes);
+            self.pace.committed(count, begun.elapsed());
             drop(places);
             self.sweep_some();
             if let Some(reply) = closing {
@@ -215,8 +255,10 @@ impl Writer {
     ) -> rusqlite::Result<Vec<Event>> {
         let mut writes = writes.into_iter();
         let mut decide = || {
-            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let mut step = Step::new(&transaction, &self.shared.index);
+            // statements that are kept prepared: what begins and ends every transaction is not parsed each time
+            self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+            let begun = Begun(&self.connection);
+            let mut step = Step::new(&self.connection, &self.shared.index);
             if expiring {
                 step.expire(self.expiry.iter().take_while(|(at, _)| *at <= now()).take(MAX_EXPIRED))?;
             }
@@ -224,7 +266,7 @@ impl Writer {
                 step.decide(write, answers)?;
             }
             let events = step.events;
-            transaction.commit()?;
+            begun.commit()?;
             Ok(events)
         };
         let result = decide();
@@ -311,7 +353,28 @@ impl Writer {
 
 struct Disconnected;
 
-/// A transaction in the making.
+/// An open transaction, rolled back unless it is committed.
+struct Begun<'c>(&'c Connection);
+
+impl Begun<'_> {
+    fn commit(self) -> rusqlite::Result<()> {
+        self.0.prepare_cached("COMMIT")?.execute([])?;
+        Ok(())
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        // A failed statement may have rolled it back already.
+        if !self.0.is_autocommit()
+            && let Err(error) = self.0.execute_batch("ROLLBACK")
+        {
+            tracing::error!(%error, "cannot roll back");
+        }
+    }
+}
+
+/// What a transaction writes.
 struct Step<'t> {
     connection: &'t Connection,
     index: &'t Index,
@@ -461,4 +524,28 @@ fn now() -> i64 {
 fn expires_at(ttl: Duration) -> i64 {
     let whole = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
     now().saturating_add(whole).saturating_add(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commits_wait_for_more_only_while_many_write() {
+        let ms = Duration::from_millis;
+        let micros = Duration::from_micros;
+        let mut pace = Pace::default();
+        for (writes, took, pause) in [
+            (1, ms(1), ms(0)),
+            (11, ms(1), ms(0)),
+            (12, micros(100), micros(200)),
+            (6, ms(5), Pace::MAX_PAUSE),
+            (5, ms(5), ms(0)),
+            (11, ms(5), ms(0)),
+            (40, ms(0), ms(0)),
+        ] {
+            pace.committed(writes, took);
+            assert_eq!(pace.pause(), pause, "{writes}");
+        }
+    }
 }

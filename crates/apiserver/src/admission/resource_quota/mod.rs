@@ -1,8 +1,9 @@
 //! ResourceQuota: what a namespace may hold. Usage is charged by compare-and-swap on the quotas' statuses before
 //! the object is written, so that no number of writers and servers goes beyond a limit together.
 
+mod charging;
+
 use std::collections::BTreeSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use apimachinery::{Object, Reason, Status};
 use component_helpers::quota::{self, Counted, Scopes};
@@ -11,20 +12,15 @@ use k8s_openapi::api::core::v1::{Pod, ResourceQuota, ScopedResourceSelectorRequi
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use storage::Expect;
-use tokio::sync::Mutex;
+
+pub use charging::Charge;
+use charging::Turns;
 
 use super::{Attributes, Operation};
 use crate::registry::Registry;
 
-/// How often a charge is tried again when other servers, or the quota controller, write the same quota.
-const TRIES: usize = 16;
-const STRIPES: usize = 64;
-
-/// Keeps the writers of this server from meeting at the same quota: a lock for each share of the namespaces. It
-/// only saves tries; what decides is the store.
 pub struct ResourceQuotas {
-    turns: [Mutex<()>; STRIPES],
+    turns: Turns,
     limited: Vec<LimitedResource>,
 }
 
@@ -49,17 +45,9 @@ impl LimitedResource {
     }
 }
 
-/// What one write has been charged, by quota.
-#[derive(Default)]
-#[must_use]
-pub struct Charge {
-    namespace: String,
-    paid: Vec<(String, ResourceList)>,
-}
-
 /// A write as quotas see it.
-struct Request<'a> {
-    counted: Counted<'a>,
+struct Request {
+    counted: Counted<'static>,
     create: bool,
     usage: ResourceList,
     /// What the object used before, and where it counted.
@@ -73,105 +61,38 @@ struct Request<'a> {
 impl ResourceQuotas {
     /// Quotas, and what may not be used without one.
     pub fn new(limited: Vec<LimitedResource>) -> Self {
-        Self { turns: std::array::from_fn(|_| Mutex::default()), limited }
+        Self { turns: Turns::default(), limited }
     }
 
     /// Charges a write to every quota that it counts for. A dry run is checked only.
     pub async fn charge(&self, registry: &Registry, attributes: &Attributes<'_>) -> Result<Charge, Status> {
-        let none = self.limited.is_empty() && quotas(registry, &attributes.namespace)?.is_empty();
+        let namespace = &attributes.namespace;
+        let none = self.limited.is_empty() && !has_quotas(registry, namespace);
         if none || !is_counted(attributes) {
             return Ok(Charge::default());
         }
         let request = Request::of(attributes)?;
-        let _turn = self.turn(&attributes.namespace).lock().await;
-        let mut charge = Charge { namespace: attributes.namespace.clone(), paid: Vec::new() };
-        for _ in 0..TRIES {
-            let open: Vec<(ResourceQuota, Object)> = quotas(registry, &attributes.namespace)?
-                .into_iter()
-                .filter(|(quota, _)| {
-                    !charge.paid.iter().any(|(name, _)| Some(name) == quota.metadata.name.as_ref())
-                })
-                .collect();
-            let due = match check(open.iter().map(|(quota, _)| quota), &request, &self.limited) {
-                Ok(due) => due,
-                Err(refusal) => {
-                    charge.take_back(registry).await;
-                    return Err(match refusal {
-                        Refusal::Forbidden(why) => attributes.forbidden(why),
-                        Refusal::Failed(why) => Status::new(500, Reason::Unknown, why),
-                    });
-                }
-            };
-            if attributes.dry_run || due.is_empty() {
-                return Ok(charge);
-            }
-            let mut conflict = None;
-            for (index, usage) in due {
-                let (quota, object) = &open[index];
-                let used = quota::status_used(quota);
-                let mut total = ResourceList::default();
-                for (name, amount) in usage.iter() {
-                    total.set(name, used.get(name).unwrap_or_default() + amount);
-                }
-                match write(registry, object.clone(), &total).await {
-                    Ok(true) => charge.paid.push((object.name().to_owned(), usage)),
-                    Ok(false) => conflict = Some(object.name().to_owned()),
-                    Err(status) => {
-                        charge.take_back(registry).await;
-                        return Err(status);
-                    }
-                }
-            }
-            let Some(_) = conflict else { return Ok(charge) };
-            registry.cache.wait_for_latest().await?;
-        }
-        charge.take_back(registry).await;
-        let kind = registry.core("resourcequotas");
-        Err(Status::modified(&kind.resource.group_resource(), &attributes.namespace))
+        let charged =
+            self.turns.charge(registry, namespace, request, attributes.dry_run, &self.limited).await?;
+        charged.map_err(|refusal| match refusal {
+            Refusal::Forbidden(why) => attributes.forbidden(why),
+            Refusal::Failed(why) => Status::new(500, Reason::Unknown, why),
+        })
     }
 
     /// Takes back what a write was charged that did not happen.
     pub async fn release(&self, registry: &Registry, charge: Charge) {
-        if !charge.paid.is_empty() {
-            let _turn = self.turn(&charge.namespace).lock().await;
-            charge.take_back(registry).await;
-        }
-    }
-
-    fn turn(&self, namespace: &str) -> &Mutex<()> {
-        let mut hasher = DefaultHasher::new();
-        namespace.hash(&mut hasher);
-        &self.turns[hasher.finish() as usize % STRIPES]
+        self.turns.release(registry, charge).await;
     }
 }
 
-impl Charge {
-    /// What cannot be taken back is found by the quota controller when it counts again.
-    async fn take_back(&self, registry: &Registry) {
-        for (name, usage) in &self.paid {
-            for _ in 0..TRIES {
-                let Ok(found) = quotas(registry, &self.namespace) else { break };
-                let Some((quota, object)) = found.into_iter().find(|(_, object)| object.name() == name)
-                else {
-                    break;
-                };
-                let used = quota::status_used(&quota);
-                let mut rest = ResourceList::default();
-                for (name, amount) in usage.iter() {
-                    let left = used.get(name).unwrap_or_default() - amount;
-                    rest.set(name, if left.is_negative() { Default::default() } else { left });
-                }
-                match write(registry, object, &rest).await {
-                    Ok(true) => break,
-                    Ok(false) => drop(registry.cache.wait_for_latest().await),
-                    Err(status) => {
-                        tracing::warn!(quota = name, error = %status.message, "a charge could not be taken back");
-                        break;
-                    }
-                }
-            }
-        }
-    }
+/// Whether a namespace has any quota.
+fn has_quotas(registry: &Registry, namespace: &str) -> bool {
+    let kind = registry.core("resourcequotas");
+    registry
+        .cache
+        .resource(kind)
+        .is_some_and(|cache| cache.snapshot().range(&kind.key(namespace, ""), None).next().is_some())
 }
 
 /// The quotas of a namespace, typed and as trees, as far as they can be read.
@@ -192,17 +113,6 @@ fn typed<T: DeserializeOwned>(object: &Object) -> Result<T, Status> {
     T::deserialize(object.as_value()).map_err(Status::internal)
 }
 
-/// Writes amounts into a quota's `status.used`; `false` when somebody else has written it meanwhile.
-async fn write(registry: &Registry, mut quota: Object, used: &ResourceList) -> Result<bool, Status> {
-    let kind = registry.core("resourcequotas");
-    let revision = quota.resource_version().parse().map_err(Status::internal)?;
-    for (name, amount) in used.iter() {
-        quota.set(&["status", "used", name], amount.to_string());
-    }
-    let key = kind.key(quota.namespace(), quota.name());
-    Ok(registry.store(kind, &key, quota, Expect::ModRevision(revision)).await?.is_ok())
-}
-
 /// Whether a write can change what any quota counts.
 fn is_counted(attributes: &Attributes<'_>) -> bool {
     let resource = attributes.kind.resource;
@@ -221,7 +131,7 @@ fn is_counted(attributes: &Attributes<'_>) -> bool {
     }
 }
 
-impl<'a> Request<'a> {
+impl Request {
     /// Whether anything is used that was not used before.
     fn asks_for_more(&self) -> bool {
         let before = self.old.as_ref().filter(|_| !self.create).map(|(usage, _)| usage);
@@ -231,7 +141,7 @@ impl<'a> Request<'a> {
         })
     }
 
-    fn of(attributes: &Attributes<'a>) -> Result<Self, Status> {
+    fn of(attributes: &Attributes<'_>) -> Result<Self, Status> {
         let resource = attributes.kind.resource;
         let counted = Counted { group: resource.group, plural: resource.plural };
         let now = Timestamp::now();
@@ -287,7 +197,7 @@ impl From<String> for Refusal {
 /// What each quota is to be charged, by its place in the list; or why the write does not fit.
 fn check<'q>(
     quotas: impl Iterator<Item = &'q ResourceQuota> + Clone,
-    request: &Request<'_>,
+    request: &Request,
     limited: &[LimitedResource],
 ) -> Result<Vec<(usize, ResourceList)>, Refusal> {
     let mut concerned = Vec::new();
@@ -353,7 +263,7 @@ fn check<'q>(
 /// What may only be used where a quota limits it is limited by one.
 fn confirm_covered<'q>(
     quotas: impl Iterator<Item = &'q ResourceQuota>,
-    request: &Request<'_>,
+    request: &Request,
     limited: &[LimitedResource],
     covered: &BTreeSet<String>,
 ) -> Result<(), Refusal> {
@@ -404,5 +314,4 @@ fn shown(list: &ResourceList) -> String {
 }
 
 #[cfg(test)]
-#[path = "resource_quota_tests.rs"]
 mod tests;

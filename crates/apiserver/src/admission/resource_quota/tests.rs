@@ -18,7 +18,7 @@ fn quota(name: &str, spec: Value, hard: Value, used: Value) -> ResourceQuota {
     .expect("a quota")
 }
 
-fn request(plural: &'static str, object: Value, old: Option<Value>) -> Request<'static> {
+fn request(plural: &'static str, object: Value, old: Option<Value>) -> Request {
     let counted = Counted { group: "", plural };
     let object = Object::from(object);
     let now = Timestamp::now();
@@ -40,7 +40,7 @@ fn writes_are_charged_or_refused() {
     let asking = pod(json!({"requests": {"cpu": "500m", "memory": "1Gi"}}));
     let service = |kind: &str| json!({"spec": {"type": kind, "ports": [{"port": 80}]}});
     let any = || json!({});
-    let cases: Vec<(&str, ResourceQuota, Request<'_>, Result<&str, &str>)> = vec![
+    let cases: Vec<(&str, ResourceQuota, Request, Result<&str, &str>)> = vec![
         (
             "fits",
             quota("q", any(), json!({"pods": "2"}), json!({"pods": "1"})),
@@ -170,7 +170,7 @@ fn what_is_limited_takes_a_quota() {
     let of_class = quota("q", scope, json!({"pods": "9"}), json!({"pods": "0"}));
     let forbidden = |why: &str| Err(Refusal::Forbidden(why.to_owned()));
     let failed = |why: &str| Err(Refusal::Failed(why.to_owned()));
-    let cases: Vec<(&str, &[LimitedResource], Vec<&ResourceQuota>, Request<'_>, Result<(), Refusal>)> = vec![
+    let cases: Vec<(&str, &[LimitedResource], Vec<&ResourceQuota>, Request, Result<(), Refusal>)> = vec![
         (
             "no quota",
             &cpu,
@@ -265,6 +265,51 @@ async fn two_hundred_writers_at_one_quota_take_what_there_is() {
     assert_eq!((made, refused), (50, 150));
     assert_eq!(maps.list(&Default::default()).await.expect("a list").items.len(), 50);
     assert_eq!(used(&quotas.get("q").await.expect("the quota"), "count/configmaps"), "50");
+    stopping.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_together_is_charged_by_one_write() {
+    let stopping = CancellationToken::new();
+    let (server, _dir) = testing::server(stopping.clone()).await;
+    let client = crate::InProcess::client(server.clone(), UserInfo::new("root", &[SYSTEM_PRIVILEGED_GROUP]));
+    let quotas = limited(&client, json!({"count/configmaps": "20", "count/secrets": "9"})).await;
+    let turns = Turns::default();
+    let lead = turns.of("a").lead.lock().await;
+    let charge =
+        |plural, dry_run| turns.charge(&server.registry, "a", request(plural, json!({}), None), dry_run, &[]);
+    let mut writes: Vec<_> = (0..30).map(|_| charge("configmaps", false)).collect();
+    writes.push(charge("secrets", true));
+    writes.push(charge("secrets", false));
+    let mut writes = std::pin::pin!(futures::future::join_all(writes));
+    assert!(futures::poll!(&mut writes).is_pending());
+    let before = quotas.get("q").await.expect("the quota").metadata.resource_version;
+    drop(lead);
+    let (mut charged, mut refused) = (Vec::new(), 0);
+    for outcome in writes.await {
+        match outcome.expect("the store works") {
+            Ok(charge) => charged.push(charge),
+            Err(Refusal::Forbidden(why)) => {
+                assert!(why.ends_with("used: count/configmaps=20, limited: count/configmaps=20"), "{why}");
+                refused += 1;
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((charged.len(), refused), (22, 10));
+    let quota = quotas.get("q").await.expect("the quota");
+    assert_eq!([used(&quota, "count/configmaps"), used(&quota, "count/secrets")], ["20", "1"]);
+    let revision = |version: Option<String>| version.and_then(|v| v.parse::<u64>().ok()).expect("a version");
+    let from = revision(before);
+    let mut events = server.registry.storage.watch("/registry/resourcequotas/", from).await.expect("a watch");
+    let batch = events.next().await.expect("goes on").expect("does not fail");
+    assert_eq!(batch.events.len(), 1, "the quota was written once");
+    assert_eq!(batch.events[0].revision(), revision(quota.metadata.resource_version));
+    for charge in charged {
+        turns.release(&server.registry, charge).await;
+    }
+    let quota = quotas.get("q").await.expect("the quota");
+    assert_eq!([used(&quota, "count/configmaps"), used(&quota, "count/secrets")], ["0", "0"]);
     stopping.cancel();
 }
 
