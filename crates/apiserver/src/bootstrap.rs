@@ -127,7 +127,8 @@ async fn ensure(
     if server.registry.peek(kind, &namespace, object.name()).is_some() {
         return Ok(false);
     }
-    match server.registry.create(ctx, kind, &namespace, object, WriteOptions::default()).await {
+    // in a box: many of these wait beside each other
+    match Box::pin(server.registry.create(ctx, kind, &namespace, object, WriteOptions::default())).await {
         Ok(_) => Ok(true),
         Err(status) if status.is(Reason::AlreadyExists) => Ok(false),
         Err(status) => Err(status),

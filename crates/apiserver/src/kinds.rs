@@ -114,8 +114,8 @@ impl Kind {
         Ok(object)
     }
 
-    /// Gives an object in its stored version the defaults that every read of it will find: those, too, that the strategy
-    /// made room for after the object was decoded.
+    /// Gives an object in its stored version the defaults that every read of it finds: those, too, that the strategy made
+    /// room for after the object was decoded. What is stored has them, since it is shown as it is to who reads protobuf.
     pub fn default_stored(&self, object: &mut Object) {
         self.stored_as.strategy.default(object);
     }

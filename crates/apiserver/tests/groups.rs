@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use api::{Access, catalogue};
 use apimachinery::Value;
+use apimachinery::schema::Schema;
 use apiserver::authentication::UserInfo;
 use apiserver::{InProcess, RequestOptions};
 use http_body_util::BodyExt;
@@ -491,6 +492,10 @@ async fn an_answer_has_the_defaults_that_reads_find() {
     let (status, made) = admin.json("POST", jobs, &job).await;
     assert_eq!((status, names(&made)), (201, json!("j")), "{made}");
     assert_eq!(admin.get(&format!("{jobs}/j")).await, made);
+    let (_, bytes) = admin.send("GET", &format!("{jobs}/j"), JSON, PROTOBUF, Vec::new()).await;
+    let schema = Schema::builtin("k8s.io.api.batch.v1", "Job").unwrap();
+    let read = apimachinery::codec::decode_protobuf(&bytes, &schema).unwrap();
+    assert_eq!(names(read.as_value()), "j");
     let found = admin.get(&format!("{jobs}?labelSelector=job-name%3Dj")).await;
     assert_eq!(found["items"][0]["metadata"], made["metadata"], "{found}");
 }

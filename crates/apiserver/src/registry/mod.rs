@@ -78,8 +78,8 @@ impl Registry {
         let mut stored = object;
         stored.set_resource_version("");
         kind.convert_to_stored(&mut stored);
-        let bytes = kind.seal(key, kind.encode_stored(&stored)).map_err(Status::internal)?;
         kind.default_stored(&mut stored);
+        let bytes = kind.seal(key, kind.encode_stored(&stored)).map_err(Status::internal)?;
         let lease = (kind.resource.prefix == "events").then_some(EVENT_TTL);
         let stored = Arc::new(stored);
         let json = (!kind.converts()).then(|| Arc::new(EncodedJson::new(&stored, &kind.stored_schema)));
