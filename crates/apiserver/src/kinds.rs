@@ -117,8 +117,22 @@ impl Kind {
             false => self.decode_stored_json(bytes)?,
         };
         object.set_type(&self.stored_as.gvk());
-        self.stored_as.strategy.default(&mut object);
+        self.default_stored(&mut object);
         Ok(object)
+    }
+
+    /// Gives an object in its stored version the defaults that every read of it finds: those, too, that the strategy made
+    /// room for after the object was decoded. What is stored has them, since it is shown as it is to who reads protobuf.
+    pub fn default_stored(&self, object: &mut Object) {
+        self.stored_as.strategy.default(object);
+    }
+
+    /// The object as it would be read, were it stored.
+    pub fn as_read_back(&self, mut object: Object) -> Object {
+        self.convert_to_stored(&mut object);
+        self.default_stored(&mut object);
+        self.convert_from_stored(&mut object);
+        object
     }
 
     fn decode_stored_json(&self, bytes: &[u8]) -> Result<Object, DecodeError> {

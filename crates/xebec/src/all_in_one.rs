@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::{ClusterArgs, ServerArgs};
 use crate::dns::{self, Dns};
-use crate::identities::InOneProcess;
+use crate::identities::{InOneProcess, named};
 use crate::identity;
 use crate::node::{self, Node};
 use crate::resolve::{self, Cluster};
@@ -110,7 +110,11 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
     let components = CancellationToken::new();
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let server = running.server.clone();
-    let client = |user: &str, groups: &[&str]| InProcess::client(server.clone(), UserInfo::new(user, groups));
+    let client = |user: &str, groups: &[&str]| {
+        let component =
+            if groups.contains(&NODES_GROUP) { "kubelet" } else { user.trim_start_matches("system:") };
+        named(InProcess::client(server.clone(), UserInfo::new(user, groups)), component)
+    };
     tasks.spawn({
         let file = args.cluster.service_accounts.service_account_signing_key_file.as_deref();
         let key = match identity::signing_key("service-account-signing-key-file", file)? {

@@ -18,6 +18,8 @@ mod token;
 mod watch;
 
 use apimachinery::Status;
+use futures::FutureExt;
+use futures::future::{self, BoxFuture};
 use http::Method;
 
 use crate::context::Context;
@@ -85,23 +87,29 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
     if !allowed {
         return Err(Status::method_not_allowed());
     }
-    match (kind.resource.plural, info.subresource.as_str()) {
-        (_, "status") => call.part(request, Part::Status).await,
-        ("certificatesigningrequests", "approval") => call.part(request, Part::Other("approval")).await,
-        (_, "scale") => call.scale(request).await,
-        ("pods", "binding") => call.binding(request).await,
-        ("pods", "ephemeralcontainers") => call.part(request, Part::Other("ephemeralcontainers")).await,
-        ("pods", "resize") => call.part(request, Part::Other("resize")).await,
-        ("pods", "eviction") => call.eviction(request).await,
-        ("pods", "log" | "exec" | "attach" | "portforward") => call.stream(request).await,
-        ("pods" | "services" | "nodes", "proxy") => call.proxy(request).await,
-        ("namespaces", "finalize") => call.finalize(request).await,
-        ("serviceaccounts", "token") => call.token(request).await,
-        _ => Err(Status::no_such_path()),
-    }
+    call.subresource(request).await
 }
 
 impl Call<'_> {
+    /// In a box, so that the many ways together do not make the request's own future large.
+    fn subresource(&self, request: Request) -> BoxFuture<'_, Result<Response, Status>> {
+        let part = |name| Part::Other(name);
+        match (self.kind.resource.plural, self.ctx.info.subresource.as_str()) {
+            (_, "status") => self.part(request, Part::Status).boxed(),
+            ("certificatesigningrequests", "approval") => self.part(request, part("approval")).boxed(),
+            (_, "scale") => self.scale(request).boxed(),
+            ("pods", "binding") => self.binding(request).boxed(),
+            ("pods", "ephemeralcontainers") => self.part(request, part("ephemeralcontainers")).boxed(),
+            ("pods", "resize") => self.part(request, part("resize")).boxed(),
+            ("pods", "eviction") => self.eviction(request).boxed(),
+            ("pods", "log" | "exec" | "attach" | "portforward") => self.stream(request).boxed(),
+            ("pods" | "services" | "nodes", "proxy") => self.proxy(request).boxed(),
+            ("namespaces", "finalize") => self.finalize(request).boxed(),
+            ("serviceaccounts", "token") => self.token(request).boxed(),
+            _ => future::ready(Err(Status::no_such_path())).boxed(),
+        }
+    }
+
     async fn main(&self, request: Request) -> Result<Response, Status> {
         if self.kind.resource.access == api::Access::CreateOnly {
             return match (self.ctx.info.verb, self.kind.resource.plural) {

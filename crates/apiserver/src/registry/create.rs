@@ -114,7 +114,7 @@ impl Registry {
         if options.dry_run {
             return match self.fresh(kind, &key).await? {
                 Some(_) => Err(Status::already_exists(&resource.group_resource(), &name)),
-                None => Ok(object),
+                None => Ok(kind.as_read_back(object)),
             };
         }
         match self.store(kind, &key, object, Expect::Absent).await? {
