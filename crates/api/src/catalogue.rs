@@ -50,6 +50,9 @@ pub struct StoredAs {
 #[derive(Clone, Copy)]
 pub enum Encoding {
     Protobuf,
+    /// Protobuf under the name of an older version of the kind, whose fields are the same: what the release before
+    /// this one can read.
+    ProtobufAs(&'static str),
     Json,
     /// JSON of another version of the kind, which is not served.
     JsonOf(OtherVersion),
@@ -169,6 +172,16 @@ impl Resource {
 
     pub fn group_version(&self) -> GroupVersion {
         GroupVersion::new(self.group, self.version)
+    }
+
+    /// As what the objects of this row are written to the store.
+    pub fn stored_gvk(&self) -> GroupVersionKind {
+        let version = match self.encoding {
+            Encoding::Protobuf | Encoding::Json => self.version,
+            Encoding::ProtobufAs(version) => version,
+            Encoding::JsonOf(other) => other.version,
+        };
+        GroupVersionKind::new(self.group, version, self.kind)
     }
 
     pub fn group_resource(&self) -> GroupResource {

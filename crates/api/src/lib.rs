@@ -29,4 +29,4 @@ pub mod strategy;
 pub mod validation;
 
 pub use catalogue::{Access, Column, Resource, StoredAs, Subresource, catalogue};
-pub use strategy::{Grace, Requester, Strategy};
+pub use strategy::{Dependents, Grace, Requester, Strategy};

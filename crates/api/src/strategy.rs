@@ -14,6 +14,17 @@ pub enum Grace {
     Seconds(i64),
 }
 
+/// What happens to what an object owns when it is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dependents {
+    /// They are deleted after it.
+    Deleted,
+    /// They are left behind.
+    Orphaned,
+    /// There are none, whatever the client says: the object waits for nothing.
+    None,
+}
+
 /// Who asks for a write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Requester {
@@ -165,9 +176,9 @@ pub trait Strategy: Send + Sync {
         None
     }
 
-    /// What happens to dependents when the client does not say: `orphan` or not.
-    fn orphans_dependents_by_default(&self) -> bool {
-        false
+    /// What happens to dependents when the client does not say.
+    fn dependents(&self) -> Dependents {
+        Dependents::Deleted
     }
 
     /// Fields that server-side apply takes from a manager's set, since a write through the named subresource
@@ -218,8 +229,13 @@ pub fn keep_spec(object: &mut Object, old: &Object) {
     restore(object, old, "spec");
 }
 
-/// What a kind resets whose status does not change metadata either.
-pub const METADATA_AND_SPEC: &[&[&str]] = &[&["metadata"], &["spec"]];
+/// What a kind resets whose status does not change metadata either ([`Strategy::reset_fields`]).
+pub fn reset_metadata_too(subresource: &str) -> &'static [&'static [&'static str]] {
+    match subresource {
+        "status" => &[&["metadata"], &["spec"]],
+        _ => &[&["status"]],
+    }
+}
 
 /// Puts back metadata that `status` may not move (`ResetObjectMetaForStatus`).
 pub fn keep_metadata(object: &mut Object, old: &Object) {
@@ -274,6 +290,7 @@ mod tests {
     use super::*;
     use crate::catalogue::catalogue;
 
+    const METADATA_AND_SPEC: &[&[&str]] = &[&["metadata"], &["spec"]];
     const METADATA: [&str; 4] = ["labels", "annotations", "finalizers", "ownerReferences"];
 
     /// What of the metadata `status` leaves as it was, and what server-side apply resets through it.
@@ -290,8 +307,8 @@ mod tests {
                 &[&["spec"], &["metadata", "deletionTimestamp"], &["metadata", "ownerReferences"]],
             ),
             ("PriorityLevelConfiguration", &METADATA, METADATA_AND_SPEC),
-            ("ResourceClaim", &METADATA, &[&["spec"]]),
-            ("ServiceCIDR", &METADATA, &[&["spec"]]),
+            ("ResourceClaim", &METADATA, METADATA_AND_SPEC),
+            ("ServiceCIDR", &METADATA, METADATA_AND_SPEC),
             ("ValidatingAdmissionPolicy", &METADATA, METADATA_AND_SPEC),
             ("VolumeAttachment", &METADATA, METADATA_AND_SPEC),
             ("", &[], &[&["spec"]]),

@@ -45,7 +45,8 @@ fn kinds_of(server: &Server, group: &str, version: &str) -> Vec<Arc<Kind>> {
 
 /// The hash that tells clients which version of a kind is stored.
 fn storage_version_hash(resource: &Resource) -> String {
-    let text = format!("{}/{}/{}", resource.group, resource.version, resource.kind);
+    let stored = resource.stored_gvk();
+    let text = format!("{}/{}/{}", stored.group, stored.version, stored.kind);
     STANDARD.encode(&Sha256::digest(text.as_bytes())[..8])
 }
 

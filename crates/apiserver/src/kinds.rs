@@ -50,7 +50,7 @@ impl Kind {
         let stored_schema = Schema::builtin(stored_as.package, stored_as.kind)?;
         let other = match stored_as.encoding {
             Encoding::JsonOf(other) => Some((other, Schema::builtin(other.package, stored_as.kind)?)),
-            Encoding::Protobuf | Encoding::Json => None,
+            Encoding::Protobuf | Encoding::ProtobufAs(_) | Encoding::Json => None,
         };
         let (convert, encryption) = (resource.stored_as, encryption.clone());
         Some(Self { resource, schema, stored_as, stored_schema, convert, other, encryption })
@@ -93,16 +93,26 @@ impl Kind {
         let rewritten = || -> Result<bool, DecodeError> {
             Ok(self.encode_stored(&self.decode_stored(&opened.value)?) != *opened.value)
         };
-        Ok(opened.stale || (self.is_stored_as_json() && rewritten()?))
+        Ok(opened.stale || (!self.is_stored_as_held() && rewritten()?))
     }
 
     /// Whether values may be stale at all.
     pub fn may_be_stale(&self) -> bool {
-        self.encryption.is_configured() || self.is_stored_as_json()
+        self.encryption.is_configured() || !self.is_stored_as_held()
+    }
+
+    /// Whether the store holds the same bytes as the cache.
+    fn is_stored_as_held(&self) -> bool {
+        matches!(self.stored_as.encoding, Encoding::Protobuf)
+    }
+
+    /// Whether the store holds objects under the name of another version.
+    fn is_renamed(&self) -> bool {
+        matches!(self.stored_as.encoding, Encoding::ProtobufAs(_))
     }
 
     fn is_stored_as_json(&self) -> bool {
-        !matches!(self.stored_as.encoding, Encoding::Protobuf)
+        matches!(self.stored_as.encoding, Encoding::Json | Encoding::JsonOf(_))
     }
 
     /// A value as the store is to hold it.
@@ -149,7 +159,7 @@ impl Kind {
 
     /// What was opened in protobuf of the stored version, which is what most objects lie in the store as.
     pub fn protobuf(&self, opened: Bytes, object: Option<&Object>) -> Result<Bytes, DecodeError> {
-        if opened.starts_with(PROTOBUF) {
+        if opened.starts_with(PROTOBUF) && !self.is_renamed() {
             return Ok(opened);
         }
         let mut out = Vec::with_capacity(512);
@@ -179,6 +189,11 @@ impl Kind {
                 codec::encode_json(&object, schema, &mut out);
             }
             None if self.is_stored_as_json() => codec::encode_json(object, &self.stored_schema, &mut out),
+            None if self.is_renamed() => {
+                let mut object = object.clone();
+                object.set_type(&self.stored_as.stored_gvk());
+                codec::encode_protobuf(&object, &self.stored_schema, &mut out);
+            }
             None => codec::encode_protobuf(object, &self.stored_schema, &mut out),
         }
         if self.is_stored_as_json() {

@@ -303,7 +303,7 @@ async fn bodies_that_nest_too_deep() {
     );
     assert_eq!(refused["code"], 400);
     let yaml = format!("metadata: {{name: deep}}\nnothing: {}", "[".repeat(10_001));
-    let refused = cluster.send_as("application/yaml", "POST", MAPS, yaml.as_bytes()).await;
+    let refused = cluster.raw("POST", MAPS, "application/yaml", yaml.as_bytes()).await;
     assert_eq!(
         (refused.code.as_u16(), refused.message()),
         (
@@ -385,8 +385,14 @@ async fn bodies_and_paths_that_do_not_fit() {
     }
     // what is no text is taken as Go takes it
     let text = cluster
-        .send_text("POST", MAPS, b"{\"metadata\":{\"name\":\"t\"},\"data\":{\"a\":\"\xff\\ud800\"}}")
-        .await;
+        .raw(
+            "POST",
+            MAPS,
+            "application/json",
+            b"{\"metadata\":{\"name\":\"t\"},\"data\":{\"a\":\"\xff\\ud800\"}}",
+        )
+        .await
+        .body;
     assert_eq!(text["data"]["a"], "\u{fffd}\u{fffd}");
 }
 

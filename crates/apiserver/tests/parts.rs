@@ -4,18 +4,8 @@ mod common;
 
 use apiserver::RequestOptions;
 use common::Cluster;
+use common::managed::owned;
 use serde_json::{Value, json};
-
-const APPLY: [(&str, &str); 1] = [("content-type", "application/apply-patch+yaml")];
-
-/// What a manager owns through a subresource.
-fn owned(object: &Value, manager: &str, subresource: &str) -> Value {
-    let entries = object["metadata"]["managedFields"].as_array().expect("managed fields");
-    let of = |entry: &&Value| {
-        entry["manager"] == manager && entry["subresource"].as_str().unwrap_or_default() == subresource
-    };
-    entries.iter().find(of).map(|entry| entry["fieldsV1"].clone()).unwrap_or_default()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn subresources_of_pods_own_what_they_change_alone() {
@@ -29,10 +19,10 @@ async fn subresources_of_pods_own_what_they_change_alone() {
     ]}});
     assert_eq!(cluster.admin("POST", pods, pod).await.code, 201);
 
-    let resize = format!("{pods}/p/resize?fieldManager=scaler&force=true");
+    let resize = format!("{pods}/p/resize");
     let asked = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "labels": {"a": "x"}},
         "spec": {"containers": [{"name": "c", "image": "i", "resources": resources("2")}]}});
-    let resized = cluster.ask("admin", &["system:masters"], "PATCH", &resize, asked, &APPLY).await;
+    let resized = cluster.force_apply(&resize, "scaler", &asked).await;
     assert_eq!(resized.code, 200, "{resized:?}");
     assert_eq!(resized.body["metadata"]["labels"], json!({"a": "b"}));
     let amounts = json!({"f:resources": {"f:requests": {"f:cpu": {}, "f:memory": {}}}, ".": {}});
@@ -41,10 +31,10 @@ async fn subresources_of_pods_own_what_they_change_alone() {
         json!({"f:spec": {"f:containers": {"k:{\"name\":\"c\"}": amounts}}})
     );
 
-    let debug = format!("{pods}/p/ephemeralcontainers?fieldManager=debugger&force=true");
+    let debug = format!("{pods}/p/ephemeralcontainers");
     let asked = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "finalizers": ["a.b/c"]},
         "spec": {"nodeName": "n", "ephemeralContainers": [{"name": "d", "image": "i"}]}});
-    let debugged = cluster.ask("admin", &["system:masters"], "PATCH", &debug, asked, &APPLY).await;
+    let debugged = cluster.force_apply(&debug, "debugger", &asked).await;
     assert_eq!(debugged.code, 200, "{debugged:?}");
     let container = json!({".": {}, "f:name": {}, "f:image": {}});
     assert_eq!(

@@ -9,7 +9,7 @@ pub(crate) use webhook::client_config;
 use apimachinery::Object;
 use serde_json::json;
 
-use crate::catalogue::{Column, Resource, Subresource};
+use crate::catalogue::{Column, Encoding, Resource, Subresource};
 use crate::printers::{AGE, NAME, column};
 use crate::validation::at::At;
 
@@ -81,6 +81,7 @@ pub const RESOURCES: &[Resource] = &[
         plural: "mutatingadmissionpolicies",
         singular: "mutatingadmissionpolicy",
         prefix: "mutatingadmissionpolicies",
+        encoding: Encoding::ProtobufAs("v1beta1"),
         columns: &[
             NAME,
             column("Mutations", "integer", "How many mutations there are.", |p, _| {
@@ -97,6 +98,7 @@ pub const RESOURCES: &[Resource] = &[
         plural: "mutatingadmissionpolicybindings",
         singular: "mutatingadmissionpolicybinding",
         prefix: "mutatingadmissionpolicybindings",
+        encoding: Encoding::ProtobufAs("v1beta1"),
         columns: BINDING_COLUMNS,
         strategy: &policy::Bindings { validating: false },
         ..GROUP

@@ -7,7 +7,7 @@ use apimachinery::{Object, Value};
 use super::matching::{self, FAILURE_POLICIES};
 use crate::core::defaults::{child, set};
 use crate::strategy::{
-    METADATA_AND_SPEC, Strategy, bump_generation, keep_metadata, keep_spec, keep_status,
+    Strategy, bump_generation, keep_metadata, keep_spec, keep_status, reset_metadata_too,
     reset_status_for_create,
 };
 use crate::validation::at::At;
@@ -192,10 +192,7 @@ impl Strategy for ValidatingPolicies {
     }
 
     fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
-        match subresource {
-            "status" => METADATA_AND_SPEC,
-            _ => &[&["status"]],
-        }
+        reset_metadata_too(subresource)
     }
 }
 

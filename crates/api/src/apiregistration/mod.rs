@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::catalogue::{self, Encoding, Resource, Subresource};
 use crate::printers::{AGE, NAME, column};
-use crate::strategy::{METADATA_AND_SPEC, Requester, Strategy, keep_metadata, keep_spec, keep_status};
+use crate::strategy::{Requester, Strategy, keep_metadata, keep_spec, keep_status, reset_metadata_too};
 use crate::validation::at::At;
 
 const GROUP: Resource = Resource {
@@ -138,10 +138,7 @@ impl Strategy for ApiServices {
     }
 
     fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
-        match subresource {
-            "status" => METADATA_AND_SPEC,
-            _ => &[&["status"]],
-        }
+        reset_metadata_too(subresource)
     }
 }
 

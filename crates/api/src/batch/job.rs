@@ -12,7 +12,7 @@ use crate::catalogue::{Column, Now};
 use crate::core::defaults::{self, child, each, set};
 use crate::core::warnings;
 use crate::printers::{self, AGE, NAME, column, count, selector, template_containers, wide};
-use crate::strategy::{Strategy, bump_generation, keep_status, reset_status_for_create};
+use crate::strategy::{Dependents, Strategy, bump_generation, keep_status, reset_status_for_create};
 use crate::validation::at::At;
 use crate::validation::forms::{condition_is_true, unchanged};
 use crate::validation::internal;
@@ -164,8 +164,8 @@ impl Strategy for Jobs {
     }
 
     /// As it has always been for Jobs.
-    fn orphans_dependents_by_default(&self) -> bool {
-        true
+    fn dependents(&self) -> Dependents {
+        Dependents::Orphaned
     }
 
     fn warnings_on_create(&self, job: &Object) -> Vec<String> {

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::catalogue::{Column, Now, Selectable};
 use crate::printers::{NAME, column, since, wide};
-use crate::strategy::Strategy;
+use crate::strategy::{Dependents, Strategy};
 use crate::validation;
 
 macro_rules! involved {
@@ -100,6 +100,10 @@ impl Strategy for Events {
         true
     }
 
+    fn dependents(&self) -> Dependents {
+        Dependents::None
+    }
+
     fn reset_fields(&self, _subresource: &str) -> &'static [&'static [&'static str]] {
         &[]
     }
@@ -130,6 +134,10 @@ impl Strategy for NewEvents {
 
     fn allow_create_on_update(&self) -> bool {
         true
+    }
+
+    fn dependents(&self) -> Dependents {
+        Dependents::None
     }
 
     fn reset_fields(&self, _subresource: &str) -> &'static [&'static [&'static str]] {

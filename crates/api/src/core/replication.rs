@@ -8,7 +8,7 @@ use super::defaults::{self, child, set};
 use super::{gates, warnings};
 use crate::catalogue::{Column, Selectable};
 use crate::printers::{AGE, NAME, column, count, join, labels, template_containers, wide};
-use crate::strategy::{Strategy, bump_generation, keep_status, reset_status_for_create};
+use crate::strategy::{Dependents, Strategy, bump_generation, keep_status, reset_status_for_create};
 use crate::validation;
 use crate::validation::at::At;
 
@@ -103,8 +103,8 @@ impl Strategy for Controllers {
         if rc.generation() == old.generation() { Vec::new() } else { self.warnings_on_create(rc) }
     }
 
-    fn orphans_dependents_by_default(&self) -> bool {
-        true
+    fn dependents(&self) -> Dependents {
+        Dependents::Orphaned
     }
 }
 
@@ -143,10 +143,6 @@ impl Strategy for Templates {
 
     fn warnings_on_update(&self, template: &Object, old: &Object) -> Vec<String> {
         if template.generation() == old.generation() { Vec::new() } else { self.warnings_on_create(template) }
-    }
-
-    fn allow_create_on_update(&self) -> bool {
-        true
     }
 
     fn reset_fields(&self, _subresource: &str) -> &'static [&'static [&'static str]] {

@@ -125,6 +125,7 @@ impl Strategy for Services {
 
     fn prepare_for_create(&self, service: &mut Object) {
         service.remove(&["status"]);
+        drop_internal_policy(service);
     }
 
     fn validate(&self, service: &Object) -> ErrorList {
@@ -152,6 +153,7 @@ impl Strategy for Services {
         patch_allocated(service, old);
         align_cluster_ips(service, Some(old));
         drop_type_dependent(service, old);
+        drop_internal_policy(service);
     }
 }
 
@@ -260,6 +262,13 @@ pub fn align_cluster_ips(service: &mut Object, old: Option<&Object>) {
         service.remove(&["spec", "clusterIPs"]);
     } else {
         service.set(&["spec", "clusterIPs"], json!([ip]));
+    }
+}
+
+/// Upstream stores what is said of traffic that never is, but shows it to nobody.
+fn drop_internal_policy(service: &mut Object) {
+    if is_external_name(service) {
+        service.remove(&["spec", "internalTrafficPolicy"]);
     }
 }
 

@@ -9,7 +9,7 @@ use super::bootstrap;
 use crate::catalogue::Column;
 use crate::printers::{AGE, NAME, column, or_none};
 use crate::strategy::{
-    METADATA_AND_SPEC, Strategy, bump_generation, keep_all_metadata, keep_spec, keep_status,
+    Strategy, bump_generation, keep_all_metadata, keep_spec, keep_status, reset_metadata_too,
     reset_status_for_create,
 };
 use crate::validation::at::At;
@@ -85,10 +85,7 @@ impl Strategy for FlowSchemas {
     }
 
     fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
-        match subresource {
-            "status" => METADATA_AND_SPEC,
-            _ => &[&["status"]],
-        }
+        reset_metadata_too(subresource)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::catalogue::Column;
 use crate::core::defaults::{child, set};
 use crate::printers::{AGE, NAME, column};
 use crate::strategy::{
-    METADATA_AND_SPEC, Strategy, bump_generation, keep_all_metadata, keep_spec, keep_status,
+    Strategy, bump_generation, keep_all_metadata, keep_spec, keep_status, reset_metadata_too,
     reset_status_for_create,
 };
 use crate::validation::at::At;
@@ -97,10 +97,7 @@ impl Strategy for PriorityLevels {
     }
 
     fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
-        match subresource {
-            "status" => METADATA_AND_SPEC,
-            _ => &[&["status"]],
-        }
+        reset_metadata_too(subresource)
     }
 }
 

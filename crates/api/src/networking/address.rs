@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::catalogue::Column;
 use crate::printers::{AGE, NAME, column};
-use crate::strategy::{Strategy, keep_metadata, keep_spec, keep_status};
+use crate::strategy::{Strategy, keep_metadata, keep_spec, keep_status, reset_metadata_too};
 use crate::validation::at::At;
 use crate::validation::forms::unchanged;
 use crate::validation::value::go_struct;
@@ -105,6 +105,10 @@ impl Strategy for ServiceCidrs {
 
     fn prepare_for_update(&self, range: &mut Object, old: &Object) {
         keep_status(range, old);
+    }
+
+    fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
+        reset_metadata_too(subresource)
     }
 
     fn prepare_for_status_update(&self, range: &mut Object, old: &Object) {

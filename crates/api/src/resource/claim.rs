@@ -11,7 +11,9 @@ use super::forms::{
 use super::{rights, status};
 use crate::catalogue::Column;
 use crate::printers::{AGE, NAME, column};
-use crate::strategy::{NamespaceLabel, Requester, Right, Strategy, keep_metadata, keep_spec, keep_status};
+use crate::strategy::{
+    NamespaceLabel, Requester, Right, Strategy, keep_metadata, keep_spec, keep_status, reset_metadata_too,
+};
 use crate::validation::at::At;
 use crate::validation::forms::unchanged;
 
@@ -65,6 +67,10 @@ impl Strategy for ResourceClaims {
 
     fn validate_update(&self, claim: &Object, old: &Object) -> ErrorList {
         unchanged(&At::root(claim).child("spec"), &At::root(old).child("spec"))
+    }
+
+    fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
+        reset_metadata_too(subresource)
     }
 
     fn prepare_for_status_update(&self, claim: &mut Object, old: &Object) {

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::catalogue::Column;
 use crate::printers::{AGE, NAME, column};
-use crate::strategy::{METADATA_AND_SPEC, Strategy, keep_metadata, keep_spec, keep_status};
+use crate::strategy::{Strategy, keep_metadata, keep_spec, keep_status, reset_metadata_too};
 use crate::validation::at::At;
 use crate::validation::inline_volume_spec;
 
@@ -79,10 +79,7 @@ impl Strategy for VolumeAttachments {
     }
 
     fn reset_fields(&self, subresource: &str) -> &'static [&'static [&'static str]] {
-        match subresource {
-            "status" => METADATA_AND_SPEC,
-            _ => &[&["status"]],
-        }
+        reset_metadata_too(subresource)
     }
 }
 

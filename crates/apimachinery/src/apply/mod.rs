@@ -6,6 +6,7 @@
 mod compare;
 mod filter;
 mod managed;
+mod scale;
 mod set;
 mod typed;
 
@@ -15,6 +16,7 @@ use std::sync::LazyLock;
 use serde_json::{Map, Value};
 
 pub use filter::Filter;
+pub use scale::{managers_from_scale, managers_to_scale};
 pub use set::{FieldSet, PathElement, Scalar};
 
 use crate::codec;

@@ -232,6 +232,10 @@ impl<'a> Seed<'a, '_, '_> {
                         path: &here,
                         decoder: &mut *decoder,
                     })?;
+                    let value = match &value {
+                        Value::Array(list) if list.is_empty() && is_managers(path, field) => no_managers(),
+                        _ => value,
+                    };
                     match settle(view, field, value) {
                         Some(value) => out.insert(field.name.to_string(), value),
                         None => out.remove(&*field.name),
@@ -303,6 +307,17 @@ impl<'a> Seed<'a, '_, '_> {
         }
         Ok(Value::Array(out))
     }
+}
+
+/// Whether a field is the document's `metadata.managedFields`.
+fn is_managers(path: &Path<'_>, field: &Field) -> bool {
+    &*field.name == "managedFields" && path.is_metadata()
+}
+
+/// What asks for all managers to be forgotten. So does an empty list, which would be left out like any other; in Go it
+/// is another than none.
+fn no_managers() -> Value {
+    Value::Array(vec![Value::Object(Map::new())])
 }
 
 /// A null in a list or a map of Go values is their zero.

@@ -25,6 +25,12 @@ impl<'p> Path<'p> {
         Path { parent: Some(self), segment }
     }
 
+    /// Whether this is the metadata of the whole document.
+    pub(super) fn is_metadata(&self) -> bool {
+        let of_root = self.parent.is_some_and(|parent| matches!(parent.segment, Segment::Root));
+        of_root && matches!(self.segment, Segment::Field { name: "metadata", .. })
+    }
+
     /// `spec.containers[0].image`, with `last` appended.
     pub(super) fn strict(&self, last: &str) -> String {
         let mut out = String::new();

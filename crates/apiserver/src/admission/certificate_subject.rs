@@ -3,7 +3,7 @@
 use apimachinery::{Object, Status};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use x509_parser::prelude::{FromDer, X509CertificationRequest};
+use x509_parser::prelude::{FromDer, X509CertificationRequest, X509Name};
 
 use super::{Attributes, Operation};
 
@@ -29,6 +29,21 @@ pub fn validate(attributes: &Attributes<'_>) -> Result<(), Status> {
 
 /// The organizations of the subject that a request asks for, which are groups of the user.
 fn organizations(object: &Object) -> Result<Vec<String>, String> {
+    with_subject(object, |subject| {
+        let groups = subject.iter_organization().filter_map(|group| group.as_str().ok());
+        groups.map(str::to_owned).collect()
+    })
+}
+
+/// The last common name of the subject that a request asks for, as Go reads it.
+pub fn common_name(object: &Object) -> Result<String, String> {
+    with_subject(object, |subject| {
+        let names = subject.iter_common_name().filter_map(|name| name.as_str().ok());
+        names.last().unwrap_or_default().to_owned()
+    })
+}
+
+fn with_subject<T>(object: &Object, read: impl Fn(&X509Name<'_>) -> T) -> Result<T, String> {
     const MALFORMED: &str = "PEM block type must be CERTIFICATE REQUEST";
     let pem = STANDARD.decode(object.get_str(&["spec", "request"])).map_err(|_| MALFORMED)?;
     let (_, block) = x509_parser::pem::parse_x509_pem(&pem).map_err(|_| MALFORMED)?;
@@ -37,9 +52,7 @@ fn organizations(object: &Object) -> Result<Vec<String>, String> {
     }
     let (_, request) =
         X509CertificationRequest::from_der(&block.contents).map_err(|error| error.to_string())?;
-    let subject = &request.certification_request_info.subject;
-    let groups = subject.iter_organization().filter_map(|group| group.as_str().ok());
-    Ok(groups.map(str::to_owned).collect())
+    Ok(read(&request.certification_request_info.subject))
 }
 
 #[cfg(test)]

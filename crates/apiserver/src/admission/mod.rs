@@ -243,7 +243,12 @@ impl Admission {
         run!(self, laps, NamespaceLifecycle, self.namespaces.check(registry, attributes).await);
         run!(self, laps, LimitRanger, limit_ranger::admit(registry, attributes));
         run!(self, laps, ServiceAccount, service_account::admit(registry, attributes).await);
-        run!(self, laps, NodeRestriction, node_restriction::check(registry, ctx, attributes));
+        run!(
+            self,
+            laps,
+            NodeRestriction,
+            node_restriction::check(registry, self.authorizer(), ctx, attributes).await
+        );
         run!(self, laps, TaintNodesByCondition, always taint_nodes_by_condition::admit(attributes));
         run!(self, laps, AlwaysPullImages, always optional::always_pull_images(attributes));
         run!(self, laps, PodNodeSelector, self.pod_node_selector.admit(registry, attributes));
@@ -282,7 +287,12 @@ impl Admission {
         let mut laps = self.metrics.laps(Step::Validate, attributes.operation);
         if attributes.operation == Operation::Delete {
             run!(self, laps, NamespaceLifecycle, self.namespaces.check(registry, attributes).await);
-            run!(self, laps, NodeRestriction, node_restriction::check(registry, ctx, attributes));
+            run!(
+                self,
+                laps,
+                NodeRestriction,
+                node_restriction::check(registry, self.authorizer(), ctx, attributes).await
+            );
         }
         run!(self, laps, LimitPodHardAntiAffinityTopology, optional::limit_anti_affinity(attributes));
         run!(self, laps, LimitRanger, limit_ranger::validate(registry, attributes));

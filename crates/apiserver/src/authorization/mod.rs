@@ -7,7 +7,7 @@
 pub mod bootstrap;
 pub mod config;
 pub mod node;
-mod node_graph;
+pub(crate) mod node_graph;
 pub mod rbac;
 pub mod reconcile;
 pub mod rules;

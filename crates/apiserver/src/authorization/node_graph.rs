@@ -194,7 +194,8 @@ const VOLUME_SECRETS: &[&[&str]] = &[
     &["storageos", "secretRef", "name"],
 ];
 
-fn references(pod: &Object) -> BTreeSet<(Referent, String)> {
+/// What a pod refers to in its namespace.
+pub fn references(pod: &Object) -> BTreeSet<(Referent, String)> {
     let mut found = BTreeSet::new();
     let mut note = |kind: Referent, name: Option<&str>| {
         if let Some(name) = name {

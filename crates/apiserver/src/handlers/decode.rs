@@ -103,12 +103,18 @@ pub fn judge(ctx: &Context, strict_errors: &[String], validation: FieldValidatio
             Err(format!("strict decoding error: {}", strict_errors.join(", ")))
         }
         FieldValidation::Warn => {
-            for error in strict_errors {
-                ctx.warn(error.as_str());
-            }
+            strict_errors.iter().for_each(|error| warn_of(ctx, error));
             Ok(())
         }
         _ => Ok(()),
+    }
+}
+
+/// Warns of what is wrong with fields; of what is wrong with YAML line by line.
+pub fn warn_of(ctx: &Context, error: &str) {
+    match error.strip_prefix("yaml: unmarshal errors:\n") {
+        Some(lines) => lines.lines().for_each(|line| ctx.warn(line.trim())),
+        None => ctx.warn(error),
     }
 }
 

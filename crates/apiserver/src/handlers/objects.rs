@@ -13,7 +13,7 @@ use crate::context::WriteOptions;
 use crate::http::body::{self, Request, Response};
 use crate::http::{negotiate, respond};
 use crate::registry::list::ListOptions;
-use crate::registry::{DeleteOptions, Part};
+use crate::registry::{DeleteOptions, Part, metadata};
 
 /// How many deletes of a collection run at once.
 const DELETES_AT_ONCE: usize = 8;
@@ -39,7 +39,8 @@ impl Call<'_> {
         let gvk = self.kind.resource.gvk();
         let schema = &self.kind.schema;
         let object = decode::decode(self.ctx, &bytes, format, schema, &gvk, options.field_validation)?;
-        let object = self.defaulted(object);
+        let mut object = self.defaulted(object);
+        metadata::drop_repeated_owners(self.ctx, &mut object, false);
         if object.name().is_empty() && object.generate_name().is_empty() {
             return Err(nameless(self.kind, &object));
         }
@@ -69,7 +70,8 @@ impl Call<'_> {
         if object.name().is_empty() {
             return Err(self.nameless());
         }
-        let object = self.defaulted(object);
+        let mut object = self.defaulted(object);
+        metadata::drop_repeated_owners(self.ctx, &mut object, false);
         let transform = |old: Option<&Object>| self.managed(old, object.clone(), part.name());
         self.update(part, &transform, self.kind.resource.strategy.allow_create_on_update(), options).await
     }

@@ -105,9 +105,14 @@ pub fn read_patch(
     let refuse = |why: String| {
         Status::bad_request(if with_words { format!("error decoding patch: {why}") } else { why })
     };
-    let (parsed, duplicates) = codec::parse_json_strict(bytes).map_err(|error| refuse(error.to_string()))?;
+    let (parsed, mut duplicates) =
+        codec::parse_json_strict(bytes).map_err(|error| refuse(error.to_string()))?;
     let wanted = match (media_type, &parsed) {
-        (JSON_PATCH, Value::Array(_) | Value::Null) | (MERGE_PATCH | STRATEGIC, Value::Object(_)) => {
+        (JSON_PATCH, Value::Array(operations)) => {
+            add_unknown(operations, &mut duplicates);
+            return Ok((parsed, duplicates));
+        }
+        (JSON_PATCH, Value::Null) | (MERGE_PATCH | STRATEGIC, Value::Object(_)) => {
             return Ok((parsed, duplicates));
         }
         (STRATEGIC, Value::Null) => return Ok((parsed, duplicates)),
@@ -118,6 +123,21 @@ pub fn read_patch(
     };
     let got = codec::go_kind(&parsed);
     Err(refuse(format!("json: cannot unmarshal {got} into Go value of type {wanted}")))
+}
+
+/// Adds the fields that operations do not have to what is wrong with these, operation by operation.
+fn add_unknown(operations: &[Value], errors: &mut Vec<String>) {
+    const KNOWN: [&str; 4] = ["op", "path", "from", "value"];
+    for (index, operation) in operations.iter().enumerate() {
+        let fields = operation.as_object().into_iter().flat_map(|fields| fields.keys());
+        for field in fields.filter(|field| !KNOWN.contains(&field.as_str())) {
+            errors.push(format!("unknown field \"[{index}].{field}\""));
+        }
+    }
+    let index_of = |error: &String| -> usize {
+        error.split_once('[').and_then(|(_, rest)| rest.split_once(']')?.0.parse().ok()).unwrap_or_default()
+    };
+    errors.sort_by_key(index_of);
 }
 
 /// What is applied, as the user wrote it and no more, and what strict validation says of it.
@@ -136,6 +156,18 @@ pub fn read_apply(bytes: &[u8]) -> Result<(Object, Vec<String>), Status> {
     }
 }
 
+/// Who applies says who it is, and only who applies may override others.
+pub fn check_options(ctx: &Context, media_type: &str, options: WriteOptions) -> Result<(), Status> {
+    let error = if media_type != APPLY && options.force {
+        field::Error::forbidden(&field::Path::new("force"), "may not be specified for non-apply patch")
+    } else if media_type == APPLY && ctx.query.text("fieldManager").is_empty() {
+        field::Error::required(&field::Path::new("fieldManager"), "is required for apply patch")
+    } else {
+        return Ok(());
+    };
+    Err(Status::invalid(&GroupKind::new("meta.k8s.io", "PatchOptions"), "", &[error]))
+}
+
 /// What is applied says of which kind it is.
 pub fn check_applied_type(applied: &Object, expected: &GroupVersionKind) -> Result<(), Status> {
     let said = GroupVersion::parse(applied.api_version()).map(|version| version.with_kind(applied.kind()));
@@ -151,14 +183,9 @@ impl Call<'_> {
         let options = self.ctx.write_options("PatchOptions")?;
         let media_type = negotiate::media_type(request.headers()).to_owned();
         let bytes = body::read(request.into_body()).await?;
+        check_options(self.ctx, &media_type, options)?;
         if media_type == APPLY {
             return self.apply(&bytes, part, options).await;
-        }
-        if options.force {
-            let path = field::Path::new("force");
-            let error = field::Error::forbidden(&path, "may not be specified for non-apply patch");
-            let kind = GroupKind::new("meta.k8s.io", "PatchOptions");
-            return Err(Status::invalid(&kind, "", &[error]));
         }
         let (parsed, duplicates) = match media_type.as_str() {
             JSON_PATCH | MERGE_PATCH | STRATEGIC => {
@@ -187,12 +214,6 @@ impl Call<'_> {
     }
 
     async fn apply(&self, bytes: &[u8], part: Part, options: WriteOptions) -> Result<Response, Status> {
-        if self.ctx.query.text("fieldManager").is_empty() {
-            let path = field::Path::new("fieldManager");
-            let error = field::Error::required(&path, "is required for apply patch");
-            let kind = GroupKind::new("meta.k8s.io", "PatchOptions");
-            return Err(Status::invalid(&kind, "", &[error]));
-        }
         let (mut applied, duplicates) = read_apply(bytes)?;
         if let Some(trail) = &self.ctx.audit {
             trail.request_object(&applied);
@@ -238,7 +259,7 @@ impl Call<'_> {
                             "error strict decoding YAML: {NOT_JSON}: {why}"
                         )));
                     }
-                    FieldValidation::Warn => self.ctx.warn(format!("{NOT_JSON}: {why}")),
+                    FieldValidation::Warn => decode::warn_of(self.ctx, why),
                     FieldValidation::Ignore => {}
                 }
             }

@@ -1,21 +1,22 @@
 //! `scale`: how many replicas, whatever the kind.
 
 use api::autoscaling::SCALE_COLUMNS;
-use apimachinery::apply;
+use apimachinery::apply::{self, managers_from_scale, managers_to_scale};
 use apimachinery::schema::Schema;
-use apimachinery::{GroupVersionKind, Object, Status, Value};
+use apimachinery::{GroupResource, GroupVersionKind, Object, Status, Value};
 use http::StatusCode;
 use serde_json::json;
 
 use super::patch::{
-    APPLY, JSON_PATCH, MERGE_PATCH, Read, STRATEGIC, TYPES, check_applied_type, read_apply, read_patch,
+    APPLY, JSON_PATCH, MERGE_PATCH, Read, STRATEGIC, TYPES, check_applied_type, check_options, read_apply,
+    read_patch,
 };
 use super::{Call, decode};
 use crate::context::{Context, WriteOptions};
 use crate::http::body::{self, Request, Response};
 use crate::http::negotiate;
 use crate::http::respond::{self, Look};
-use crate::registry::{Part, check_name};
+use crate::registry::{Part, check_name, metadata};
 
 const PACKAGE: &str = "k8s.io.api.autoscaling.v1";
 
@@ -64,6 +65,9 @@ impl Call<'_> {
         let options =
             self.ctx.write_options(if info.verb == "patch" { "PatchOptions" } else { "UpdateOptions" })?;
         let media_type = negotiate::media_type(request.headers()).to_owned();
+        if info.verb == "patch" {
+            check_options(self.ctx, &media_type, options)?;
+        }
         let format = negotiate::content(request.headers());
         let bytes = body::read(request.into_body()).await?;
         let put = match info.verb {
@@ -76,88 +80,58 @@ impl Call<'_> {
             self.check_scale_name(scale)?;
         }
         let transform = |old: Option<&Object>| {
-            let group_resource = self.kind.resource.group_resource();
-            let old = old.ok_or_else(|| Status::not_found(&group_resource, &info.name))?;
-            if put.is_none() && media_type == APPLY {
-                return self.applied_scale(&bytes, &schema, old, options);
-            }
+            let old =
+                old.ok_or_else(|| Status::not_found(&self.kind.resource.group_resource(), &info.name))?;
+            let mut scale = scale_of(old);
+            managers_to_scale(old, &mut scale).map_err(Status::internal)?;
+            let write = Write { ctx: self.ctx, old: &scale, schema: &schema, options };
             let wanted = match &put {
-                Some(scale) => scale.clone(),
-                None => patched(self.ctx, &media_type, &bytes, &scale_of(old), &schema, options)?,
+                Some(scale) => write.updated_to(scale.clone()),
+                None => write.patched(&media_type, &bytes)?,
             };
             self.check_scale_name(&wanted)?;
-            let replicas = self.checked_replicas(&wanted, old)?;
-            let mut new = old.clone();
-            if !wanted.resource_version().is_empty() {
-                new.set_resource_version(wanted.resource_version());
+            let replicas = wanted.get_i64(&["spec", "replicas"]).unwrap_or_default();
+            if replicas < 0 {
+                let path = apimachinery::field::Path::new("spec").child("replicas");
+                let why = "must be greater than or equal to 0";
+                let error = apimachinery::field::Error::invalid(&path, replicas, why);
+                let kind = apimachinery::GroupKind::new("autoscaling", "Scale");
+                return Err(Status::invalid(&kind, &info.name, &[error]));
             }
+            let resource = self.kind.resource.group_resource();
+            if !["", old.uid()].contains(&wanted.uid()) {
+                let why = format!(
+                    "Precondition failed: UID in precondition: {}, UID in object meta: {}",
+                    wanted.uid(),
+                    old.uid()
+                );
+                let scale = GroupResource::new(&resource.group, format!("{}/scale", resource.resource));
+                return Err(Status::conflict(&scale, old.name(), why));
+            }
+            let version = metadata::version_of(&wanted)?;
+            if version != 0 && version != metadata::version_of(old)? {
+                return Err(Status::modified(&resource, &info.name));
+            }
+            let mut new = old.clone();
             new.set(&["spec", "replicas"], replicas);
-            self.managed(Some(old), new, "scale")
+            managers_from_scale(&wanted, &mut new).map_err(Status::internal)?;
+            Ok(new)
         };
         let updated = self
             .server
             .registry
-            .update(self.ctx, self.kind, &info.namespace, &info.name, Part::Scale, &transform, false, options)
+            .update(
+                self.ctx,
+                self.kind,
+                &info.namespace,
+                &info.name,
+                Part::Scale,
+                &transform,
+                false,
+                options,
+            )
             .await?;
         Ok(answer(&updated.object))
-    }
-
-    /// How many replicas a scale wants, where it is in order and of this object.
-    fn checked_replicas(&self, wanted: &Object, old: &Object) -> Result<i64, Status> {
-        let replicas = wanted.get_i64(&["spec", "replicas"]).unwrap_or_default();
-        if replicas < 0 {
-            let path = apimachinery::field::Path::new("spec").child("replicas");
-            let why = "must be greater than or equal to 0";
-            let error = apimachinery::field::Error::invalid(&path, replicas, why);
-            let kind = apimachinery::GroupKind::new("autoscaling", "Scale");
-            return Err(Status::invalid(&kind, old.name(), &[error]));
-        }
-        let mut resource = self.kind.resource.group_resource();
-        if !wanted.uid().is_empty() && wanted.uid() != old.uid() {
-            resource.resource.push_str("/scale");
-            let (asked, there) = (wanted.uid(), old.uid());
-            let why =
-                format!("Precondition failed: UID in precondition: {asked}, UID in object meta: {there}");
-            return Err(Status::conflict(&resource, old.name(), why));
-        }
-        let version = wanted.resource_version();
-        if !version.is_empty() && version != old.resource_version() {
-            return Err(Status::modified(&resource, old.name()));
-        }
-        Ok(replicas)
-    }
-
-    /// The object with the replicas of an applied scale, whose manager owns them by that.
-    fn applied_scale(
-        &self,
-        bytes: &[u8],
-        schema: &Schema,
-        old: &Object,
-        options: WriteOptions,
-    ) -> Result<Object, Status> {
-        let (scale, _) = read_apply(bytes)?;
-        check_applied_type(&scale, &gvk())?;
-        check_name(&self.ctx.info.name, &scale)?;
-        let apply = |live: &Object, applied: &Object, schema: &Schema, force: bool| {
-            let (manager, now, part) = (self.ctx.field_manager(), self.ctx.now_time(), Part::Scale.name());
-            let ownable = self.ownable(part);
-            apply::apply(Some(live), applied, schema, &manager, force, now, part, Some(&ownable))
-        };
-        // whether it is a scale at all; who owns what is known by the object
-        apply(&scale_of(old), &scale, schema, true)?;
-        self.checked_replicas(&scale, old)?;
-        let mut applied = Object::default();
-        applied.set_type(&self.kind.resource.gvk());
-        applied.set_name(old.name());
-        if let Some(replicas) = scale.get(&["spec", "replicas"]) {
-            applied.set(&["spec", "replicas"], replicas.clone());
-        }
-        let mut new = apply(old, &applied, &self.kind.schema, options.force)?;
-        if new.get(&["spec", "replicas"]).is_none() {
-            // nobody wants any
-            new.set(&["spec", "replicas"], 0);
-        }
-        Ok(new)
     }
 
     fn check_scale_name(&self, scale: &Object) -> Result<(), Status> {
@@ -168,20 +142,40 @@ impl Call<'_> {
     }
 }
 
-fn patched(
-    ctx: &Context,
-    media_type: &str,
-    bytes: &[u8],
-    scale: &Object,
-    schema: &Schema,
+/// A write to a scale.
+struct Write<'a> {
+    ctx: &'a Context,
+    /// The scale as it is, with its managers.
+    old: &'a Object,
+    schema: &'a Schema,
     options: WriteOptions,
-) -> Result<Object, Status> {
-    match media_type {
-        JSON_PATCH | MERGE_PATCH | STRATEGIC => {
-            let (parsed, duplicates) = read_patch(media_type, bytes, options.field_validation)?;
-            let read = Read { media_type, parsed: &parsed, duplicates: &duplicates };
-            read.applied_to(ctx, scale, schema, &gvk(), options.field_validation)
+}
+
+impl Write<'_> {
+    fn updated_to(&self, new: Object) -> Object {
+        let (manager, now) = (self.ctx.field_manager(), self.ctx.now_time());
+        apply::update(Some(self.old), new, self.schema, &manager, now, "scale", None)
+    }
+
+    fn patched(&self, media_type: &str, bytes: &[u8]) -> Result<Object, Status> {
+        let Self { ctx, old, schema, options } = *self;
+        match media_type {
+            JSON_PATCH | MERGE_PATCH | STRATEGIC => {
+                let (parsed, duplicates) = read_patch(media_type, bytes, options.field_validation)?;
+                let read = Read { media_type, parsed: &parsed, duplicates: &duplicates };
+                let new = read.applied_to(ctx, old, schema, &gvk(), options.field_validation)?;
+                Ok(self.updated_to(new))
+            }
+            APPLY => {
+                let (mut applied, _) = read_apply(bytes)?;
+                check_applied_type(&applied, &gvk())?;
+                if applied.name().is_empty() {
+                    applied.set_name(old.name());
+                }
+                let (manager, now) = (ctx.field_manager(), ctx.now_time());
+                apply::apply(Some(old), &applied, schema, &manager, options.force, now, "scale", None)
+            }
+            _ => Err(negotiate::unsupported(&TYPES)),
         }
-        _ => Err(negotiate::unsupported(&TYPES)),
     }
 }

@@ -4,7 +4,7 @@ use apimachinery::field::ErrorList;
 use apimachinery::{Object, Status};
 use storage::Expect;
 
-use super::{Registry, metadata};
+use super::{Registry, metadata, rights};
 use crate::admission::{Attributes, Operation};
 use crate::context::{Context, WriteOptions};
 use crate::kinds::Kind;
@@ -67,6 +67,7 @@ impl Registry {
         };
         self.admission.admit(self, ctx, &mut attributes).await?;
         let mut object = attributes.object.take().unwrap_or_default();
+        metadata::drop_repeated_owners(ctx, &mut object, true);
         metadata::match_namespace(resource, namespace, &mut object)?;
         metadata::keep_new(&mut object, &uid, ctx);
         let allocation = self.allocators.begin_create(self, kind, &mut object, options.dry_run).await?;
@@ -105,10 +106,15 @@ impl Registry {
         }
         resource.strategy.canonicalize(&mut object);
         apimachinery::codec::normalize(&mut object, &kind.schema).map_err(Status::internal)?;
+        if let (true, Some(authorizer)) = (ctx.info.verb != "create", self.admission.authorizer()) {
+            rights::to_create(authorizer, ctx, kind, &object).await?;
+        }
         attributes.object = Some(object);
         self.admission.validate(self, ctx, attributes).await?;
         let charge = self.admission.charge(self, attributes).await?;
-        let object = attributes.object.take().unwrap_or_default();
+        let mut object = attributes.object.take().unwrap_or_default();
+        // what is read from the store has its defaults, also those that follow from what was prepared
+        resource.strategy.default(&mut object);
         let key = kind.key(object.namespace(), object.name());
         let name = object.name().to_owned();
         if options.dry_run {

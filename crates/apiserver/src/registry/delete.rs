@@ -1,6 +1,6 @@
 //! Delete: grace, finalizers, propagation and preconditions, for one object or for all that a selector finds.
 
-use api::Grace;
+use api::{Dependents, Grace};
 use apimachinery::field::{self, Path};
 use apimachinery::{GroupKind, GroupResource, Object, Status, Value};
 use chrono::{Duration, SecondsFormat};
@@ -110,7 +110,10 @@ impl Registry {
     ) -> Result<Deleted, Status> {
         options.validate()?;
         let resource = kind.resource;
-        if let Some(why) = resource.strategy.forbids_delete(name) {
+        // upstream asks only whoever names the object
+        if ctx.info.verb != "deletecollection"
+            && let Some(why) = resource.strategy.forbids_delete(name)
+        {
             return Err(Status::forbidden(&resource.group_resource(), name, why));
         }
         if options.propagation_policy.is_none() && options.orphan_dependents.is_none() {
@@ -249,7 +252,8 @@ fn plan_delete(ctx: &Context, kind: &Kind, old: &Object, options: &DeleteOptions
             mark(ctx, &mut object, grace, Some(before));
             return Ok(Plan::Mark(object));
         }
-        return Ok(if finalizers_moved { Plan::Mark(object) } else { Plan::Nothing });
+        // what waits for its grace to end is not touched
+        return Ok(if finalizers_moved && !graceful { Plan::Mark(object) } else { Plan::Nothing });
     }
     if grace == 0 && finalizers.is_empty() {
         return Ok(Plan::Remove(object));
@@ -292,12 +296,13 @@ fn plan_namespace(ctx: &Context, mut object: Object, old: &Object) -> Plan {
 fn finalizers_after(kind: &Kind, old: &Object, options: &DeleteOptions) -> Vec<String> {
     let has = |name: &str| old.finalizers().contains(&name);
     let policy = options.propagation_policy.as_deref();
+    let dependents = kind.resource.strategy.dependents();
     let orphan = match (policy, options.orphan_dependents) {
         (Some(policy), _) => policy == "Orphan",
         (None, Some(orphan)) => orphan,
         (None, None) if has(ORPHAN) => true,
         (None, None) if has(FOREGROUND) => false,
-        (None, None) => kind.resource.strategy.orphans_dependents_by_default(),
+        (None, None) => dependents == Dependents::Orphaned,
     };
     let foreground = match (policy, options.orphan_dependents) {
         (Some(policy), _) => policy == "Foreground",
@@ -310,6 +315,9 @@ fn finalizers_after(kind: &Kind, old: &Object, options: &DeleteOptions) -> Vec<S
         .filter(|name| !matches!(*name, ORPHAN | FOREGROUND))
         .map(str::to_owned)
         .collect();
+    if dependents == Dependents::None {
+        return out;
+    }
     if orphan {
         out.push(ORPHAN.into());
     } else if foreground {

@@ -253,7 +253,14 @@ impl Registry {
             (snapshot, Some(start))
         };
         let filter = options.filter(namespace);
-        let limit = if options.limit == 0 { usize::MAX } else { options.limit };
+        let limit = match options.limit {
+            // what upstream has at hand it gives at once, and it has all but events
+            0 => usize::MAX,
+            _ if start.is_none() && options.resource_version == "0" && kind.resource.plural != "events" => {
+                usize::MAX
+            }
+            limit => limit,
+        };
         let mut entries = Vec::new();
         let mut page = Page {
             entries: Vec::new(),

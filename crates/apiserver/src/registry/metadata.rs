@@ -2,7 +2,7 @@
 
 use api::Resource;
 use apimachinery::field::{self, ErrorList, Path};
-use apimachinery::{GroupKind, Object, Reason, Status, validation};
+use apimachinery::{GroupKind, Object, Reason, Status, Value, validation};
 use rand::Rng;
 use storage::Revision;
 
@@ -89,6 +89,30 @@ pub fn validate_namespace(
     let namespace = registry.peek(registry.core("namespaces"), "", object.namespace());
     let allows = namespace.is_some_and(|namespace| namespace.label(needed.label) == Some("true"));
     (!allows).then_some(needed.error)
+}
+
+/// Leaves out owners that are named more than once, and warns of them: those that a client sends, or those that are
+/// there once all who may change the object have.
+pub fn drop_repeated_owners(ctx: &Context, object: &mut Object, after_admission: bool) {
+    let owners = object.get_array(&["metadata", "ownerReferences"]);
+    let mut kept: Vec<Value> = Vec::with_capacity(owners.len());
+    let mut repeated = Vec::new();
+    for owner in owners {
+        match kept.contains(owner) {
+            true => repeated.push(owner.get("uid").and_then(Value::as_str).unwrap_or_default().to_owned()),
+            false => kept.push(owner.clone()),
+        }
+    }
+    if repeated.is_empty() {
+        return;
+    }
+    let when = if after_admission { " after mutating admission happens" } else { "" };
+    ctx.warn(format!(
+        ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and may \
+         reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+        repeated.join(", ")
+    ));
+    object.set(&["metadata", "ownerReferences"], kept);
 }
 
 /// When an object goes is not for an update to say.

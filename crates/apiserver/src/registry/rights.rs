@@ -1,8 +1,8 @@
 //! Rights that a write takes besides the one to the write itself.
 
 use api::strategy::Right;
-use apimachinery::Status;
-use apimachinery::field::{Error, ErrorList};
+use apimachinery::field::{Error, ErrorList, Path};
+use apimachinery::{Object, Status};
 
 use crate::authorization::{Attributes, Authorizer};
 use crate::context::Context;
@@ -24,6 +24,24 @@ pub async fn missing(
         }
     }
     errors
+}
+
+/// Whether who updates an object that is not there may create it.
+pub async fn to_create(
+    authorizer: &dyn Authorizer,
+    ctx: &Context,
+    kind: &Kind,
+    object: &Object,
+) -> Result<(), Status> {
+    let right = Right {
+        subresource: "",
+        verbs: vec!["create".to_owned()],
+        name: object.name().to_owned(),
+        namespaced: true,
+        path: Path::root(),
+        deed: String::new(),
+    };
+    check(authorizer, ctx, kind, object.namespace(), &right).await
 }
 
 /// One of the verbs will do; what is said of the first one counts.

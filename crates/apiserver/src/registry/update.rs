@@ -120,7 +120,10 @@ impl Registry {
         let mut object = transform(Some(old))?;
         check_name(old.name(), &object)?;
         metadata::match_namespace(resource, old.namespace(), &mut object)?;
-        metadata::check_uid(resource, key, object.uid(), old)?;
+        // what a patch says of it is a change like any other, which the rules refuse
+        if ctx.info.verb != "patch" {
+            metadata::check_uid(resource, key, object.uid(), old)?;
+        }
         metadata::check_version(resource, &object, old)?;
         object.set_resource_version(old.resource_version());
         metadata::carry_over(&mut object, old);
@@ -137,6 +140,7 @@ impl Registry {
         };
         self.admission.admit(self, ctx, &mut attributes).await?;
         let mut object = attributes.object.take().unwrap_or_default();
+        metadata::drop_repeated_owners(ctx, &mut object, true);
         metadata::match_namespace(resource, old.namespace(), &mut object)?;
         object.set_resource_version(old.resource_version());
         metadata::carry_over(&mut object, old);
@@ -205,7 +209,8 @@ impl Registry {
         attributes.object = Some(object);
         self.admission.validate(self, ctx, attributes).await?;
         let charge = self.admission.charge(self, attributes).await?;
-        let object = attributes.object.take().unwrap_or_default();
+        let mut object = attributes.object.take().unwrap_or_default();
+        strategy.default(&mut object);
 
         // an update that changes nothing but the time of its own bookkeeping is no update, unless the object lies
         // in the store as it should no longer lie there

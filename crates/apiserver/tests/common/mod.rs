@@ -3,6 +3,8 @@
 
 pub mod hook;
 pub mod https;
+pub mod managed;
+pub mod stubs;
 pub mod tokens;
 
 use std::path::Path;
@@ -168,11 +170,11 @@ impl Cluster {
 
     /// A request of the administrator whose body need be no JSON, though it says so.
     pub async fn send_text(&self, method: &str, uri: &str, content: &[u8]) -> Value {
-        self.send_as("application/json", method, uri, content).await.body
+        self.raw(method, uri, "application/json", content).await.body
     }
 
     /// The same, of any media type.
-    pub async fn send_as(&self, media_type: &str, method: &str, uri: &str, content: &[u8]) -> Answer {
+    pub async fn raw(&self, method: &str, uri: &str, media_type: &str, content: &[u8]) -> Answer {
         let user = InProcessUser(Arc::new(UserInfo::new("admin", &["system:masters"])));
         let request = Request::builder().method(method).uri(uri).header("content-type", media_type);
         let request = request.extension(user).body(body::full(content.to_vec())).unwrap();

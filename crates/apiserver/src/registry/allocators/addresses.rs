@@ -218,7 +218,7 @@ pub async fn take_any(
             }
         }
     }
-    Err(Status::internal(format!("failed to allocate a serviceIP: range {} is full", all(ranges))))
+    Err(Status::internal("failed to allocate a serviceIP: range is full"))
 }
 
 /// The object that says whose an address is.
