@@ -110,32 +110,28 @@ impl Call<'_> {
         }
     }
 
-    async fn main(&self, request: Request) -> Result<Response, Status> {
-        if self.kind.resource.access == api::Access::CreateOnly {
-            return match (self.ctx.info.verb, self.kind.resource.plural) {
-                ("create", "bindings") => self.binding(request).await,
-                ("create", _) => self.review(request).await,
-                _ => Err(Status::method_not_allowed()),
-            };
-        }
-        if self.kind.resource.access == api::Access::ReadOnly {
-            return match self.ctx.info.verb {
-                "get" | "list" => self.components(),
-                _ => Err(Status::method_not_allowed()),
-            };
-        }
-        match self.ctx.info.verb {
-            "get" => self.get().await,
-            "list" => self.list().await,
-            // a path can say that it is a watch, whatever the method
-            "watch" if *request.method() == Method::GET => self.watch(request).await,
-            "create" => self.create(request).await,
-            "update" | "patch" => self.part(request, Part::Main).await,
-            "delete" => self.delete(request).await,
-            "deletecollection" if self.kind.resource.verbs().contains(&"deletecollection") => {
-                self.delete_collection(request).await
+    /// In a box too, of the size that the verb needs.
+    fn main(&self, request: Request) -> BoxFuture<'_, Result<Response, Status>> {
+        let refused = || future::ready(Err(Status::method_not_allowed())).boxed();
+        let resource = self.kind.resource;
+        match (resource.access, self.ctx.info.verb) {
+            (api::Access::CreateOnly, "create") if resource.plural == "bindings" => {
+                self.binding(request).boxed()
             }
-            _ => Err(Status::method_not_allowed()),
+            (api::Access::CreateOnly, "create") => self.review(request).boxed(),
+            (api::Access::ReadOnly, "get" | "list") => future::ready(self.components()).boxed(),
+            (api::Access::CreateOnly | api::Access::ReadOnly, _) => refused(),
+            (_, "get") => self.get().boxed(),
+            (_, "list") => self.list().boxed(),
+            // a path can say that it is a watch, whatever the method
+            (_, "watch") if *request.method() == Method::GET => self.watch(request).boxed(),
+            (_, "create") => self.create(request).boxed(),
+            (_, "update" | "patch") => self.part(request, Part::Main).boxed(),
+            (_, "delete") => self.delete(request).boxed(),
+            (_, "deletecollection") if resource.verbs().contains(&"deletecollection") => {
+                self.delete_collection(request).boxed()
+            }
+            _ => refused(),
         }
     }
 }

@@ -120,16 +120,7 @@ impl Call<'_> {
         let updated = self
             .server
             .registry
-            .update(
-                self.ctx,
-                self.kind,
-                &info.namespace,
-                &info.name,
-                Part::Scale,
-                &transform,
-                false,
-                options,
-            )
+            .update(self.ctx, self.kind, &info.namespace, &info.name, Part::Scale, &transform, false, options)
             .await?;
         Ok(answer(&updated.object))
     }
