@@ -198,7 +198,16 @@ fn depth_is_bounded() {
     let schema = schema("apps/v1", "ControllerRevision");
     let deep = |levels: usize| format!(r#"{{"data":{}{}}}"#, "[".repeat(levels), "]".repeat(levels));
     assert!(decode_json(deep(100).as_bytes(), &schema).is_ok());
-    assert_eq!(decode_json(deep(100_000).as_bytes(), &schema), Err(codec::DecodeError::TooDeep));
+    assert_eq!(decode_json(deep(5_000).as_bytes(), &schema), Err(codec::DecodeError::TooDeep));
+    // beyond this, Go does not read it either, even where it would make nothing of it
+    let unread = codec::DecodeError::Syntax("invalid character '[' exceeded max depth".to_owned());
+    for field in ["data", "nothing"] {
+        let body = deep(100_000).replace("data", field);
+        assert_eq!(decode_json(body.as_bytes(), &schema), Err(unread.clone()), "{field}");
+        let unread = codec::DecodeError::Syntax("yaml: exceeded max depth of 10000".to_owned());
+        assert_eq!(codec::decode_yaml(body.as_bytes(), &schema), Err(unread), "{field}");
+    }
+    assert!(decode_json(deep(9_999).replace("data", "nothing").as_bytes(), &schema).is_ok());
     let mut value = json!(1);
     for _ in 0..200 {
         value = json!([value]);

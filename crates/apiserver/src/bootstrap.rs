@@ -4,6 +4,7 @@
 mod authentication;
 mod flowcontrol;
 mod identity;
+pub(crate) mod kubernetes;
 mod legacy_tokens;
 
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::authorization::rbac::Kind as RbacKind;
 use crate::authorization::reconcile::{Reconciled, reconcile};
 use crate::context::{Context, WriteOptions};
 use crate::kinds::Kind;
-use crate::pki::Trust;
+use crate::pki::{Authorities, Trust};
 use crate::registry::{DeleteOptions, Part};
 use crate::server::Server;
 
@@ -27,8 +28,6 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 
 /// How often what may drift is put right.
 const RECONCILE: std::time::Duration = std::time::Duration::from_secs(10);
-
-// Writes are boxed here: many of them wait at once, and each is large to hold.
 
 /// Makes all of it, then keeps true what only the server itself has a say in.
 pub async fn run(server: Arc<Server>, trust: Arc<Trust>) -> Result<(), Status> {
@@ -54,18 +53,34 @@ pub async fn run(server: Arc<Server>, trust: Arc<Trust>) -> Result<(), Status> {
                 set_status(&server, &ctx, "networking.k8s.io", "servicecidrs", "kubernetes", cidr_status)
                     .await?;
             }
-            kubernetes_service(&server, &ctx).await
+            kubernetes::run(&server, &ctx).await
         },
         priority_classes(&server, &ctx),
         flowcontrol::run(&server, &ctx),
         api_services(&server, &ctx),
-        authentication::run(&server, &ctx, &authorities),
+        async {
+            tell_whom_it_believes(&server, &ctx, &authorities).await;
+            Ok(())
+        },
         legacy_tokens::run(&server, &ctx),
     )?;
     server.bootstrapped.store(true, Ordering::Release);
     tokio::spawn(crate::registry::allocators::repair::run(server.clone()));
     tokio::spawn(keep(server, trust));
     Ok(())
+}
+
+/// Says goodbye before the server stops: clients are led to others that live.
+pub async fn stop(server: &Server) {
+    if server.stopping.is_cancelled() {
+        return;
+    }
+    let ctx = Context::internal();
+    match tokio::time::timeout(2 * RECONCILE, kubernetes::leave(server, &ctx)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(status)) => tracing::info!(%status, "default/kubernetes goes on to name this server"),
+        Err(_) => tracing::warn!("this server could not be taken from default/kubernetes in time"),
+    }
 }
 
 async fn keep(server: Arc<Server>, trust: Arc<Trust>) {
@@ -78,12 +93,10 @@ async fn keep(server: Arc<Server>, trust: Arc<Trust>) {
         if let Err(status) = identity::collect(&server, &ctx).await {
             tracing::warn!(%status, "leases of servers that are gone could not be removed");
         }
-        if let Err(status) = kubernetes_endpoints(&server, &ctx).await {
+        if let Err(status) = kubernetes::reconcile(&server, &ctx, kubernetes::Ports::Theirs).await {
             tracing::warn!(%status, "the endpoints of default/kubernetes could not be put right");
         }
-        if let Err(status) = authentication::run(&server, &ctx, &trust.authorities()).await {
-            tracing::warn!(%status, "whom the server believes could not be told to extension servers");
-        }
+        tell_whom_it_believes(&server, &ctx, &trust.authorities()).await;
         if let Err(status) = legacy_tokens::run(&server, &ctx).await {
             tracing::warn!(%status, "since when uses of tokens are noted could not be told");
         }
@@ -97,6 +110,13 @@ async fn keep(server: Arc<Server>, trust: Arc<Trust>) {
             () = server.stopping.cancelled() => return,
             () = tokio::time::sleep(RECONCILE) => {}
         }
+    }
+}
+
+/// A server can go on without.
+async fn tell_whom_it_believes(server: &Server, ctx: &Context, authorities: &Authorities) {
+    if let Err(status) = authentication::run(server, ctx, authorities).await {
+        tracing::warn!(%status, "whom the server believes could not be told to extension servers");
     }
 }
 
@@ -129,6 +149,7 @@ async fn ensure(
     if server.registry.peek(kind, &namespace, object.name()).is_some() {
         return Ok(false);
     }
+    // boxed, as all writes here: many wait side by side, and each would have room for all that a write needs
     match Box::pin(server.registry.create(ctx, kind, &namespace, object, WriteOptions::default())).await {
         Ok(_) => Ok(true),
         Err(status) if status.is(Reason::AlreadyExists) => Ok(false),
@@ -162,9 +183,8 @@ async fn put(
         Ok(new)
     };
     let options = WriteOptions::default();
-    Box::pin(server.registry.update(ctx, kind, &namespace, &name, Part::Main, &transform, true, options))
-        .await?;
-    Ok(())
+    let update = server.registry.update(ctx, kind, &namespace, &name, Part::Main, &transform, true, options);
+    Box::pin(update).await.map(drop)
 }
 
 async fn set_status(
@@ -182,8 +202,8 @@ async fn set_status(
         Ok(new)
     };
     let options = WriteOptions::default();
-    Box::pin(server.registry.update(ctx, kind, "", name, Part::Status, &transform, false, options)).await?;
-    Ok(())
+    let update = server.registry.update(ctx, kind, "", name, Part::Status, &transform, false, options);
+    Box::pin(update).await.map(drop)
 }
 
 /// Bootstrap roles get back what was taken from them, unless they opt out; what was added stays.
@@ -220,14 +240,13 @@ async fn reconcile_rbac(
                     _ => old,
                 })
             };
-            Box::pin(registry.update(ctx, kind, &namespace, &name, Part::Main, &transform, false, options))
-                .await?;
-            Ok(())
+            let update =
+                registry.update(ctx, kind, &namespace, &name, Part::Main, &transform, false, options);
+            Box::pin(update).await.map(drop)
         }
         Reconciled::Recreate(new) => {
             Box::pin(registry.delete(ctx, kind, &namespace, &name, &DeleteOptions::default())).await?;
-            Box::pin(registry.create(ctx, kind, &namespace, new, options)).await?;
-            Ok(())
+            Box::pin(registry.create(ctx, kind, &namespace, new, options)).await.map(drop)
         }
     }
 }
@@ -259,40 +278,4 @@ async fn api_services(server: &Server, ctx: &Context) -> Result<(), Status> {
     let each = services
         .map(|it| put(server, ctx, "apiregistration.k8s.io", "apiservices", it.into_value(), &["spec"]));
     try_join_all(each).await.map(drop)
-}
-
-async fn kubernetes_service(server: &Server, ctx: &Context) -> Result<(), Status> {
-    let ip = server.config.service_cidr.primary.nth(1).to_string();
-    let port = server.config.advertise.port();
-    let service = json!({
-        "metadata": {"namespace": "default", "name": "kubernetes", "labels": {
-            "component": "apiserver", "provider": "kubernetes",
-        }},
-        "spec": {"type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip], "sessionAffinity": "None",
-            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]},
-    });
-    ensure(server, ctx, "", "v1", "services", service).await?;
-    kubernetes_endpoints(server, ctx).await
-}
-
-async fn kubernetes_endpoints(server: &Server, ctx: &Context) -> Result<(), Status> {
-    let address = server.config.advertise;
-    let ip = address.ip().to_string();
-    let endpoints = json!({
-        "metadata": {"namespace": "default", "name": "kubernetes", "labels": {
-            "endpointslice.kubernetes.io/skip-mirror": "true",
-        }},
-        "subsets": [{"addresses": [{"ip": ip}],
-            "ports": [{"name": "https", "port": address.port(), "protocol": "TCP"}]}],
-    });
-    put(server, ctx, "", "endpoints", endpoints, &["subsets"]).await?;
-    let slice = json!({
-        "metadata": {"namespace": "default", "name": "kubernetes", "labels": {
-            "kubernetes.io/service-name": "kubernetes",
-        }},
-        "addressType": if address.is_ipv4() { "IPv4" } else { "IPv6" },
-        "endpoints": [{"addresses": [ip], "conditions": {"ready": true}}],
-        "ports": [{"name": "https", "port": address.port(), "protocol": "TCP"}],
-    });
-    put(server, ctx, "discovery.k8s.io", "endpointslices", slice, &["endpoints", "ports"]).await
 }

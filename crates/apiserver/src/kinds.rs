@@ -77,12 +77,19 @@ impl Kind {
 
     /// What a value of the store says, which may lie there sealed.
     pub fn open(&self, key: &str, stored: &Bytes) -> Result<Bytes, Unreadable> {
-        self.encryption.open(self.stored_as, key, stored).map(|opened| opened.value)
+        self.encryption
+            .open(self.stored_as.group, self.stored_as.plural, key, stored)
+            .map(|opened| opened.value)
+    }
+
+    /// For what lies in the store beside the objects of any kind.
+    pub fn encryption(&self) -> &Encryption {
+        &self.encryption
     }
 
     /// Whether a value of the store would lie there otherwise if it were written now.
     pub fn is_stale(&self, key: &str, stored: &Bytes) -> Result<bool, Unreadable> {
-        let opened = self.encryption.open(self.stored_as, key, stored)?;
+        let opened = self.encryption.open(self.stored_as.group, self.stored_as.plural, key, stored)?;
         let rewritten = || -> Result<bool, DecodeError> {
             Ok(self.encode_stored(&self.decode_stored(&opened.value)?) != *opened.value)
         };
@@ -110,7 +117,7 @@ impl Kind {
 
     /// A value as the store is to hold it.
     pub fn seal(&self, key: &str, value: Vec<u8>) -> Result<Bytes, Unreadable> {
-        self.encryption.seal(self.stored_as, key, value).map(Bytes::from)
+        self.encryption.seal(self.stored_as.group, self.stored_as.plural, key, value).map(Bytes::from)
     }
 
     /// Decodes what was opened, in the stored version, with defaults.
@@ -120,8 +127,22 @@ impl Kind {
             false => self.decode_stored_json(bytes)?,
         };
         object.set_type(&self.stored_as.gvk());
-        self.stored_as.strategy.default(&mut object);
+        self.default_stored(&mut object);
         Ok(object)
+    }
+
+    /// Gives an object in its stored version the defaults that every read of it finds: those, too, that the strategy made
+    /// room for after the object was decoded. What is stored has them, since it is shown as it is to who reads protobuf.
+    pub fn default_stored(&self, object: &mut Object) {
+        self.stored_as.strategy.default(object);
+    }
+
+    /// The object as it would be read, were it stored.
+    pub fn as_read_back(&self, mut object: Object) -> Object {
+        self.convert_to_stored(&mut object);
+        self.default_stored(&mut object);
+        self.convert_from_stored(&mut object);
+        object
     }
 
     fn decode_stored_json(&self, bytes: &[u8]) -> Result<Object, DecodeError> {
@@ -227,6 +248,11 @@ impl Kinds {
     pub fn get(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Kind>> {
         let named = self.by_plural.get(plural)?;
         named.iter().find(|kind| kind.resource.group == group && kind.resource.version == version)
+    }
+
+    /// Whether anything of a group is served.
+    pub fn has_group(&self, group: &str) -> bool {
+        self.order.iter().any(|kind| kind.resource.group == group)
     }
 
     pub fn all(&self) -> impl Iterator<Item = &Arc<Kind>> {

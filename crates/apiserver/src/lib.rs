@@ -33,5 +33,6 @@ mod testing;
 
 pub use admission::Options as AdmissionOptions;
 pub use inprocess::InProcess;
+pub use nonresource::VERSION;
 pub use registry::allocators::{Cidr, PortRange, ServiceRanges};
 pub use server::{Config, RequestOptions, Server, StartError};

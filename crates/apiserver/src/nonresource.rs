@@ -15,12 +15,17 @@ use crate::{discovery, health, openapi};
 pub const VERSION: &str = "v1.36.3";
 
 pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Result<Response, Status> {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Ok(chain::method_not_allowed(request.method()));
-    }
     let (headers, query) = (request.headers(), &ctx.query);
     let path = ctx.info.path.trim_end_matches('/');
     let parts: Vec<&str> = path.split('/').skip(1).collect();
+    if let ["apis", group, ..] = parts.as_slice()
+        && !server.registry.kinds.has_group(group)
+    {
+        return Ok(chain::not_found());
+    }
+    if *request.method() != Method::GET && is_read_by_get_alone(&parts) {
+        return Err(Status::method_not_allowed());
+    }
     match parts.as_slice() {
         [] => Ok(respond::json(StatusCode::OK, &json!({"paths": server.paths()}))),
         ["livez" | "readyz" | "healthz", rest @ ..] => {
@@ -38,7 +43,7 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
         ["apis", group] => discovery::group(server, headers, query, group),
         ["apis", group, version] => discovery::resources(server, headers, query, group, version),
         ["openapi", "v2"] => Ok(openapi::v2(server, headers)),
-        ["openapi", "v3"] => Ok(openapi::v3_index(server, headers)),
+        ["openapi", "v3"] => Ok(openapi::v3_index(server)),
         ["openapi", "v3", rest @ ..] => Ok(openapi::v3(server, headers, &ctx.query, &rest.join("/"))),
         [".well-known", "openid-configuration"] => Ok(key_document(server, |documents| {
             (OpenIdMetadata::CONFIGURATION_TYPE, &documents.configuration)
@@ -48,6 +53,20 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
         }
         ["debug", "api_priority_and_fairness", table] => Ok(flow_table(server, ctx, table)),
         _ => Ok(chain::not_found()),
+    }
+}
+
+/// Paths that upstream routes by method, as it does those of resources: not even HEAD reads them. What it serves by path
+/// alone takes any method.
+fn is_read_by_get_alone(parts: &[&str]) -> bool {
+    matches!(parts, ["version"] | ["api"] | ["api", _] | ["apis", _, _] | [".well-known" | "openid", ..])
+}
+
+/// The answer to a resource that there is not. Of a group that nobody serves, no part of upstream feels responsible.
+pub fn no_such_resource(server: &Server, group: &str) -> Result<Response, Status> {
+    match group.is_empty() || server.registry.kinds.has_group(group) {
+        true => Err(Status::no_such_path()),
+        false => Ok(chain::not_found()),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::access::{Access, AccessError};
 use crate::admission::{Admission, Options as AdmissionOptions};
 use crate::audit::{Audit, AuditError, AuditOptions};
 use crate::authentication::keys::OpenIdMetadata;
+use crate::bootstrap::kubernetes::Presence;
 use crate::cache::Cache;
 use crate::encryption::Encryption;
 use crate::flowcontrol::FlowControl;
@@ -131,6 +132,7 @@ pub struct Server {
     pub openapi: openapi::Documents,
     /// Users whose components run in this process, and end with it.
     pub inside: parking_lot::Mutex<Vec<String>>,
+    pub presence: Presence,
     pub bootstrapped: AtomicBool,
     pub store_failed: AtomicBool,
     pub stopping: CancellationToken,
@@ -177,6 +179,7 @@ impl Server {
             flow_control: flow_control.clone(),
             openapi: openapi::Documents::default(),
             inside: Default::default(),
+            presence: Presence::default(),
             bootstrapped: AtomicBool::new(false),
             store_failed: AtomicBool::new(false),
             stopping: stopping.clone(),

@@ -36,7 +36,7 @@ pub async fn server(stopping: CancellationToken) -> (Arc<Server>, tempfile::Temp
     let pki = pki(folder.path());
     let storage = storage::sqlite::Sqlite::open(folder.path().join("state.db")).expect("a store");
     let config =
-        Config::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 6443)), "10.96.0.0/16".parse().expect("a range"));
+        Config::new(SocketAddr::from(([10, 0, 0, 1], 6443)), "10.96.0.0/16".parse().expect("a range"));
     let server = Server::start(config, Arc::new(storage), &pki, stopping).await.expect("a server");
     (server, folder)
 }

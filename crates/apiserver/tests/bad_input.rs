@@ -80,6 +80,14 @@ async fn versions_that_are_none_or_not_there() {
     is(&get, 500, NONE);
     let watch = cluster.admin("GET", &format!("{MAPS}?watch=1&resourceVersion=abc"), Value::Null).await;
     is(&watch, 422, &format!("configmaps \"\" is invalid: {NONE}"));
+    for (method, uri) in [("GET", format!("{MAPS}/a")), ("DELETE", MAPS.to_owned())] {
+        for (version, why) in [("%2B1", "invalid syntax"), ("18446744073709551616", "value out of range")] {
+            let answer =
+                cluster.admin(method, &format!("{uri}?resourceVersion={version}"), Value::Null).await;
+            assert!(answer.message().ends_with(why), "{method} {version} {answer:?}");
+            assert_eq!(answer.code, if method == "GET" { 500 } else { 400 }, "{answer:?}");
+        }
+    }
     let many = cluster.admin("GET", &format!("{MAPS}?limit=99999999999999999999"), Value::Null).await;
     is(&many, 400, "strconv.ParseInt: parsing \"99999999999999999999\": value out of range");
     // {"v":"meta.k8s.io/v1","rv":99999999,"start":"a"}
@@ -92,6 +100,70 @@ async fn versions_that_are_none_or_not_there() {
     let uri = format!("{MAPS}?watch=1&resourceVersion=99999999");
     let watch = cluster.head("admin", &["system:masters"], "GET", &uri).await;
     assert_eq!(watch.code, 200);
+}
+
+/// The version in an object says which state of it a client has seen.
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_of_objects_that_are_none_or_not_theirs() {
+    let cluster = Cluster::start(RequestOptions::default()).await;
+    let map = |name: &str, version: &str| json!({"metadata": {"name": name, "resourceVersion": version}});
+    // to a new object, what is no number says nothing
+    assert_eq!(cluster.admin("POST", MAPS, map("a", "abc")).await.code, 201);
+    let fixed = cluster.admin("POST", MAPS, map("b", "7")).await;
+    is(&fixed, 400, "resourceVersion should not be set on objects to be created");
+    let one = format!("{MAPS}/a");
+    let lease = json!({"metadata": {"name": "l"}, "spec": {}});
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    assert_eq!(cluster.admin("POST", leases, lease.clone()).await.code, 201);
+    let deployment = json!({
+        "metadata": {"name": "d"},
+        "spec": {
+            "selector": {"matchLabels": {"a": "b"}},
+            "template": {
+                "metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]},
+            },
+        },
+    });
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    assert_eq!(cluster.admin("POST", deployments, deployment).await.code, 201);
+    let scale = format!("{deployments}/d/scale");
+    for (version, why) in [
+        ("abc", "strconv.ParseUint: parsing \"abc\": invalid syntax"),
+        ("-1", "strconv.ParseUint: parsing \"-1\": invalid syntax"),
+        ("18446744073709551616", "strconv.ParseUint: parsing \"18446744073709551616\": value out of range"),
+    ] {
+        for (method, uri) in [("PUT", one.as_str()), ("PATCH", &one), ("PATCH", &scale)] {
+            let name = if uri == scale { "d" } else { "a" };
+            let answer = cluster.admin(method, uri, map(name, version)).await;
+            is(&answer, 500, why);
+            assert_eq!(
+                (answer.body.get("reason"), answer.body.get("details")),
+                (None, None),
+                "{method} {uri}"
+            );
+        }
+        let new = cluster.admin("PUT", &format!("{leases}/new"), map("new", version)).await;
+        is(&new, 500, why);
+    }
+    let stale = cluster.admin("PUT", &one, map("a", "1")).await;
+    assert_eq!((stale.code.as_u16(), stale.body["reason"].as_str()), (409, Some("Conflict")));
+    let version = cluster.admin("GET", &one, Value::Null).await.body["metadata"]["resourceVersion"].clone();
+    let padded = format!("0{}", version.as_str().unwrap());
+    assert_eq!(cluster.admin("PUT", &one, map("a", &padded)).await.code, 200);
+    let open = cluster.admin("PUT", &format!("{leases}/l"), lease).await;
+    is(
+        &open,
+        422,
+        "leases.coordination.k8s.io \"l\" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for an \
+         update",
+    );
+    let options = json!({"preconditions": {"resourceVersion": "abc"}});
+    let deleted = cluster.admin("DELETE", &one, options).await;
+    assert_eq!(deleted.code, 409);
+    assert!(
+        deleted.message().contains("the ResourceVersion in the precondition (abc) does not match"),
+        "{deleted:?}"
+    );
 }
 
 /// Lists whose revision is compacted away: those that had begun may go on with what there is now.
@@ -148,6 +220,100 @@ async fn lists_of_revisions_that_are_gone() {
     assert_eq!(names(&last), ["e"], "what came between shows");
     assert_ne!(last["metadata"]["resourceVersion"], version.as_str());
     assert_eq!(last["metadata"].get("continue"), None);
+}
+
+/// Upstream's router knows the methods that a path was given. HEAD is none of them, though it is authorized like GET.
+#[tokio::test(flavor = "multi_thread")]
+async fn methods_that_a_path_is_not_served_by() {
+    let cluster = Cluster::start(RequestOptions::default()).await;
+    assert_eq!(cluster.admin("POST", MAPS, json!({"metadata": {"name": "a"}})).await.code, 201);
+    let not_allowed = "the server does not allow this method on the requested resource";
+    let one = format!("{MAPS}/a");
+    let watched = format!("{MAPS}?watch=1");
+    for uri in [
+        MAPS,
+        &one,
+        &watched,
+        "/api/v1/watch/configmaps",
+        "/api/v1/namespaces/default/pods/p/log",
+        "/api",
+        "/api/v1",
+        "/apis/apps/v1",
+        "/version",
+        "/.well-known/openid-configuration",
+        "/openid/v1/jwks",
+    ] {
+        for method in ["HEAD", "OPTIONS"] {
+            let answer = cluster.admin(method, uri, Value::Null).await;
+            assert_eq!(
+                (answer.code.as_u16(), answer.message(), &answer.body["reason"]),
+                (405, not_allowed, &json!("MethodNotAllowed")),
+                "{method} {uri}"
+            );
+        }
+    }
+    for uri in
+        ["/healthz", "/livez/ping", "/apis", "/apis/apps", "/openapi/v2", "/openapi/v3", "/metrics", "/"]
+    {
+        for method in ["HEAD", "POST"] {
+            assert_eq!(cluster.admin(method, uri, Value::Null).await.code, 200, "{method} {uri}");
+        }
+    }
+    for uri in ["/api/v1/nothings", "/apis/apps/v1/nothings"] {
+        assert_eq!(cluster.admin("HEAD", uri, Value::Null).await.code, 404, "{uri}");
+    }
+    // nobody feels responsible for a group that there is not
+    let no_such_path = "the server could not find the requested resource";
+    for uri in ["/api/v1/nothings", "/apis/apps/v1/nothings", "/apis/apps/v9", "/apis/apps/v9/deployments"] {
+        is(&cluster.admin("GET", uri, Value::Null).await, 404, no_such_path);
+    }
+    for uri in
+        ["/apis/none", "/apis/none/v1", "/apis/none/v1/nothings", "/apis/none/v1/namespaces/a/nothings/b"]
+    {
+        for method in ["GET", "POST"] {
+            let answer = cluster.admin(method, uri, Value::Null).await;
+            assert_eq!(
+                (answer.code.as_u16(), &answer.body),
+                (404, &json!("404 page not found\n")),
+                "{method} {uri}"
+            );
+        }
+    }
+    let stranger = cluster.ask("stranger", &[], "HEAD", MAPS, Value::Null, &[]).await;
+    assert_eq!(stranger.code, 403, "{stranger:?}");
+    assert!(stranger.message().contains("cannot list resource"), "{stranger:?}");
+}
+
+/// Also where nothing would be made of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_nest_too_deep() {
+    let cluster = Cluster::start(RequestOptions::default()).await;
+    let body = |levels: usize| {
+        format!(
+            "{{\"metadata\":{{\"name\":\"deep\"}},\"nothing\":{}{}}}",
+            "[".repeat(levels),
+            "]".repeat(levels)
+        )
+    };
+    let refused = cluster.send_text("POST", MAPS, body(10_000).as_bytes()).await;
+    assert_eq!(
+        refused["message"],
+        "the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse error: \
+         invalid character '[' exceeded max depth ({\"metadata\":{\"name\":\"deep\"},\"n ...)"
+    );
+    assert_eq!(refused["code"], 400);
+    let yaml = format!("metadata: {{name: deep}}\nnothing: {}", "[".repeat(10_001));
+    let refused = cluster.raw("POST", MAPS, "application/yaml", yaml.as_bytes()).await;
+    assert_eq!(
+        (refused.code.as_u16(), refused.message()),
+        (
+            400,
+            "the object provided is unrecognized (must be of type ConfigMap): yaml: line 2: exceeded max depth of 10000 \
+             (6d657461646174613a207b6e616d653a20646565707d0a6e6f7468696e67 ...)"
+        )
+    );
+    let taken = cluster.send_text("POST", MAPS, body(9_999).as_bytes()).await;
+    assert_eq!(taken["metadata"]["name"], "deep", "{taken}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

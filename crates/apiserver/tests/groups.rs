@@ -6,6 +6,7 @@ mod common;
 use std::sync::Arc;
 
 use apimachinery::Value;
+use apimachinery::schema::Schema;
 use apiserver::authentication::UserInfo;
 use apiserver::{InProcess, RequestOptions};
 use common::stubs;
@@ -339,4 +340,25 @@ async fn certificate_requests_are_approved_by_whom_the_signer_allows() {
     tokio::time::timeout(std::time::Duration::from_secs(10), approved).await.unwrap();
     let got = admin.get(&format!("{all}/r")).await;
     assert_eq!(got["status"]["conditions"][0]["type"], "Approved");
+}
+
+/// Labels of a Job's own that the server gives to its pods become those of the Job when it is read.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_has_the_defaults_that_reads_find() {
+    let admin = Cluster::start().await;
+    let jobs = "/apis/batch/v1/namespaces/default/jobs";
+    let job = json!({"metadata": {"name": "j"}, "spec": {"template":
+        {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}});
+    let names = |job: &Value| job["metadata"]["labels"]["batch.kubernetes.io/job-name"].clone();
+    let (status, tried) = admin.json("POST", &format!("{jobs}?dryRun=All"), &job).await;
+    assert_eq!((status, names(&tried)), (201, json!("j")), "{tried}");
+    let (status, made) = admin.json("POST", jobs, &job).await;
+    assert_eq!((status, names(&made)), (201, json!("j")), "{made}");
+    assert_eq!(admin.get(&format!("{jobs}/j")).await, made);
+    let (_, bytes) = admin.send("GET", &format!("{jobs}/j"), JSON, PROTOBUF, Vec::new()).await;
+    let schema = Schema::builtin("k8s.io.api.batch.v1", "Job").unwrap();
+    let read = apimachinery::codec::decode_protobuf(&bytes, &schema).unwrap();
+    assert_eq!(names(read.as_value()), "j");
+    let found = admin.get(&format!("{jobs}?labelSelector=job-name%3Dj")).await;
+    assert_eq!(found["items"][0]["metadata"], made["metadata"], "{found}");
 }

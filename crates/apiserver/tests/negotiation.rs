@@ -2,9 +2,18 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use apiserver::RequestOptions;
+use apiserver::http::serve;
+use apiserver::pki::Profile;
+use bytes::Bytes;
 use common::{Answer, Cluster};
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const TABLE: &str = "as=Table;v=v1;g=meta.k8s.io";
@@ -120,4 +129,87 @@ async fn open_api_documents_vary() {
         );
         assert_eq!(get(&cluster, uri, "text/html").await.code, 406, "{uri}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_api_comes_as_protobuf() {
+    let cluster = Cluster::start(RequestOptions::default()).await;
+    for (uri, version) in [("/openapi/v2", "v2"), ("/openapi/v3/apis/apps/v1", "v3")] {
+        let json = get(&cluster, uri, "application/json").await;
+        for name in ["@", "."] {
+            let accept = format!("application/com.github.proto-openapi.spec.{version}{name}v1.0+protobuf");
+            let answer = get(&cluster, uri, &accept).await;
+            assert_eq!(
+                (answer.code.as_u16(), media_type(&answer)),
+                (200, format!("application/com.github.proto-openapi.spec.{version}.v1.0+protobuf").as_str()),
+            );
+            assert_eq!(answer.headers["etag"], json.headers["etag"], "{uri}");
+            assert_eq!(answer.headers["vary"], "Accept");
+            let text = answer.body.as_str().unwrap();
+            assert!(text.contains("io.k8s.api.apps.v1.Deployment") && !text.starts_with('{'), "{uri}");
+        }
+    }
+    let index = get(&cluster, "/openapi/v3", "application/json").await;
+    let paths: Value = match index.body.as_str() {
+        Some(text) => serde_json::from_str(text).unwrap(),
+        None => index.body.clone(),
+    };
+    let url = paths["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap();
+    let accept = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
+    let kept = get(&cluster, url, accept).await;
+    assert_eq!(
+        (kept.code.as_u16(), kept.headers["cache-control"].to_str().unwrap()),
+        (200, "public, immutable")
+    );
+    let old = get(&cluster, "/openapi/v3/apis/apps/v1?hash=OLD", accept).await;
+    assert_eq!((old.code.as_u16(), old.headers["location"].to_str().unwrap()), (301, url));
+    assert_eq!(get(&cluster, "/openapi/v3/apis/apps/v1?hash=OLD", "text/html").await.code, 406);
+    assert_eq!(get(&cluster, "/openapi/v3/apis/none/v1", accept).await.code, 404);
+}
+
+/// Over HTTP/2 a body would break the stream.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_to_head_have_no_body() {
+    let cluster = Cluster::start(RequestOptions::default()).await;
+    let listener = serve::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let tls = Arc::new(cluster.pki.serving_tls().unwrap());
+    tokio::spawn(serve::serve(cluster.server.clone(), listener, tls, stop.clone()));
+
+    let mut roots = rustls::RootCertStore::empty();
+    cluster.pki.ca_certificates().unwrap().into_iter().for_each(|root| roots.add(root).unwrap());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let own = cluster.pki.issue(&Profile::client("admin", &["system:masters"])).unwrap();
+    let mut config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(own.certificates().unwrap(), own.key().unwrap())
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let stream = connector.connect("127.0.0.1".try_into().unwrap(), stream).await.unwrap();
+    let (mut sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    for (uri, code) in [("/version", 405), (MAPS, 405), ("/apis", 200), ("/healthz", 200)] {
+        let mut lengths = Vec::new();
+        for method in ["GET", "HEAD"] {
+            let request = http::Request::builder().method(method).uri(format!("https://127.0.0.1{uri}"));
+            let request = request.body(Empty::<Bytes>::new()).unwrap();
+            let response = sender.send_request(request).await.unwrap();
+            let said: u64 = response.headers()["content-length"].to_str().unwrap().parse().unwrap();
+            lengths.push(said);
+            let (parts, body) = response.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            match method {
+                "GET" => assert_eq!((parts.status.as_u16(), body.len() as u64), (200, said), "{uri}"),
+                _ => assert_eq!((parts.status.as_u16(), body.len()), (code, 0), "{uri}"),
+            }
+        }
+        assert_eq!(lengths[0] == lengths[1], code == 200, "{uri}");
+    }
+    stop.cancel();
 }

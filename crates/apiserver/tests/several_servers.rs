@@ -184,6 +184,41 @@ async fn pages_go_on_at_the_other_server() {
     assert_eq!(rest("", &all).await, wanted);
 }
 
+/// The Service of the API leads to all servers that live.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn each_server_is_named_until_it_leaves() {
+    let cluster = Cluster::start(RequestOptions::default()).await;
+    let first = cluster.server.clone();
+    let named = async |server: &Arc<Server>| {
+        let endpoints =
+            send(server, "GET", "/api/v1/namespaces/default/endpoints/kubernetes", Value::Null).await;
+        let subset = &endpoints.body["subsets"][0];
+        assert_eq!(subset["ports"], json!([{"name": "https", "port": 6443, "protocol": "TCP"}]));
+        let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes";
+        let slice = send(server, "GET", slices, Value::Null).await.body;
+        assert_eq!((&slice["ports"], text(&slice["addressType"])), (&subset["ports"], "IPv4"));
+        let list = |value: &Value, pointer: &str| -> Vec<String> {
+            let items = value.as_array().unwrap().iter();
+            items.map(|item| text(item.pointer(pointer).unwrap()).to_owned()).collect()
+        };
+        let ips = list(&subset["addresses"], "/ip");
+        assert_eq!(list(&slice["endpoints"], "/addresses/0"), ips);
+        ips
+    };
+    assert_eq!(named(&first).await, ["10.0.0.1"]);
+    let second = cluster.beside(|_| {}).await;
+    for server in [&first, &second] {
+        assert_eq!(named(server).await, ["10.0.0.1", "10.0.0.2"]);
+    }
+    apiserver::bootstrap::stop(&first).await;
+    for server in [&second, &first] {
+        assert_eq!(named(server).await, ["10.0.0.2"]);
+    }
+    // there is nobody better to name
+    apiserver::bootstrap::stop(&second).await;
+    assert_eq!(named(&second).await, ["10.0.0.2"]);
+}
+
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }

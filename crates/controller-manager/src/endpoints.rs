@@ -1,5 +1,6 @@
 //! Endpoints and EndpointSlices: which pods stand behind a Service, in both forms.
 
+mod order;
 mod plan;
 mod subsets;
 

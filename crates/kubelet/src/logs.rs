@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line<'a> {
     pub time: &'a str,
-    pub stream: &'a str,
     /// A line that the runtime cut goes on in the next one.
     pub partial: bool,
     pub text: &'a [u8],
@@ -22,7 +21,7 @@ pub fn parse(line: &[u8]) -> Option<Line<'_>> {
     let tags = std::str::from_utf8(parts.next()?).ok()?;
     let text = parts.next().unwrap_or_default();
     let known = matches!(stream, "stdout" | "stderr") && time.contains('T');
-    known.then_some(Line { time, stream, partial: tags.split(':').any(|tag| tag == "P"), text })
+    known.then_some(Line { time, partial: tags.split(':').any(|tag| tag == "P"), text })
 }
 
 /// The text of the last `lines` lines, at most `max` bytes of it.
@@ -157,7 +156,7 @@ mod tests {
     #[test]
     fn lines_are_read_in_cri_format() {
         let line = parse(b"2026-01-02T03:04:05.6Z stdout F hello  world ").expect("a line");
-        assert_eq!((line.stream, line.partial, line.text), ("stdout", false, b"hello  world ".as_slice()));
+        assert_eq!((line.partial, line.text), (false, b"hello  world ".as_slice()));
         assert!(parse(b"2026-01-02T03:04:05Z stderr P part").expect("a line").partial);
         assert_eq!(parse(b"2026-01-02T03:04:05Z stdout F").map(|l| l.text), Some(b"".as_slice()));
         for bad in [b"".as_slice(), b"x", b"a b c d", b"2026-01-02T03:04:05Z other F x"] {

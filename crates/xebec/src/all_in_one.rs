@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cli::{ClusterArgs, ServerArgs};
 use crate::dns::{self, Dns};
-use crate::identities::InOneProcess;
+use crate::identities::{InOneProcess, named};
 use crate::identity;
 use crate::node::{self, Node};
 use crate::resolve::{self, Cluster};
@@ -83,8 +83,9 @@ impl Running {
         &self.stop
     }
 
-    /// Lets running requests end, then closes the store.
+    /// Leads clients to other servers, lets running requests end, then closes the store.
     pub async fn finish(self) -> anyhow::Result<()> {
+        bootstrap::stop(&self.server).await;
         self.stop.cancel();
         if tokio::time::timeout(STOP, self.serving).await.is_err() {
             tracing::warn!("some requests did not end in time");
@@ -109,7 +110,11 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
     let components = CancellationToken::new();
     let mut tasks: JoinSet<anyhow::Result<()>> = JoinSet::new();
     let server = running.server.clone();
-    let client = |user: &str, groups: &[&str]| InProcess::client(server.clone(), UserInfo::new(user, groups));
+    let client = |user: &str, groups: &[&str]| {
+        let component =
+            if groups.contains(&NODES_GROUP) { "kubelet" } else { user.trim_start_matches("system:") };
+        named(InProcess::client(server.clone(), UserInfo::new(user, groups)), component)
+    };
     tasks.spawn({
         let file = args.cluster.service_accounts.service_account_signing_key_file.as_deref();
         let key = match identity::signing_key("service-account-signing-key-file", file)? {

@@ -1,5 +1,7 @@
 //! Components as processes of their own, over HTTPS with kubeconfigs.
 
+use std::path::Path;
+
 use anyhow::Context;
 use client::leader::Election;
 use kube::Client;
@@ -12,7 +14,7 @@ use crate::cli::{
     ApiserverArgs, ClientArgs, ControllerManagerArgs, DnsArgs, KubeletArgs, ProxyArgs, SchedulerArgs,
 };
 use crate::dns::{self, Dns};
-use crate::identities::ByToken;
+use crate::identities::{ByToken, named};
 use crate::identity;
 use crate::node::{self, Node};
 use crate::resolve;
@@ -61,6 +63,11 @@ where
     }
 }
 
+/// A client as a kubeconfig says, by the component's name.
+async fn component(kubeconfig: &Path, name: &str) -> anyhow::Result<Client> {
+    Ok(named(client::kubeconfig::client(kubeconfig).await?, name))
+}
+
 pub async fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<()> {
     let cluster_cidr = controller_manager::ClusterCidr::parse(&args.cluster_cidr, args.node_cidr_mask_size)
         .context("--cluster-cidr")?;
@@ -70,7 +77,7 @@ pub async fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<(
     let signing = args.signing.resolve()?;
     let key_file = args.service_account_private_key_file.as_deref();
     let key = identity::signing_key("service-account-private-key-file", key_file)?;
-    let client = client::kubeconfig::client(&args.client.kubeconfig).await?;
+    let client = component(&args.client.kubeconfig, "kube-controller-manager").await?;
     let kubeconfig = Kubeconfig::read_from(&args.client.kubeconfig)?;
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     config.read_timeout = None;
@@ -92,7 +99,7 @@ pub async fn controller_manager(args: ControllerManagerArgs) -> anyhow::Result<(
 }
 
 pub async fn scheduler(args: SchedulerArgs) -> anyhow::Result<()> {
-    let client = client::kubeconfig::client(&args.client.kubeconfig).await?;
+    let client = component(&args.client.kubeconfig, "kube-scheduler").await?;
     in_turn(&args.client, "kube-scheduler", client.clone(), async move |cancel| {
         scheduler::run(scheduler::Config::default(), client, cancel).await
     })
@@ -117,7 +124,7 @@ pub async fn kubelet(args: KubeletArgs) -> anyhow::Result<()> {
     let identity = args.certificates.identity(args.kubeconfig, &config);
     let Some(identity) = signal.run_until_cancelled(Identity::load(identity)).await else { return Ok(()) };
     let identity = identity?;
-    let client = identity.client();
+    let client = named(identity.client(), "kubelet");
     tokio::spawn(identity.rotate(signal.clone()));
     node::run_kubelet(config, client, &args.cluster_cidr, signal).await
 }
@@ -131,7 +138,7 @@ pub async fn proxy(args: ProxyArgs) -> anyhow::Result<()> {
     let place =
         Node { name: resolve::node_name(args.node_name.as_deref())?, ip: resolve::node_ip(args.node_ip)? };
     let config = node::proxy_config(&place, &args.cluster_cidr, &args.service_cluster_ip_range)?;
-    let client = client::kubeconfig::client(&kubeconfig).await?;
+    let client = component(&kubeconfig, "kube-proxy").await?;
     kube_proxy::run(config, client, signal).await
 }
 
@@ -139,7 +146,7 @@ pub async fn dns(args: DnsArgs) -> anyhow::Result<()> {
     let signal = signals::stop_token()?;
     let node =
         Node { name: resolve::node_name(args.node_name.as_deref())?, ip: resolve::node_ip(args.node_ip)? };
-    let client = client::kubeconfig::client(&args.kubeconfig).await?;
+    let client = component(&args.kubeconfig, "coredns").await?;
     let dns = Dns { node, cluster_dns: args.cluster_dns, cluster_domain: args.cluster_domain, client };
     dns::run(dns, signal).await
 }

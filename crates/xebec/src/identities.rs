@@ -14,13 +14,21 @@ use kube::{Api, Client};
 
 const NAMESPACE: &str = "kube-system";
 
+/// How all controllers are known.
+const CONTROLLER_MANAGER: &str = "kube-controller-manager";
+
+/// A client by which the server knows the component, besides the user that it is.
+pub fn named(client: Client, component: &str) -> Client {
+    client::named(client, &format!("{component}/{}", apiserver::VERSION))
+}
+
 /// Controllers in the server's process.
 pub struct InOneProcess(pub Arc<Server>);
 
 impl controller_manager::Identities for InOneProcess {
     fn client(&self, controller: &'static str) -> Client {
         let user = UserInfo::service_account(NAMESPACE, controller, "").authenticated();
-        InProcess::client(self.0.clone(), user)
+        named(InProcess::client(self.0.clone(), user), CONTROLLER_MANAGER)
     }
 }
 
@@ -50,7 +58,7 @@ impl ByToken {
             let token = issued.status.and_then(|status| status.token).context("the server sent no token")?;
             let mut config = config.clone();
             config.auth_info = AuthInfo { token: Some(token.into()), ..AuthInfo::default() };
-            clients.insert(*name, Client::try_from(config)?);
+            clients.insert(*name, named(Client::try_from(config)?, CONTROLLER_MANAGER));
         }
         Ok(Self(clients))
     }

@@ -126,7 +126,7 @@ fn is_spelled_duration(text: &str) -> bool {
     })
 }
 
-/// An address, alone or in angle brackets behind a name, with a remark behind it or without.
+/// An address, alone or in angle brackets behind a name, with a remark behind it or without; or a group of one such.
 fn is_email(text: &str) -> bool {
     const ATOM: &str = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-[:^ascii:]]+";
     const QUOTED: &str = r#""(?:[^"\\\r\n]|\\.)*""#;
@@ -135,7 +135,8 @@ fn is_email(text: &str) -> bool {
     let address = format!(r"(?:{dotted}|{local})@[ \t]*(?:{dotted}|\[[^\[\]\\]*\])");
     let word = format!(r"(?:{ATOM}|{QUOTED}|\.)");
     let remark = r"[ \t]*(?:\([^()]*\)[ \t]*)*";
-    matches(text, &format!(r"^[ \t]*(?:{address}|(?:{word}[ \t]*)*<{address}>){remark}$"))
+    let mailbox = format!(r"(?:{address}|(?:{word}[ \t]*)*<{address}>){remark}");
+    matches(text, &format!(r"^[ \t]*(?:{mailbox}|(?:{word}[ \t]*)+:[ \t]*{mailbox};{remark})$"))
 }
 
 fn is_host_name(text: &str) -> bool {
@@ -223,8 +224,25 @@ mod tests {
                     "a.b+c@[10.0.0.1]",
                     "a@host (me)",
                     "a@ host",
+                    "us: me@host;",
+                    "all of \"us\":Me <me@host> (me) ; (us)",
                 ],
-                &["", "me", "me@", "@host", "a b@host", "me@host>", "a..b@host", "\"\"@host", "a@host\r\n"],
+                &[
+                    "us:;",
+                    ":me@host;",
+                    "us: me@host",
+                    "us: a@host, b@host;",
+                    "us: them: a@host;;",
+                    "",
+                    "me",
+                    "me@",
+                    "@host",
+                    "a b@host",
+                    "me@host>",
+                    "a..b@host",
+                    "\"\"@host",
+                    "a@host\r\n",
+                ],
             ),
             ("hexcolor", &["#FFF", "00ff00"], &["#FFFF", "red"]),
             ("hostname", &["example.com", "host", "1a", "a-b.london"], &["", "-a", "a_b", "example.c"]),

@@ -5,6 +5,8 @@ mod conversion;
 mod metrics;
 mod printer;
 
+pub use printer::SCALE_COLUMNS;
+
 use crate::catalogue::{Resource, StoredAs, Subresource};
 
 const GROUP: Resource =

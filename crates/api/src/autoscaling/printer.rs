@@ -87,6 +87,14 @@ fn target(spec: &Value, status: Option<&Value>) -> String {
     }
 }
 
+/// Of a scale, whatever it scales.
+pub const SCALE_COLUMNS: &[Column] = &[
+    Column { format: "", ..NAME },
+    column("Desired", "integer", "Wanted replicas.", |s, _| json!(count(s, &["spec", "replicas"]))),
+    column("Available", "integer", "Replicas there are.", |s, _| json!(count(s, &["status", "replicas"]))),
+    AGE,
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,6 +5,7 @@
 //! Go would hold as equal values are equal trees.
 
 mod decode;
+mod depth;
 mod encoded;
 mod json;
 mod normal;

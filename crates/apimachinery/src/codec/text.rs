@@ -3,10 +3,12 @@
 
 use std::borrow::Cow;
 
-use super::DecodeError;
+use super::{DecodeError, depth};
 
-/// Reads JSON; where serde_json finds text that is none, once more with what Go would read.
+/// Reads JSON that nests no deeper than Go reads it; where serde_json finds text that is none, once more with what Go
+/// would read.
 pub(super) fn read<T>(body: &[u8], read: impl Fn(&[u8]) -> Result<T, DecodeError>) -> Result<T, DecodeError> {
+    depth::check_json(body)?;
     let error = match read(body) {
         Err(error @ DecodeError::Syntax(_)) => error,
         other => return other,

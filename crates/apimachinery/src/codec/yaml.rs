@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 
 use base64::Engine as _;
-use granit_parser::{Event, Parser, ScalarStyle, Span, Tag, options};
+use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, Span, Tag, options};
 use serde_json::{Map, Number, Value};
 
-use super::{DecodeError, MAX_DEPTH, number};
+use super::{DecodeError, MAX_DEPTH, depth, number};
 
 /// Aliases may blow a small document up; this many nodes are enough for any real one.
 const MAX_NODES: usize = 2_000_000;
@@ -21,6 +21,13 @@ pub(super) struct Document {
 pub(super) fn parse(body: &[u8]) -> Result<Document, DecodeError> {
     let text = std::str::from_utf8(body)
         .map_err(|_| DecodeError::Syntax("yaml: invalid leading UTF-8 octet".to_owned()))?;
+    match build(text) {
+        Err(DecodeError::TooDeep) => Err(depth::check_yaml(text).err().unwrap_or(DecodeError::TooDeep)),
+        done => done,
+    }
+}
+
+fn build(text: &str) -> Result<Document, DecodeError> {
     let options = options! {
         emit_comments: false,
         flow_nesting_limit: MAX_DEPTH,
@@ -28,8 +35,9 @@ pub(super) fn parse(body: &[u8]) -> Result<Document, DecodeError> {
     };
     let mut builder = Builder::default();
     for event in Parser::new_from_str_with_options(text, options) {
-        let (event, span) = event.map_err(|error| {
-            DecodeError::Syntax(format!("yaml: line {}: {}", error.marker().line(), error.info()))
+        let (event, span) = event.map_err(|error| match error.kind() {
+            ErrorKind::RecursionLimitExceeded => DecodeError::TooDeep,
+            _ => DecodeError::Syntax(format!("yaml: line {}: {}", error.marker().line(), error.info())),
         })?;
         if matches!(event, Event::DocumentEnd) {
             break;

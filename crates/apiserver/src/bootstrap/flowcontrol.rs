@@ -53,8 +53,8 @@ async fn reconcile(
         Ok(corrected(&old, &wanted, mandatory).unwrap_or(old))
     };
     let options = WriteOptions::default();
-    Box::pin(server.registry.update(ctx, kind, "", &name, Part::Main, &transform, false, options)).await?;
-    Ok(())
+    let update = server.registry.update(ctx, kind, "", &name, Part::Main, &transform, false, options);
+    Box::pin(update).await.map(drop)
 }
 
 /// What becomes of an object that is there already; `None` when it stays as it is.

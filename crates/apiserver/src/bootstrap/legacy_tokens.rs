@@ -34,18 +34,9 @@ pub async fn run(server: &Server, ctx: &Context) -> Result<(), Status> {
         Ok(map)
     };
     let options = WriteOptions::default();
-    Box::pin(server.registry.update(
-        ctx,
-        kind,
-        "kube-system",
-        TRACKING,
-        Part::Main,
-        &transform,
-        true,
-        options,
-    ))
-    .await?;
-    Ok(())
+    let update =
+        server.registry.update(ctx, kind, "kube-system", TRACKING, Part::Main, &transform, true, options);
+    Box::pin(update).await.map(drop)
 }
 
 #[cfg(test)]

@@ -18,12 +18,15 @@ mod token;
 mod watch;
 
 use apimachinery::Status;
+use futures::FutureExt;
+use futures::future::{self, BoxFuture};
 use http::Method;
 
 use crate::context::Context;
 use crate::http::body::{Request, Response};
 use crate::http::negotiate::{self, Accepted};
 use crate::kinds::Kind;
+use crate::nonresource;
 use crate::registry::Part;
 use crate::server::Server;
 
@@ -41,11 +44,9 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
     if info.verb == "proxy" {
         return Err(Status::no_such_path());
     }
-    let kind = server
-        .registry
-        .kind(&info.group, &info.version, &info.resource)
-        .ok_or_else(Status::no_such_path)?
-        .clone();
+    let Some(kind) = server.registry.kind(&info.group, &info.version, &info.resource).cloned() else {
+        return nonresource::no_such_resource(server, &info.group);
+    };
     if kind.resource.namespaced && info.namespace.is_empty() && !matches!(info.verb, "list" | "watch") {
         // a namespaced object without a namespace has no address; only lists go across
         return Err(if info.verb == "deletecollection" || info.verb == "create" {
@@ -56,6 +57,10 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
     }
     if !kind.resource.namespaced && !info.namespace.is_empty() && kind.resource.plural != "namespaces" {
         return Err(Status::no_such_path());
+    }
+    // authorized like GET, but only what is connected to is told of it
+    if *request.method() == Method::HEAD && info.subresource != "proxy" {
+        return Err(Status::method_not_allowed());
     }
     // reviews, bindings, tokens and evictions are shown to nobody
     let shown = kind.resource.access != api::Access::CreateOnly
@@ -82,49 +87,51 @@ pub async fn dispatch(server: &Server, ctx: &Context, request: Request) -> Resul
     if !allowed {
         return Err(Status::method_not_allowed());
     }
-    match (kind.resource.plural, info.subresource.as_str()) {
-        (_, "status") => call.part(request, Part::Status).await,
-        ("certificatesigningrequests", "approval") => call.part(request, Part::Other("approval")).await,
-        (_, "scale") => call.scale(request).await,
-        ("pods", "binding") => call.binding(request).await,
-        ("pods", "ephemeralcontainers") => call.part(request, Part::Other("ephemeralcontainers")).await,
-        ("pods", "resize") => call.part(request, Part::Other("resize")).await,
-        ("pods", "eviction") => call.eviction(request).await,
-        ("pods", "log" | "exec" | "attach" | "portforward") => call.stream(request).await,
-        ("pods" | "services" | "nodes", "proxy") => call.proxy(request).await,
-        ("namespaces", "finalize") => call.finalize(request).await,
-        ("serviceaccounts", "token") => call.token(request).await,
-        _ => Err(Status::no_such_path()),
-    }
+    call.subresource(request).await
 }
 
 impl Call<'_> {
-    async fn main(&self, request: Request) -> Result<Response, Status> {
-        if self.kind.resource.access == api::Access::CreateOnly {
-            return match (self.ctx.info.verb, self.kind.resource.plural) {
-                ("create", "bindings") => self.binding(request).await,
-                ("create", _) => self.review(request).await,
-                _ => Err(Status::method_not_allowed()),
-            };
+    /// In a box, so that the many ways together do not make the request's own future large.
+    fn subresource(&self, request: Request) -> BoxFuture<'_, Result<Response, Status>> {
+        let part = |name| Part::Other(name);
+        match (self.kind.resource.plural, self.ctx.info.subresource.as_str()) {
+            (_, "status") => self.part(request, Part::Status).boxed(),
+            ("certificatesigningrequests", "approval") => self.part(request, part("approval")).boxed(),
+            (_, "scale") => self.scale(request).boxed(),
+            ("pods", "binding") => self.binding(request).boxed(),
+            ("pods", "ephemeralcontainers") => self.part(request, part("ephemeralcontainers")).boxed(),
+            ("pods", "resize") => self.part(request, part("resize")).boxed(),
+            ("pods", "eviction") => self.eviction(request).boxed(),
+            ("pods", "log" | "exec" | "attach" | "portforward") => self.stream(request).boxed(),
+            ("pods" | "services" | "nodes", "proxy") => self.proxy(request).boxed(),
+            ("namespaces", "finalize") => self.finalize(request).boxed(),
+            ("serviceaccounts", "token") => self.token(request).boxed(),
+            _ => future::ready(Err(Status::no_such_path())).boxed(),
         }
-        if self.kind.resource.access == api::Access::ReadOnly {
-            return match self.ctx.info.verb {
-                "get" | "list" => self.components(),
-                _ => Err(Status::method_not_allowed()),
-            };
-        }
-        match self.ctx.info.verb {
-            "get" => self.get().await,
-            "list" => self.list().await,
-            // a path can say that it is a watch, whatever the method
-            "watch" if matches!(*request.method(), Method::GET | Method::HEAD) => self.watch(request).await,
-            "create" => self.create(request).await,
-            "update" | "patch" => self.part(request, Part::Main).await,
-            "delete" => self.delete(request).await,
-            "deletecollection" if self.kind.resource.verbs().contains(&"deletecollection") => {
-                self.delete_collection(request).await
+    }
+
+    /// In a box too, of the size that the verb needs.
+    fn main(&self, request: Request) -> BoxFuture<'_, Result<Response, Status>> {
+        let refused = || future::ready(Err(Status::method_not_allowed())).boxed();
+        let resource = self.kind.resource;
+        match (resource.access, self.ctx.info.verb) {
+            (api::Access::CreateOnly, "create") if resource.plural == "bindings" => {
+                self.binding(request).boxed()
             }
-            _ => Err(Status::method_not_allowed()),
+            (api::Access::CreateOnly, "create") => self.review(request).boxed(),
+            (api::Access::ReadOnly, "get" | "list") => future::ready(self.components()).boxed(),
+            (api::Access::CreateOnly | api::Access::ReadOnly, _) => refused(),
+            (_, "get") => self.get().boxed(),
+            (_, "list") => self.list().boxed(),
+            // a path can say that it is a watch, whatever the method
+            (_, "watch") if *request.method() == Method::GET => self.watch(request).boxed(),
+            (_, "create") => self.create(request).boxed(),
+            (_, "update" | "patch") => self.part(request, Part::Main).boxed(),
+            (_, "delete") => self.delete(request).boxed(),
+            (_, "deletecollection") if resource.verbs().contains(&"deletecollection") => {
+                self.delete_collection(request).boxed()
+            }
+            _ => refused(),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! `scale`: how many replicas, whatever the kind.
 
-use api::Column;
-use api::printers::{AGE, NAME, column};
+use api::autoscaling::SCALE_COLUMNS;
 use apimachinery::apply::{self, managers_from_scale, managers_to_scale};
 use apimachinery::schema::Schema;
 use apimachinery::{GroupResource, GroupVersionKind, Object, Status, Value};
@@ -15,21 +14,11 @@ use super::patch::{
 use super::{Call, decode};
 use crate::context::{Context, WriteOptions};
 use crate::http::body::{self, Request, Response};
-use crate::http::{negotiate, respond};
-use crate::registry::{Part, check_name};
+use crate::http::negotiate;
+use crate::http::respond::{self, Look};
+use crate::registry::{Part, check_name, metadata};
 
 const PACKAGE: &str = "k8s.io.api.autoscaling.v1";
-
-const COLUMNS: &[Column] = &[
-    Column { format: "", ..NAME },
-    column("Desired", "integer", "The number of replicas that are asked for.", |scale, _| {
-        json!(scale.get_i64(&["spec", "replicas"]).unwrap_or_default())
-    }),
-    column("Available", "integer", "The number of replicas that there are.", |scale, _| {
-        json!(scale.get_i64(&["status", "replicas"]).unwrap_or_default())
-    }),
-    AGE,
-];
 
 fn gvk() -> GroupVersionKind {
     GroupVersionKind::new("autoscaling", "v1", "Scale")
@@ -66,16 +55,8 @@ impl Call<'_> {
             Schema::builtin(PACKAGE, "Scale").ok_or_else(|| Status::internal("no schema of Scale"))?;
         let info = &self.ctx.info;
         let answer = |object: &Object| {
-            let scale = scale_of(object);
-            respond::one(
-                self.accepted,
-                StatusCode::OK,
-                self.ctx,
-                COLUMNS,
-                &schema,
-                "*autoscaling.Scale",
-                &scale,
-            )
+            let look = Look { schema: &schema, columns: SCALE_COLUMNS, go_type: "*autoscaling.Scale" };
+            respond::shaped(self.accepted, StatusCode::OK, self.ctx, look, &scale_of(object))
         };
         if info.verb == "get" {
             let entry = self.server.registry.get(self.kind, &info.namespace, &info.name, "").await?;
@@ -127,31 +108,19 @@ impl Call<'_> {
                 let scale = GroupResource::new(&resource.group, format!("{}/scale", resource.resource));
                 return Err(Status::conflict(&scale, old.name(), why));
             }
-            let version = wanted.resource_version();
-            if !version.is_empty() && version != old.resource_version() {
+            let version = metadata::version_of(&wanted)?;
+            if version != 0 && version != metadata::version_of(old)? {
                 return Err(Status::modified(&resource, &info.name));
             }
             let mut new = old.clone();
             new.set(&["spec", "replicas"], replicas);
-            new.set_generation(
-                old.generation() + i64::from(old.get_i64(&["spec", "replicas"]) != Some(replicas)),
-            );
             managers_from_scale(&wanted, &mut new).map_err(Status::internal)?;
             Ok(new)
         };
         let updated = self
             .server
             .registry
-            .update(
-                self.ctx,
-                self.kind,
-                &info.namespace,
-                &info.name,
-                Part::Other("scale"),
-                &transform,
-                false,
-                options,
-            )
+            .update(self.ctx, self.kind, &info.namespace, &info.name, Part::Scale, &transform, false, options)
             .await?;
         Ok(answer(&updated.object))
     }

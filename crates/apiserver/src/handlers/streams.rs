@@ -1,6 +1,6 @@
 //! `log`, `exec`, `attach` and `portforward`: what the kubelet answers, passed through.
 
-use apimachinery::{Object, Status, Value};
+use apimachinery::{Object, Status, Value, time};
 use form_urlencoded::Serializer;
 use http::header::{self, HeaderName};
 use http::{Method, StatusCode, Uri};
@@ -29,8 +29,13 @@ impl Call<'_> {
             self.may_create().await?;
             self.admit_connection("").await?;
         }
+        let log_query = (info.subresource == "log").then(|| self.log_query()).transpose()?;
         let entry = registry.get(self.kind, &info.namespace, &info.name, "").await?;
         let pod = entry.object().map_err(Status::internal)?;
+        let container = match info.subresource.as_str() {
+            "portforward" => String::new(),
+            _ => container(&pod, self.ctx.query.text("container"))?,
+        };
         let node_name = pod.get_str(&["spec", "nodeName"]);
         if node_name.is_empty() {
             // a pod that is nowhere has no logs, and nothing to talk to
@@ -39,21 +44,18 @@ impl Call<'_> {
                 _ => Err(Status::bad_request(format!("pod {} does not have a host assigned", pod.name()))),
             };
         }
-        let path = match info.subresource.as_str() {
-            "portforward" => {
+        let path = match (info.subresource.as_str(), log_query) {
+            ("portforward", _) => {
                 let mut query = Serializer::new(String::new());
                 for port in self.ctx.query.all("ports").flat_map(|ports| ports.split(',')) {
                     query.append_pair("port", port);
                 }
                 format!("/portForward/{}/{}?{}", pod.namespace(), pod.name(), query.finish())
             }
-            "log" => {
-                let container = container(&pod, self.ctx.query.text("container"))?;
-                let query = self.log_query(&pod)?;
+            (_, Some(query)) => {
                 format!("/containerLogs/{}/{}/{container}?{query}", pod.namespace(), pod.name())
             }
-            subresource => {
-                let container = container(&pod, self.ctx.query.text("container"))?;
+            (subresource, None) => {
                 let query = self.exec_query(subresource)?;
                 format!("/{subresource}/{}/{}/{container}?{query}", pod.namespace(), pod.name())
             }
@@ -89,47 +91,58 @@ impl Call<'_> {
         entry.object().map_err(Status::internal)
     }
 
-    fn log_query(&self, pod: &Object) -> Result<String, Status> {
+    /// The options of a log (`PodLogOptions`) as a kubelet is asked for it.
+    fn log_query(&self) -> Result<String, Status> {
         use apimachinery::field::{Error, Path};
         let query = &self.ctx.query;
+        let number = |key: &str| query.get(key).map(parse_i64).transpose();
+        let since_seconds = number("sinceSeconds")?;
+        let since_time = match query.get("sinceTime") {
+            None | Some("" | "null") => None,
+            Some(text) => Some(time::parse(text).map_err(|error| Status::bad_request(error.to_string()))?),
+        };
+        let (tail_lines, limit_bytes) = (number("tailLines")?, number("limitBytes")?);
+
         let mut errors = Vec::new();
-        for (key, least) in [("tailLines", 0), ("limitBytes", 1), ("sinceSeconds", 1)] {
-            let text = query.text(key);
-            if text.is_empty() {
-                continue;
-            }
-            let number = parse_i64(text)?;
-            if number < least {
-                let why = format!("must be greater than or equal to {least}");
-                errors.push(Error::invalid(&Path::new(key), number, why));
-            }
+        if let Some(lines @ ..0) = tail_lines {
+            let why = "must be greater than or equal to 0";
+            errors.push(Error::invalid(&Path::new("tailLines"), lines, why));
         }
-        let since = query.text("sinceTime");
-        if !since.is_empty() {
-            apimachinery::time::parse(since).map_err(|error| Status::bad_request(error.to_string()))?;
+        if let Some(bytes @ ..1) = limit_bytes {
+            errors.push(Error::invalid(&Path::new("limitBytes"), bytes, "must be greater than 0"));
         }
-        if !query.text("sinceSeconds").is_empty() && !query.text("sinceTime").is_empty() {
-            let why = "at most one of `sinceTime` or `sinceSeconds` may be specified";
-            errors.push(Error::forbidden(&Path::root(), why));
+        match since_seconds {
+            Some(_) if query.get("sinceTime").is_some() => {
+                let why = "at most one of `sinceTime` or `sinceSeconds` may be specified";
+                // what upstream makes of a path without a name
+                errors.push(Error::forbidden(&Path::new("[]"), why));
+            }
+            Some(seconds @ ..1) => {
+                errors.push(Error::invalid(&Path::new("sinceSeconds"), seconds, "must be greater than 0"));
+            }
+            _ => {}
+        }
+        // behind a feature gate that is closed: PodLogsQuerySplitStreams
+        if query.get("stream").is_some() {
+            errors.push(Error::forbidden(&Path::new("stream"), "may not be specified"));
         }
         if !errors.is_empty() {
             let kind = apimachinery::GroupKind::new("", "PodLogOptions");
-            return Err(Status::invalid(&kind, pod.name(), &errors));
+            return Err(Status::invalid(&kind, &self.ctx.info.name, &errors));
         }
+
         let mut out = Serializer::new(String::new());
-        const KEYS: [&str; 8] = [
-            "follow",
-            "previous",
-            "timestamps",
-            "tailLines",
-            "limitBytes",
-            "sinceSeconds",
-            "sinceTime",
-            "stream",
-        ];
-        for key in KEYS {
-            if let Some(value) = query.get(key) {
-                out.append_pair(key, value);
+        for key in ["follow", "previous", "timestamps"].into_iter().filter(|key| query.flag(key)) {
+            out.append_pair(key, "true");
+        }
+        if let Some(time) = since_time {
+            out.append_pair("sinceTime", &time::format(time));
+        }
+        let numbers =
+            [("sinceSeconds", since_seconds), ("tailLines", tail_lines), ("limitBytes", limit_bytes)];
+        for (key, number) in numbers {
+            if let Some(number) = number {
+                out.append_pair(key, &number.to_string());
             }
         }
         Ok(out.finish())
@@ -256,33 +269,23 @@ async fn log_failure(response: Response) -> Status {
     }
 }
 
-/// The container that is meant: the one named, or the only one.
+/// The container that is meant: the one named, or the only one that is no init container.
 fn container(pod: &Object, asked: &str) -> Result<String, Status> {
     let names = |key: &str| -> Vec<&str> {
         pod.get_array(&["spec", key]).iter().filter_map(|c| c.get("name").and_then(Value::as_str)).collect()
     };
-    let (containers, inits, ephemeral) =
-        (names("containers"), names("initContainers"), names("ephemeralContainers"));
+    let all = ["initContainers", "containers", "ephemeralContainers"].map(names);
     if asked.is_empty() {
-        if let [only] = containers.as_slice()
-            && inits.is_empty()
-        {
-            return Ok((*only).to_owned());
-        }
-        let mut message = format!(
-            "a container name must be specified for pod {}, choose one of: [{}]",
-            pod.name(),
-            containers.join(" ")
-        );
-        if !inits.is_empty() {
-            message.push_str(&format!(" or one of the init containers: [{}]", inits.join(" ")));
-        }
-        if !ephemeral.is_empty() {
-            message.push_str(&format!(" or one of the ephemeral containers: [{}]", ephemeral.join(" ")));
-        }
-        return Err(Status::bad_request(message));
+        return match all[1].as_slice() {
+            [only] => Ok((*only).to_owned()),
+            _ => Err(Status::bad_request(format!(
+                "a container name must be specified for pod {}, choose one of: [{}]",
+                pod.name(),
+                all.concat().join(" ")
+            ))),
+        };
     }
-    if [&containers, &inits, &ephemeral].iter().any(|names| names.contains(&asked)) {
+    if all.iter().any(|names| names.contains(&asked)) {
         return Ok(asked.to_owned());
     }
     Err(Status::bad_request(format!("container {asked} is not valid for pod {}", pod.name())))

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use apimachinery::Status;
 use futures::FutureExt;
 use futures::future::{BoxFuture, Either};
+use http::StatusCode;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue, USER_AGENT};
 use http::request::Parts;
-use http::{Method, StatusCode};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -396,13 +396,9 @@ fn attributes<'a>(user: &'a UserInfo, info: &'a RequestInfo) -> Attributes<'a> {
     }
 }
 
-/// The answer to a method or path that no part of the server knows.
+/// The answer to a path that no part of the server knows.
 pub fn not_found() -> Response {
     respond::text(StatusCode::NOT_FOUND, "404 page not found\n")
-}
-
-pub fn method_not_allowed(_method: &Method) -> Response {
-    respond::text(StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed\n")
 }
 
 #[cfg(test)]

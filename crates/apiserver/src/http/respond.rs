@@ -96,23 +96,32 @@ pub fn encoded(code: StatusCode, format: Format, pretty: bool, object: &Object, 
     bytes(code, format.media_type(), out)
 }
 
-/// One object of a kind, in whatever shape the client asked for.
-pub fn object(accepted: Accepted, code: StatusCode, ctx: &Context, kind: &Kind, object: &Object) -> Response {
-    one(accepted, code, ctx, kind.resource.columns, &kind.schema, &go_type(kind), object)
+/// What an object looks like to clients.
+#[derive(Clone, Copy)]
+pub struct Look<'a> {
+    pub schema: &'a Schema,
+    pub columns: &'a [Column],
+    /// As Go prints the type that holds it in the server.
+    pub go_type: &'a str,
 }
 
-/// One object of these columns, of what need not be a kind of its own. `what` is its type, as Go prints it.
-pub fn one(
+/// One object of a kind, in whatever shape the client asked for.
+pub fn object(accepted: Accepted, code: StatusCode, ctx: &Context, kind: &Kind, object: &Object) -> Response {
+    let go_type = go_type(kind);
+    let look = Look { schema: &kind.schema, columns: kind.resource.columns, go_type: &go_type };
+    shaped(accepted, code, ctx, look, object)
+}
+
+/// One object, of whatever type, in the shape that the client asked for.
+pub fn shaped(
     accepted: Accepted,
     code: StatusCode,
     ctx: &Context,
-    columns: &[Column],
-    schema: &Schema,
-    what: &str,
+    look: Look<'_>,
     object: &Object,
 ) -> Response {
     match accepted.r#as {
-        As::Itself => encoded(code, accepted.format, accepted.pretty, object, schema),
+        As::Itself => encoded(code, accepted.format, accepted.pretty, object, look.schema),
         As::PartialObjectMetadata => {
             match (metadata_of(object), Schema::builtin(META, "PartialObjectMetadata")) {
                 (object, Some(schema)) => encoded(code, accepted.format, accepted.pretty, &object, &schema),
@@ -121,12 +130,12 @@ pub fn one(
         }
         As::Table => {
             let version = object.resource_version();
-            let rows = vec![row(columns, object, ctx)];
+            let rows = vec![row(look.columns, object, ctx)];
             let meta = list_meta(version, "", None);
-            as_table(accepted, code, ctx, &table(columns, rows, meta, true))
+            as_table(accepted, code, ctx, &table(look.columns, rows, meta, true))
         }
         As::PartialObjectMetadataList => {
-            failure(&unfit("PartialObjectMetadataList", "not a list", what), Some(accepted))
+            failure(&unfit("PartialObjectMetadataList", "not a list", look.go_type), Some(accepted))
         }
     }
 }

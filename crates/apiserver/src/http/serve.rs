@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
+use http::header::CONTENT_LENGTH;
+use http_body::Body;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -15,7 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::body::BoxError;
+use super::body::{self, BoxError, Response};
 use super::chain;
 use crate::audit::PeerAddress;
 use crate::authentication::PeerCertificates;
@@ -91,6 +94,15 @@ pub async fn serve(
     }
 }
 
+/// An answer to HEAD, which says how long its body would be. The library leaves it out of HTTP/1.1 alone.
+fn head(mut response: Response) -> Response {
+    let body = std::mem::replace(response.body_mut(), body::empty());
+    if let Some(length) = body.size_hint().exact().filter(|length| *length > 0) {
+        response.headers_mut().entry(CONTENT_LENGTH).or_insert_with(|| length.into());
+    }
+    response
+}
+
 async fn connection(
     server: Arc<Server>,
     acceptor: TlsAcceptor,
@@ -110,7 +122,9 @@ async fn connection(
             if let Some(peer) = peer {
                 request.extensions_mut().insert(peer);
             }
-            Ok::<_, std::convert::Infallible>(chain::handle(server, request).await)
+            let wants_no_body = *request.method() == Method::HEAD;
+            let response = chain::handle(server, request).await;
+            Ok::<_, std::convert::Infallible>(if wants_no_body { head(response) } else { response })
         }
     });
     let connection = http.serve_connection_with_upgrades(TokioIo::new(tls), service);

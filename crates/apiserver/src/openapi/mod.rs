@@ -17,40 +17,51 @@ use sha2::{Digest, Sha512};
 use crate::discovery;
 use crate::http::body::Response;
 use crate::http::request_info::Query;
-use crate::http::{chain, negotiate, respond};
+use crate::http::{negotiate, respond};
 use crate::nonresource::VERSION;
 use crate::server::Server;
 
 /// The documents of one server.
 #[derive(Default)]
 pub struct Documents {
-    v2: OnceLock<V2>,
+    v2: OnceLock<Document>,
     v3: OnceLock<BTreeMap<String, Document>>,
 }
 
-/// The document of v2 in both of its formats.
-struct V2 {
-    json: Document,
-    protobuf: Document,
-}
-
+/// A document in both of its formats. They share a hash, which `Vary` keeps apart for those who cache.
 struct Document {
-    body: Bytes,
+    json: Bytes,
     hash: String,
+    protobuf: OnceLock<Bytes>,
+    encode: fn(&Value) -> Vec<u8>,
 }
 
 impl Document {
-    fn new(value: &Value) -> Self {
-        Self::of_bytes(value.to_string().into())
+    fn new(value: &Value, encode: fn(&Value) -> Vec<u8>) -> Self {
+        let json = Bytes::from(value.to_string());
+        let hash = format!("{:X}", Sha512::digest(&json));
+        Self { json, hash, protobuf: OnceLock::new(), encode }
     }
 
-    fn of_bytes(body: Bytes) -> Self {
-        let hash = format!("{:X}", Sha512::digest(&body));
-        Self { body, hash }
+    /// The body of a format, made when somebody asks for it.
+    fn body(&self, format: Format) -> Bytes {
+        let encoded = || {
+            let value: Value = serde_json::from_slice(&self.json).unwrap_or_default();
+            (self.encode)(&value).into()
+        };
+        match format {
+            Format::Json => self.json.clone(),
+            Format::Protobuf => self.protobuf.get_or_init(encoded).clone(),
+        }
     }
 
-    fn etag(&self) -> String {
-        format!("\"{}\"", self.hash)
+    fn answer(&self, headers: &HeaderMap, format: Format, protobuf: &'static str) -> Response {
+        let media_type = match format {
+            Format::Json => "application/json",
+            Format::Protobuf => protobuf,
+        };
+        let etag = format!("\"{}\"", self.hash);
+        varied(discovery::document(headers, media_type, &etag, self.body(format)))
     }
 }
 
@@ -58,13 +69,24 @@ fn info() -> Value {
     json!({"title": "Kubernetes", "version": VERSION})
 }
 
-/// What client-go asks for, and what it is told that it got.
-const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
-const PROTOBUF_SENT: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// The names that protobuf goes by: the one of old that client-go asks for, and the one that it is told it got.
+struct Protobuf {
+    asked: &'static str,
+    sent: &'static str,
+}
+
+const V2: Protobuf = Protobuf {
+    asked: "com.github.proto-openapi.spec.v2@v1.0+protobuf",
+    sent: "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+};
+const V3: Protobuf = Protobuf {
+    asked: "com.github.proto-openapi.spec.v3@v1.0+protobuf",
+    sent: "application/com.github.proto-openapi.spec.v3.v1.0+protobuf",
+};
 
 /// The one document of v2.
 pub fn v2(server: &Server, headers: &HeaderMap) -> Response {
-    let Some(wanted) = wanted(headers) else { return varied(respond::text(StatusCode::NOT_ACCEPTABLE, "")) };
+    let Some(format) = wanted(headers, &V2) else { return not_acceptable() };
     let document = server.openapi.v2.get_or_init(|| {
         let resources: Vec<_> = server.registry.kinds.all().map(|kind| kind.resource).collect();
         let mut schemas = schemas::Schemas::new(schemas::Dialect::V2);
@@ -76,29 +98,33 @@ pub fn v2(server: &Server, headers: &HeaderMap) -> Response {
             }},
             "security": [{"BearerToken": []}],
         });
-        let protobuf = Document::of_bytes(protobuf::document(&document).into());
-        V2 { json: Document::new(&document), protobuf }
+        Document::new(&document, protobuf::v2::document)
     });
-    let (document, media_type) = match wanted {
-        Wanted::Json => (&document.json, "application/json"),
-        Wanted::Protobuf => (&document.protobuf, PROTOBUF_SENT),
-    };
-    varied(discovery::document(headers, media_type, &document.etag(), document.body.clone()))
+    document.answer(headers, format, V2.sent)
 }
 
-#[derive(Debug, PartialEq)]
-enum Wanted {
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Format {
     Json,
     Protobuf,
 }
 
 /// The best format of `Accept` that there is; JSON for those who do not say.
-fn wanted(headers: &HeaderMap) -> Option<Wanted> {
-    negotiate::clauses(negotiate::accept(headers)).into_iter().find_map(|clause| match clause.media_type {
-        PROTOBUF | PROTOBUF_SENT => Some(Wanted::Protobuf),
-        "application/json" | "application/*" | "*/*" => Some(Wanted::Json),
-        _ => None,
+fn wanted(headers: &HeaderMap, protobuf: &Protobuf) -> Option<Format> {
+    negotiate::clauses(negotiate::accept(headers)).into_iter().find_map(|clause| {
+        let (kind, format) = clause.media_type.split_once('/')?;
+        let sent = protobuf.sent.strip_prefix("application/");
+        match format {
+            _ if !matches!(kind, "application" | "*") => None,
+            "json" | "*" => Some(Format::Json),
+            name if name == protobuf.asked || Some(name) == sent => Some(Format::Protobuf),
+            _ => None,
+        }
     })
+}
+
+fn not_acceptable() -> Response {
+    varied(respond::text(StatusCode::NOT_ACCEPTABLE, ""))
 }
 
 /// Notes that another client may get the same in another format.
@@ -130,14 +156,15 @@ fn documents(server: &Server) -> &BTreeMap<String, Document> {
                         }},
                     },
                 });
-                (path.trim_start_matches('/').to_owned(), Document::new(&document))
+                (path.trim_start_matches('/').to_owned(), Document::new(&document, protobuf::v3::document))
             })
             .collect()
     })
 }
 
-/// The index of v3: each document's path with the hash of what it says now.
-pub fn v3_index(server: &Server, headers: &HeaderMap) -> Response {
+/// The index of v3: each document's path with the hash of what it says now. As upstream's aggregator, it does not say
+/// that it is JSON.
+pub fn v3_index(server: &Server) -> Response {
     let paths: serde_json::Map<String, Value> = documents(server)
         .iter()
         .map(|(path, document)| {
@@ -145,35 +172,33 @@ pub fn v3_index(server: &Server, headers: &HeaderMap) -> Response {
             (path.clone(), json!({"serverRelativeURL": url}))
         })
         .collect();
-    let index = Document::new(&json!({"paths": paths}));
-    discovery::document(headers, "application/json", &index.etag(), index.body.clone())
+    let index = json!({"paths": paths}).to_string();
+    respond::bytes(StatusCode::OK, "text/plain; charset=utf-8", index)
 }
 
 /// One document of v3. With the hash of the newest it may be kept for good; with another, a redirect.
 pub fn v3(server: &Server, headers: &HeaderMap, query: &Query, path: &str) -> Response {
-    let Some(document) = documents(server).get(path) else { return chain::not_found() };
-    if let Some(hash) = query.get("hash")
-        && hash != document.hash
-    {
-        let mut response = respond::text(StatusCode::MOVED_PERMANENTLY, "");
+    let Some(document) = documents(server).get(path) else { return respond::text(StatusCode::NOT_FOUND, "") };
+    let Some(format) = wanted(headers, &V3) else { return not_acceptable() };
+    let mut response = document.answer(headers, format, V3.sent);
+    let hash = query.text("hash");
+    if hash.is_empty() {
+        return response;
+    }
+    if hash != document.hash {
+        *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+        *response.body_mut() = Default::default();
         let url = format!("/openapi/v3/{path}?hash={}", document.hash);
         if let Ok(url) = HeaderValue::from_str(&url) {
             response.headers_mut().insert(LOCATION, url);
         }
         return response;
     }
-    if wanted(headers) != Some(Wanted::Json) {
-        return varied(respond::text(StatusCode::NOT_ACCEPTABLE, ""));
-    }
-    let mut response =
-        varied(discovery::document(headers, "application/json", &document.etag(), document.body.clone()));
-    if query.get("hash").is_some() {
-        let year = chrono::Utc::now() + chrono::Duration::days(365);
-        let expires = year.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
-        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
-        if let Ok(expires) = HeaderValue::from_str(&expires) {
-            response.headers_mut().insert(EXPIRES, expires);
-        }
+    let year = chrono::Utc::now() + chrono::Duration::days(365);
+    let expires = year.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+    if let Ok(expires) = HeaderValue::from_str(&expires) {
+        response.headers_mut().insert(EXPIRES, expires);
     }
     response
 }
@@ -186,19 +211,26 @@ mod tests {
 
     #[test]
     fn the_first_format_there_is_is_sent() {
-        let of = |accept: Option<&'static str>| {
+        let of = |accept: Option<&'static str>, protobuf: &Protobuf| {
             let mut headers = HeaderMap::new();
             headers.extend(accept.map(|accept| (ACCEPT, HeaderValue::from_static(accept))));
-            wanted(&headers)
+            wanted(&headers, protobuf)
         };
-        assert_eq!(of(None), Some(Wanted::Json));
-        assert_eq!(of(Some("*/*")), Some(Wanted::Json));
-        assert_eq!(of(Some("text/html, application/json;q=0.9")), Some(Wanted::Json));
-        assert_eq!(of(Some(PROTOBUF)), Some(Wanted::Protobuf));
-        assert_eq!(
-            of(Some("application/json;q=0.5, application/com.github.proto-openapi.spec.v2.v1.0+protobuf")),
-            Some(Wanted::Protobuf)
-        );
-        assert_eq!(of(Some("text/html")), None);
+        for version in [&V2, &V3] {
+            assert_eq!(of(None, version), Some(Format::Json));
+            for json in ["*/*", "*/json", "application/*", "text/html, application/json;q=0.9"] {
+                assert_eq!(of(Some(json), version), Some(Format::Json), "{json}");
+            }
+            assert_eq!(of(Some("text/html"), version), None);
+            assert_eq!(of(Some("text/json"), version), None);
+        }
+        let asked = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+        assert_eq!(of(Some(asked), &V2), Some(Format::Protobuf));
+        assert_eq!(of(Some(asked), &V3), None);
+        let sent = "application/json;q=0.5, application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
+        assert_eq!(of(Some(sent), &V3), Some(Format::Protobuf));
+        assert_eq!(of(Some(sent), &V2), Some(Format::Json));
+        let asked = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
+        assert_eq!(of(Some(asked), &V3), Some(Format::Protobuf));
     }
 }

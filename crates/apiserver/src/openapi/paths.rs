@@ -31,7 +31,7 @@ pub fn paths(resources: &[&'static Resource], schemas: &mut Schemas) -> Value {
             );
             continue;
         }
-        let list = schemas.list(&schema, &resource.gvk());
+        let list = schemas.list(&schema, &resource.gvk(), resource.plural);
         let mut collection = json!({
             "get": operation(schemas, resource, "list", "list", "", &list, false),
             "post": operation(schemas, resource, "post", "create", "", &one, true),
@@ -140,6 +140,7 @@ fn operation(
     let scope = if resource.namespaced && suffix != "ForAllNamespaces" { "Namespaced" } else { "" };
     let id = format!("{verb}{}{}{scope}{}{suffix}", camel(&group), camel(resource.version), resource.kind);
     let mut out = json!({
+        "description": described(resource.kind, action, suffix),
         "operationId": id,
         "tags": [format!("{}_{}", group.to_lowercase(), resource.version)],
         "x-kubernetes-action": action,
@@ -159,7 +160,11 @@ fn operation(
     };
     let body = if action == "patch" { schemas.meta("Patch") } else { answer.clone() };
     let dialect = schemas.dialect();
-    let query = queries(action).into_iter().map(|(name, kind)| parameter(dialect, "query", name, kind));
+    let query = queries(action).into_iter().map(|(name, kind, about)| {
+        let mut out = parameter(dialect, "query", name, kind);
+        out["description"] = json!(about);
+        out
+    });
     let mut all: Vec<Value> = Vec::new();
     match dialect {
         Dialect::V2 => {
@@ -183,35 +188,127 @@ fn operation(
     out
 }
 
-/// The options of a verb, as names and types.
-fn queries(action: &str) -> Vec<(&'static str, &'static str)> {
-    let mut out = vec![("pretty", "string")];
+/// What an operation does, of the object itself or of a part of it.
+fn described(kind: &str, action: &str, suffix: &str) -> String {
+    let part = match suffix {
+        "" | "ForAllNamespaces" => String::new(),
+        suffix => format!("{} of ", suffix.to_lowercase()),
+    };
+    let one = format!("{part}the specified {kind}");
+    match action {
+        "list" => format!("list or watch objects of kind {kind}"),
+        "deletecollection" => format!("delete collection of {kind}"),
+        "post" => format!("create {part}a {kind}"),
+        "delete" => format!("delete {part}a {kind}"),
+        "put" => format!("replace {one}"),
+        "patch" => format!("partially update {one}"),
+        _ => format!("read {one}"),
+    }
+}
+
+type Query = (&'static str, &'static str, &'static str);
+
+const PRETTY: Query = ("pretty", "string", "Whether the answer is to be indented.");
+
+const DRY_RUN: Query =
+    ("dryRun", "string", "All: the request goes through every stage, and nothing is stored.");
+
+const WRITTEN: [Query; 2] = [
+    ("fieldManager", "string", "A name for who or what makes the change."),
+    ("fieldValidation", "string", "What comes of unknown and duplicate fields: Ignore, Warn or Strict."),
+];
+
+const FORCED: Query =
+    ("force", "boolean", "Whether an apply takes fields from other managers that have them.");
+
+const DELETED: [Query; 3] = [
+    ("gracePeriodSeconds", "integer", "How many seconds the object has to end; zero deletes it at once."),
+    ("orphanDependents", "boolean", "Whether dependents stay; propagationPolicy says it better."),
+    ("propagationPolicy", "string", "What becomes of dependents: Orphan, Background or Foreground."),
+];
+
+const SELECTED: [Query; 8] = [
+    ("continue", "string", "Where a list goes on, as the page before said."),
+    ("fieldSelector", "string", "Restricts the list of returned objects by their fields."),
+    ("labelSelector", "string", "Restricts the list of returned objects by their labels."),
+    ("limit", "integer", "How many objects a page has at most."),
+    ("resourceVersion", "string", "From which version on the objects will do."),
+    ("resourceVersionMatch", "string", "How resourceVersion is meant: Exact or NotOlderThan."),
+    ("sendInitialEvents", "boolean", "Whether a watch begins with all objects that there are."),
+    ("timeoutSeconds", "integer", "How long a list or a watch may take."),
+];
+
+const LISTED: [Query; 2] = [
+    ("allowWatchBookmarks", "boolean", "Whether a watch may have bookmarks."),
+    ("watch", "boolean", "Watch for changes to the described resources, as a stream, instead of a list."),
+];
+
+/// The options of a verb, as names, types and what they are for.
+fn queries(action: &str) -> Vec<Query> {
+    let mut out = vec![PRETTY];
     if matches!(action, "post" | "put" | "patch" | "delete" | "deletecollection") {
-        out.push(("dryRun", "string"));
+        out.push(DRY_RUN);
     }
     if matches!(action, "post" | "put" | "patch") {
-        out.extend([("fieldManager", "string"), ("fieldValidation", "string")]);
+        out.extend(WRITTEN);
     }
     if action == "patch" {
-        out.push(("force", "boolean"));
+        out.push(FORCED);
     }
     if matches!(action, "delete" | "deletecollection") {
-        out.extend([("gracePeriodSeconds", "integer"), ("propagationPolicy", "string")]);
+        out.extend(DELETED);
     }
     if matches!(action, "list" | "deletecollection") {
-        out.extend([
-            ("continue", "string"),
-            ("fieldSelector", "string"),
-            ("labelSelector", "string"),
-            ("limit", "integer"),
-            ("resourceVersion", "string"),
-            ("resourceVersionMatch", "string"),
-            ("sendInitialEvents", "boolean"),
-            ("timeoutSeconds", "integer"),
-        ]);
+        out.extend(SELECTED);
     }
     if action == "list" {
-        out.extend([("allowWatchBookmarks", "boolean"), ("watch", "boolean")]);
+        out.extend(LISTED);
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all_operations(dialect: Dialect) -> Vec<Value> {
+        let mut schemas = Schemas::new(dialect);
+        let resources: Vec<_> = api::catalogue().all().collect();
+        let paths = paths(&resources, &mut schemas);
+        let items = paths.as_object().unwrap().values();
+        let members = items.flat_map(|item| item.as_object().unwrap().clone());
+        members.filter(|(name, _)| name != "parameters").map(|(_, operation)| operation).collect()
+    }
+
+    #[test]
+    fn every_operation_and_option_is_described() {
+        for dialect in [Dialect::V2, Dialect::V3] {
+            let operations = all_operations(dialect);
+            assert!(operations.len() > 500, "{}", operations.len());
+            for operation in operations {
+                assert!(operation["description"].is_string(), "{operation}");
+                for option in operation["parameters"].as_array().unwrap() {
+                    assert!(option["in"] == "body" || option["description"].is_string(), "{option}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn operations_say_what_they_do_to_what() {
+        for (action, suffix, said) in [
+            ("list", "", "list or watch objects of kind Pod"),
+            ("list", "ForAllNamespaces", "list or watch objects of kind Pod"),
+            ("get", "", "read the specified Pod"),
+            ("get", "Status", "read status of the specified Pod"),
+            ("post", "", "create a Pod"),
+            ("post", "Eviction", "create eviction of a Pod"),
+            ("put", "Status", "replace status of the specified Pod"),
+            ("patch", "", "partially update the specified Pod"),
+            ("delete", "", "delete a Pod"),
+            ("deletecollection", "", "delete collection of Pod"),
+        ] {
+            assert_eq!(described("Pod", action, suffix), said, "{action} {suffix}");
+        }
+    }
 }

@@ -118,7 +118,7 @@ impl Schemas {
     }
 
     /// A reference to the list of a kind. The table may lack it, since all lists look alike.
-    pub fn list(&mut self, schema: &Schema, gvk: &GroupVersionKind) -> Value {
+    pub fn list(&mut self, schema: &Schema, gvk: &GroupVersionKind, plural: &str) -> Value {
         let name = format!("{}List", name_of(schema));
         if !self.done.contains_key(&name) {
             let items = self.reference(schema);
@@ -131,7 +131,10 @@ impl Schemas {
                     "apiVersion": {"type": "string"},
                     "kind": {"type": "string"},
                     "metadata": self.field_of(metadata, None),
-                    "items": {"type": "array", "items": self.field_of(items, None)},
+                    "items": {
+                        "description": format!("List of {plural}"), "type": "array",
+                        "items": self.field_of(items, None),
+                    },
                 },
                 "x-kubernetes-group-version-kind": [
                     {"group": gvk.group, "version": gvk.version, "kind": format!("{}List", gvk.kind)},

@@ -48,7 +48,8 @@ impl Registry {
         options: WriteOptions,
     ) -> Result<Object, Status> {
         let resource = kind.resource;
-        if !object.resource_version().is_empty() && object.resource_version() != "0" {
+        // as upstream, which takes what is no number for none
+        if metadata::version_of(&object).is_ok_and(|version| version != 0) {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
         }
         metadata::match_namespace(resource, namespace, &mut object)?;
@@ -119,7 +120,7 @@ impl Registry {
         if options.dry_run {
             return match self.fresh(kind, &key).await? {
                 Some(_) => Err(Status::already_exists(&resource.group_resource(), &name)),
-                None => Ok(object),
+                None => Ok(kind.as_read_back(object)),
             };
         }
         match self.store(kind, &key, object, Expect::Absent).await? {

@@ -183,10 +183,15 @@ pub fn parse_i64(text: &str) -> Result<i64, Status> {
 
 /// A resourceVersion that was asked for.
 pub fn parse_version(version: &str) -> Result<Revision, field::Error> {
-    version.parse().map_err(|error| {
-        let detail = format!("strconv.ParseUint: {}", not_a_number(version, &error));
-        field::Error::invalid(&Path::new("resourceVersion"), version, detail)
-    })
+    parse_u64(version).map_err(|why| field::Error::invalid(&Path::new("resourceVersion"), version, why))
+}
+
+/// What Go's `ParseUint` makes of decimal digits. A sign is none.
+pub fn parse_u64(text: &str) -> Result<u64, String> {
+    if text.starts_with('+') {
+        return Err(format!("strconv.ParseUint: parsing {text:?}: invalid syntax"));
+    }
+    text.parse().map_err(|error| format!("strconv.ParseUint: {}", not_a_number(text, &error)))
 }
 
 impl Token {

@@ -2,10 +2,11 @@
 
 use api::Resource;
 use apimachinery::field::{self, ErrorList, Path};
-use apimachinery::{Object, Status, Value, validation};
+use apimachinery::{GroupKind, Object, Reason, Status, Value, validation};
 use rand::Rng;
+use storage::Revision;
 
-use super::Registry;
+use super::{Registry, list};
 use crate::context::Context;
 use crate::kinds::Kind;
 
@@ -146,18 +147,32 @@ pub fn carry_over(object: &mut Object, old: &Object) {
     }
 }
 
+/// The version that an object of a client is of; 0 for none. What is no number is an error that upstream has no reason for.
+pub fn version_of(object: &Object) -> Result<Revision, Status> {
+    match object.resource_version() {
+        "" => Ok(0),
+        version => list::parse_u64(version).map_err(|why| Status::new(500, Reason::Unknown, why)),
+    }
+}
+
 /// An update of an object names the object as it is, or leaves the question open where the kind allows that.
 pub fn check_version(resource: &Resource, object: &Object, old: &Object) -> Result<(), Status> {
-    let version = object.resource_version();
-    if version.is_empty() || version == "0" {
+    let version = version_of(object)?;
+    if version == 0 {
         if resource.strategy.allow_unconditional_update() {
             return Ok(());
         }
         let path = Path::new("metadata").child("resourceVersion");
         let error = field::Error::invalid(&path, 0, "must be specified for an update");
-        return Err(Status::invalid(&resource.group_kind(), object.name(), &[error]));
+        // upstream has but the resource at hand there
+        let resource = resource.group_resource();
+        return Err(Status::invalid(
+            &GroupKind::new(resource.group, resource.resource),
+            old.name(),
+            &[error],
+        ));
     }
-    if version != old.resource_version() {
+    if version != version_of(old)? {
         return Err(Status::modified(&resource.group_resource(), object.name()));
     }
     Ok(())

@@ -78,6 +78,7 @@ impl Registry {
         let mut stored = object;
         stored.set_resource_version("");
         kind.convert_to_stored(&mut stored);
+        kind.default_stored(&mut stored);
         let bytes = kind.seal(key, kind.encode_stored(&stored)).map_err(Status::internal)?;
         let lease = (kind.resource.prefix == "events").then_some(EVENT_TTL);
         let stored = Arc::new(stored);

@@ -17,6 +17,8 @@ const TRIES: usize = 64;
 pub enum Part {
     Main,
     Status,
+    /// The number of replicas; the rules of the whole object hold.
+    Scale,
     /// Another subresource that writes the object by rules of its own; the name is for admission.
     Other(&'static str),
 }
@@ -26,6 +28,7 @@ impl Part {
         match self {
             Self::Main => "",
             Self::Status => "status",
+            Self::Scale => "scale",
             Self::Other(name) => name,
         }
     }
@@ -68,6 +71,7 @@ impl Registry {
                 }
                 let object = transform(None)?;
                 check_name(name, &object)?;
+                metadata::version_of(&object)?;
                 match self.create(ctx, kind, namespace, object, options).await {
                     Ok(object) => return Ok(Updated { object, created: true }),
                     Err(status) if status.is(Reason::AlreadyExists) => {
@@ -169,7 +173,7 @@ impl Registry {
         let strategy = resource.strategy;
         strategy.note_requester(&mut object, Some(old), &ctx.requester());
         match part {
-            Part::Main => strategy.prepare_for_update(&mut object, old),
+            Part::Main | Part::Scale => strategy.prepare_for_update(&mut object, old),
             Part::Status => strategy.prepare_for_status_update(&mut object, old),
             Part::Other(name) => strategy.prepare_for_subresource(name, &mut object, old),
         }
@@ -183,7 +187,7 @@ impl Registry {
             errors.extend(rights::missing(authorizer, ctx, kind, old.namespace(), &rights).await);
         }
         errors.extend(match part {
-            Part::Main => strategy.validate_update(&object, old),
+            Part::Main | Part::Scale => strategy.validate_update(&object, old),
             Part::Status => strategy.validate_status_update(&object, old),
             Part::Other(name) => strategy.validate_subresource(name, &object, old),
         });
@@ -194,7 +198,7 @@ impl Registry {
             return Err(Status::invalid(&resource.group_kind(), object.name(), &errors));
         }
         let warnings = match part {
-            Part::Main => strategy.warnings_on_update(&object, old),
+            Part::Main | Part::Scale => strategy.warnings_on_update(&object, old),
             Part::Status => strategy.warnings_on_status_update(&object, old),
             Part::Other(_) => Vec::new(),
         };
@@ -216,7 +220,7 @@ impl Registry {
             return Ok(Ok(old.clone()));
         }
         if options.dry_run {
-            return Ok(Ok(object));
+            return Ok(Ok(kind.as_read_back(object)));
         }
         if goes_with_this_update(kind, &object, old) {
             return Ok(Ok(self.remove(kind, key, object, revision).await?));

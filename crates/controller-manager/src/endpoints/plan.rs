@@ -10,6 +10,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use super::order;
 use super::subsets::Subsets;
 use crate::{owners, pods};
 
@@ -233,7 +234,7 @@ pub fn slices(
     let mut changes = Changes::default();
     let labels = slice_labels(service);
     for (ports, endpoints) in wanted {
-        let ports: Vec<EndpointPort> = ports
+        let mut ports: Vec<EndpointPort> = ports
             .into_iter()
             .map(|(name, port, protocol, app_protocol)| EndpointPort {
                 name: Some(name),
@@ -242,11 +243,14 @@ pub fn slices(
                 app_protocol,
             })
             .collect();
+        order::sort_slice_ports(&mut ports);
         let mut left = endpoints;
         let mut full: Vec<(EndpointSlice, Vec<Endpoint>)> = Vec::new();
         let mut same: Vec<&Arc<EndpointSlice>> = Vec::new();
         unused.retain(|slice| {
-            let matches = slice.ports.clone().unwrap_or_default() == ports;
+            let mut theirs = slice.ports.clone().unwrap_or_default();
+            order::sort_slice_ports(&mut theirs);
+            let matches = theirs == ports;
             if matches {
                 same.push(slice);
             }
@@ -373,6 +377,32 @@ mod tests {
         assert_eq!(ips(&subsets[0].addresses), ["10.0.0.1"]);
         assert_eq!(ips(&subsets[0].not_ready_addresses), ["10.0.0.2"]);
         assert_eq!(subsets[0].ports.as_ref().unwrap()[0].port, 8080);
+    }
+
+    #[test]
+    fn ports_of_slices_stand_as_upstreams_whatever_the_order_of_the_service() {
+        let zones = BTreeMap::new();
+        let port = |name: &str, number: i32| ServicePort {
+            name: Some(name.into()),
+            port: number,
+            app_protocol: Some(name.into()),
+            ..ServicePort::default()
+        };
+        let pods = [pod("10.0.0.1", true, false)];
+        let mut made = Vec::new();
+        for ports in [[port("http", 80), port("https", 443)], [port("https", 443), port("http", 80)]] {
+            let mut service = service();
+            service.spec.as_mut().unwrap().ports = Some(ports.to_vec());
+            let mut created = slices(&service, &pods, &zones, &[]).create;
+            let names: Vec<_> = created[0].ports.iter().flatten().map(|port| port.name.as_deref()).collect();
+            assert_eq!(names, [Some("https"), Some("http")]);
+            // one that another order was written to is as good
+            created[0].ports.as_mut().unwrap().reverse();
+            let current: Vec<_> = created.iter().cloned().map(Arc::new).collect();
+            assert_eq!(slices(&service, &pods, &zones, &current), Changes::default());
+            made.push(created);
+        }
+        assert_eq!(made[0], made[1]);
     }
 
     #[test]

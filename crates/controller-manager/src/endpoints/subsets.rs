@@ -1,8 +1,11 @@
-//! Subsets of `Endpoints`, packed: each port once, together with those that the very same addresses serve.
+//! Subsets of `Endpoints`, packed: each port once, together with those that the very same addresses serve, in upstream's
+//! order.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset};
+
+use super::order;
 
 type PortKey = Option<(Option<String>, Option<String>, i32, Option<String>)>;
 /// What an address is known by: where it leads, and to whom.
@@ -44,14 +47,17 @@ impl Subsets {
             let keys = reached.iter().filter(|(_, ready)| **ready == wanted).map(|(key, _)| key);
             some(keys.filter_map(|key| self.addresses.get(key).cloned()).collect())
         };
-        packed
-            .into_iter()
-            .map(|(reached, ports)| EndpointSubset {
+        let subset = |(reached, mut ports): (Reached, Vec<EndpointPort>)| {
+            order::sort_ports(&mut ports);
+            EndpointSubset {
                 addresses: addresses(&reached, true),
                 not_ready_addresses: addresses(&reached, false),
                 ports: (!ports.is_empty()).then_some(ports),
-            })
-            .collect()
+            }
+        };
+        let mut subsets: Vec<EndpointSubset> = packed.into_iter().map(subset).collect();
+        order::sort_subsets(&mut subsets);
+        subsets
     }
 }
 
@@ -85,12 +91,12 @@ mod tests {
             (&[("b", true, None), ("a", false, None)], &[": b / a"]),
             (
                 &[("b", true, Some(2)), ("b", true, Some(1)), ("a", true, Some(1)), ("a", true, Some(2))],
-                &["1,2: a,b / "],
+                &["2,1: a,b / "],
             ),
             (&[("a", true, Some(1)), ("b", false, Some(1)), ("b", false, Some(2))], &["1: a / b", "2:  / b"]),
             (
                 &[("a", true, Some(1)), ("a", true, Some(9)), ("b", true, Some(2)), ("b", true, Some(9))],
-                &["1: a / ", "2: b / ", "9: a,b / "],
+                &["2: b / ", "1: a / ", "9: a,b / "],
             ),
             (&[("a", true, Some(1)), ("a", false, Some(1))], &["1:  / a"]),
         ];

@@ -38,35 +38,57 @@ struct Options {
     tail: Option<usize>,
     since: Option<Timestamp>,
     limit: Option<u64>,
-    stdout: bool,
-    stderr: bool,
 }
 
-fn options(query: &Query, now: Timestamp) -> Result<Options, String> {
-    let number = |name: &str| match query.get(name) {
-        None => Ok(None),
-        Some(text) => match text.parse::<i64>() {
-            Ok(number) if number >= 0 => Ok(Some(number)),
-            _ => Err(format!("{name} must be a number of at least 0: {text:?}")),
-        },
+/// Why options are refused; upstream says no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refused {
+    Unreadable,
+    Invalid,
+}
+
+impl Refused {
+    fn answer(self) -> Response {
+        match self {
+            Self::Unreadable => text(StatusCode::BAD_REQUEST, r#"{"message": "Unable to decode query."}"#),
+            Self::Invalid => text(StatusCode::UNPROCESSABLE_ENTITY, r#"{"message": "Invalid request."}"#),
+        }
+    }
+}
+
+/// The streams of a log can be asked for one by one behind a feature gate (`PodLogsQuerySplitStreams`) that is closed.
+fn options(query: &Query, now: Timestamp) -> Result<Options, Refused> {
+    let number =
+        |name: &str| query.get(name).map(str::parse::<i64>).transpose().map_err(|_| Refused::Unreadable);
+    let since_time: Option<Timestamp> =
+        query.get("sinceTime").map(str::parse).transpose().map_err(|_| Refused::Unreadable)?;
+    let (seconds, limit) = (number("sinceSeconds")?, number("limitBytes")?);
+    let tail = match query.get("tail") {
+        None => number("tailLines")?,
+        Some("all") => None,
+        Some(_) => number("tail")?,
     };
-    let since = match (query.get("sinceTime"), number("sinceSeconds")?) {
-        (Some(text), _) => Some(text.parse().map_err(|_| format!("sinceTime is no time: {text:?}"))?),
+    let since = match (since_time, seconds) {
+        (Some(_), Some(_)) | (None, Some(..1)) => return Err(Refused::Invalid),
+        (Some(time), None) => Some(time),
         (None, Some(seconds)) => {
             Some(now.saturating_sub(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MIN))
         }
         (None, None) => None,
     };
-    let stream = query.get("stream").unwrap_or("All");
+    if tail.is_some_and(|lines| lines < 0)
+        || limit.is_some_and(|bytes| bytes < 1)
+        || query.get("stream").is_some()
+    {
+        return Err(Refused::Invalid);
+    }
     Ok(Options {
         follow: query.flag("follow"),
         previous: query.flag("previous"),
         timestamps: query.flag("timestamps"),
-        tail: number("tailLines")?.and_then(|n| usize::try_from(n).ok()),
+        tail: tail.and_then(|lines| usize::try_from(lines).ok()),
         since,
-        limit: number("limitBytes")?.and_then(|n| u64::try_from(n).ok()),
-        stdout: stream != "Stderr",
-        stderr: stream != "Stdout",
+        limit: limit.and_then(|bytes| u64::try_from(bytes).ok()),
     })
 }
 
@@ -107,16 +129,16 @@ fn container_id(pod: &Pod, container: &str, previous: bool) -> Result<String, St
 }
 
 pub async fn serve(server: &Server, namespace: &str, name: &str, container: &str, query: &Query) -> Response {
+    let options = match options(query, Timestamp::now()) {
+        Ok(options) => options,
+        Err(refused) => return refused.answer(),
+    };
     let Some(pod) = server.pods.find(namespace, name) else {
         return text(StatusCode::NOT_FOUND, format!("pod does not exist: {namespace}/{name}"));
     };
     if spec::find_container(spec::spec(&pod), container).is_none() {
         return text(StatusCode::NOT_FOUND, format!("container {container:?} not found in pod {name:?}"));
     }
-    let options = match options(query, Timestamp::now()) {
-        Ok(options) => options,
-        Err(message) => return text(StatusCode::UNPROCESSABLE_ENTITY, message),
-    };
     let id = match container_id(&pod, container, options.previous) {
         Ok(id) => id,
         Err(message) => return text(StatusCode::BAD_REQUEST, message),
@@ -279,10 +301,6 @@ impl Reader {
 
     fn render(&mut self, line: &[u8], out: &mut Vec<u8>) {
         let Some(parsed) = logs::parse(line) else { return };
-        let wanted = if parsed.stream == "stdout" { self.options.stdout } else { self.options.stderr };
-        if !wanted {
-            return;
-        }
         let too_old = self
             .options
             .since
@@ -333,14 +351,24 @@ mod tests {
             ("limitBytes=5", "one\nt"),
             ("sinceSeconds=2", "three\nfour\n"),
             ("sinceTime=2026-01-01T00:00:04Z", "four\n"),
-            ("stream=Stderr", "two\n"),
-            ("stream=Stdout&tailLines=4", "three\nfour\n"),
+            ("tail=1&tailLines=3", "four\n"),
+            ("tail=all&tailLines=1", "one\ntwo\nthree\nfour\n"),
         ];
         for (query, want) in cases {
             assert_eq!(read(query), want, "{query}");
         }
-        for bad in ["tailLines=x", "limitBytes=-1", "sinceTime=yesterday"] {
-            assert!(options(&Query::parse(Some(bad)), Timestamp::UNIX_EPOCH).is_err(), "{bad}");
+        for (bad, refused) in [
+            ("tailLines=x", Refused::Unreadable),
+            ("tail=x", Refused::Unreadable),
+            ("sinceTime=yesterday", Refused::Unreadable),
+            ("tailLines=-1", Refused::Invalid),
+            ("limitBytes=0", Refused::Invalid),
+            ("sinceSeconds=0", Refused::Invalid),
+            ("sinceSeconds=1&sinceTime=2026-01-01T00:00:04Z", Refused::Invalid),
+            ("stream=All", Refused::Invalid),
+            ("stream=Stdout", Refused::Invalid),
+        ] {
+            assert_eq!(options(&Query::parse(Some(bad)), Timestamp::UNIX_EPOCH), Err(refused), "{bad}");
         }
     }
 
@@ -349,7 +377,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("0.log");
         std::fs::write(&path, "2026-01-01T00:00:01Z stdout F one\n2026-01-01T00:00:02Z st").expect("a log");
-        let options = Options { follow: true, stdout: true, stderr: true, ..Options::default() };
+        let options = Options { follow: true, ..Options::default() };
         let mut reader = Reader::open(&path, options).expect("a reader");
         let mut next = || String::from_utf8(reader.chunk().expect("a chunk")).expect("text");
         assert_eq!(next(), "one\n");

@@ -80,7 +80,8 @@ impl Turns {
                 lead = turn.lead.lock() => lead,
             };
             let batch = turn.waiting.lock().extract_if(.., |one| one.namespace == namespace).collect();
-            charge_all(registry, namespace, batch, limited).await;
+            // boxed: every write has room for this future, and few have quotas
+            Box::pin(charge_all(registry, namespace, batch, limited)).await;
         }
     }
 
