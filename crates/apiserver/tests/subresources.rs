@@ -169,7 +169,7 @@ async fn an_applied_scale_owns_the_replicas() {
     is(
         &apply(uri.clone(), scale(6)).await,
         409,
-        "Apply failed with 1 conflict: conflict with \"third\" with subresource \"scale\" using apps/v1: .spec.replicas",
+        "Apply failed with 1 conflict: conflict with \"third\" with subresource \"scale\" using autoscaling/v1: .spec.replicas",
     );
     let wrong = apply(forced.clone(), of(json!({"name": "s"}), json!("x"))).await;
     assert!(
