@@ -140,6 +140,8 @@ struct Paying {
     failed: Option<Status>,
     /// How many quotas it still owes.
     due: usize,
+    /// Whether a quota that it owes was written by somebody else meanwhile.
+    stuck: bool,
 }
 
 impl Paying {
@@ -158,7 +160,7 @@ impl Paying {
 async fn charge_all(registry: &Registry, namespace: &str, batch: Vec<Waiting>, limited: &[LimitedResource]) {
     let begin = |waiting| {
         let charge = Charge { namespace: namespace.to_owned(), paid: Vec::new() };
-        Paying { waiting, charge, failed: None, due: 0 }
+        Paying { waiting, charge, failed: None, due: 0, stuck: false }
     };
     let mut paying: Vec<Paying> = batch.into_iter().map(begin).collect();
     for _ in 0..TRIES {
@@ -196,6 +198,7 @@ async fn charge_once(
     limited: &[LimitedResource],
 ) -> Vec<Paying> {
     let mut rest: Vec<Paying> = Vec::new();
+    let before: Vec<ResourceList> = found.iter().map(|(quota, _)| quota::status_used(quota)).collect();
     // what each quota is charged, and by which of those
     let mut due: Vec<Vec<(usize, ResourceList)>> = found.iter().map(|_| Vec::new()).collect();
     for mut one in paying {
@@ -208,7 +211,7 @@ async fn charge_once(
                 one.answer(Ok(Ok(charge)));
             }
             Ok(asked) => {
-                one.due = asked.len();
+                (one.due, one.stuck) = (asked.len(), false);
                 for (index, usage) in asked {
                     let quota = open[index];
                     add_used(&mut found[quota].0, &usage);
@@ -218,21 +221,34 @@ async fn charge_once(
             }
         }
     }
-    for ((quota, object), due) in found.into_iter().zip(due) {
-        let Some((_, first)) = due.first() else { continue };
-        let mut changed = first.clone();
-        due.iter().for_each(|(_, usage)| changed.max(usage));
-        let total = quota::status_used(&quota).only(|name| changed.get(name).is_some());
+    for (((_, object), before), mut due) in found.into_iter().zip(before).zip(due) {
+        // in the same order everywhere, and none before the one that comes first is paid: what will be refused by
+        // that one does not fill the others meanwhile
+        due.retain(|(by, _)| !rest[*by].stuck);
+        let mut charged = ResourceList::default();
+        due.iter().for_each(|(_, usage)| charged.add(usage));
+        if charged.is_empty() {
+            continue;
+        }
+        let total = charged
+            .iter()
+            .map(|(name, amount)| (name, before.get(name).unwrap_or_default() + amount))
+            .collect();
         let name = object.name().to_owned();
-        match write(registry, object, &total).await {
-            Ok(true) => {
-                for (by, usage) in due {
-                    rest[by].charge.paid.push((name.clone(), usage));
-                    rest[by].due -= 1;
+        let written = write(registry, object, &total).await;
+        for (by, usage) in due {
+            let one = &mut rest[by];
+            match &written {
+                Ok(true) => {
+                    one.charge.paid.push((name.clone(), usage));
+                    one.due -= 1;
+                }
+                Ok(false) => one.stuck = true,
+                Err(status) => {
+                    one.stuck = true;
+                    one.failed = Some(status.clone());
                 }
             }
-            Ok(false) => {}
-            Err(status) => due.iter().for_each(|(by, _)| rest[*by].failed = Some(status.clone())),
         }
     }
     let mut owing = Vec::new();
