@@ -289,6 +289,8 @@ impl Hook {
             while let Ok((stream, _)) = listener.accept().await {
                 let (acceptor, calls) = (acceptor.clone(), counted.clone());
                 tokio::spawn(async move {
+                    // as servers of webhooks do: a small answer is not to wait for the acknowledgement of one before
+                    let _ = stream.set_nodelay(true);
                     let Ok(stream) = acceptor.accept(stream).await else { return };
                     let service = service_fn(|request| {
                         calls.fetch_add(1, Ordering::Relaxed);
