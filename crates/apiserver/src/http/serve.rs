@@ -31,6 +31,10 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long the headers of a request may be, as in Go; tokens are long.
 const MAX_HEADERS: u32 = 1 << 20;
 
+/// How long a connection may wait until the head of its next request is there, as upstream lets it wait idle: clients
+/// come back to one that they have used not long ago.
+const IDLE: Duration = Duration::from_secs(90);
+
 /// How long running requests may take to end once the server stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -58,7 +62,7 @@ pub async fn serve(
 ) {
     let graceful = GracefulShutdown::new();
     let mut http = auto::Builder::new(TokioExecutor::new());
-    http.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
+    http.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
     http.http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(Duration::from_secs(30))
