@@ -112,9 +112,7 @@ impl Registry {
         attributes.object = Some(object);
         self.admission.validate(self, ctx, attributes).await?;
         let charge = self.admission.charge(self, attributes).await?;
-        let mut object = attributes.object.take().unwrap_or_default();
-        // what is read from the store has its defaults, also those that follow from what was prepared
-        resource.strategy.default(&mut object);
+        let object = attributes.object.take().unwrap_or_default();
         let key = kind.key(object.namespace(), object.name());
         let name = object.name().to_owned();
         if options.dry_run {
