@@ -210,6 +210,7 @@ impl Registry {
         self.admission.validate(self, ctx, attributes).await?;
         let charge = self.admission.charge(self, attributes).await?;
         let mut object = attributes.object.take().unwrap_or_default();
+        // as what is stored has them, with which it is compared
         strategy.default(&mut object);
 
         // an update that changes nothing but the time of its own bookkeeping is no update, unless the object lies
